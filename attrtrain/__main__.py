@@ -1,0 +1,7 @@
+"""`python -m attrtrain <command>`."""
+
+import sys
+
+from attrtrain.cli import main
+
+sys.exit(main())

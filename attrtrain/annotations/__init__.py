@@ -1,0 +1,58 @@
+"""Label files of every supported format → `ObjectTable`. Imports no torch."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from attrtrain.annotations import coco, coco_attributes, tabular, vaw
+from attrtrain.annotations.table import ObjectTable, SourceFile
+from attrtrain.errors import LabelError
+
+
+def read_labels(labels: Sequence[Path], instances: Sequence[Path]) -> tuple[ObjectTable, str]:
+    """Reads label files of whichever format their names tell, joined to COCO annotations where the format needs them.
+
+    Args:
+        labels: one COCO Attributes file (.pkl, .jbl), one table (.csv, .tsv, .jsonl), or VAW files (.json).
+        instances: COCO instances files; for COCO Attributes only.
+
+    Returns:
+        The table, and a line about where the labels come from ("" where there is nothing to say).
+
+    Raises:
+        LabelError: the files do not fit together or cannot be read.
+    """
+    for path in (*labels, *instances):
+        if not path.is_file():
+            raise LabelError(f"{path}: {'is a folder, not a file' if path.is_dir() else 'no such file'}")
+    suffixes = {path.suffix.lower() for path in labels}
+    if len(suffixes) > 1 or (len(labels) > 1 and suffixes != {".json"}):
+        raise LabelError(
+            f"--labels {' '.join(map(str, labels))}: several label files are only read together when they are VAW's .json"
+        )
+    match suffixes.pop():
+        case ".pkl" | ".pickle" | ".jbl" | ".joblib":
+            if not instances:
+                raise LabelError(
+                    f"{labels[0]}: COCO Attributes names objects by COCO annotation id; give --instances instances_train2017.json instances_val2017.json"
+                )
+            read = coco_attributes.read_coco_attributes(labels[0])
+            table = coco.join(
+                read.vocabulary,
+                read.annotation_ids,
+                read.splits,
+                read.labels,
+                (SourceFile.of(labels[0]),),
+                coco.read_instances(instances),
+            )
+            return table, read.note
+        case ".csv" | ".tsv" | ".jsonl":
+            table = tabular.read_table(labels[0])
+        case ".json":
+            table = vaw.read_vaw(labels)
+        case suffix:
+            raise LabelError(
+                f"{labels[0]}: unknown kind of label file '{suffix}'; known: .pkl .jbl (COCO Attributes), .csv .tsv .jsonl, .json (VAW)"
+            )
+    if instances:
+        raise LabelError(f"{labels[0]}: has boxes of its own, so --instances is not needed; leave it out")
+    return table, ""

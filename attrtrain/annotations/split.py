@@ -1,0 +1,127 @@
+"""Which objects are trained on and which are judged. A photograph is never in two splits, whoever made them.
+
+Objects of one photograph share light, place and often subject; split apart, they would let a model recognise the photograph.
+"""
+
+import heapq
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attrtrain.annotations.table import ObjectTable
+from attrtrain.errors import LabelError
+from attrtrain.keyed_random import mix64
+
+
+def apply_split(table: ObjectTable, rule: str, val_share: float, seed: int) -> tuple[ObjectTable, str]:
+    """Returns the table with its split column decided and checked, and a line that says how.
+
+    Args:
+        rule: "official" takes the label file's own split as it is; "image" draws one by photograph; "auto" is the file's own where every
+            object has one, photographs torn between two splits mended, and a drawn one elsewhere.
+        val_share: share of objects that "image" puts into "val", in (0, 1).
+        seed: chooses among the splits "image" could draw.
+
+    Raises:
+        LabelError: under "official", where a photograph is in two splits or an object in none.
+    """
+    has_own = bool((table.split != "").all()) and len(table) > 0
+    note = "split: the label file's own"
+    match rule:
+        case "official" if not has_own:
+            missing = table.object_id[table.split == ""]
+            raise LabelError(
+                f"{len(missing)} objects have no split in the label file (first: object {missing[0]}); use --split image"
+            )
+        case "image":
+            table, note = (
+                table.with_split(split_by_image(table, val_share, seed)),
+                f"split: drawn by photograph with seed {seed}",
+            )
+        case "auto" if not has_own:
+            table, note = (
+                table.with_split(split_by_image(table, val_share, seed)),
+                f"split: the label file has none, drawn by photograph with seed {seed}",
+            )
+        case "auto":
+            mended = mend_split(table)
+            if moved := int((mended != table.split).sum()):
+                photographs = len(np.unique(table.image_id[mended != table.split]))
+                note += (
+                    f", but {photographs} photographs were in two splits; each went whole to the one that holds most of its objects "
+                    f"({moved} objects moved)"
+                )
+            table = table.with_split(mended)
+    check_image_in_one_split(table)
+    return table, note
+
+
+def mend_split(table: ObjectTable) -> NDArray[Any]:
+    """The file's own split (N,), but each photograph whole in the split that holds most of its objects; of equals the first by name.
+
+    COCO Attributes' patches were dealt out by photograph in COCO 2014, but nothing stops a file from tearing a photograph apart, and then its
+    validation scores reward remembering photographs.
+    """
+    names, split_of_row = np.unique(table.split, return_inverse=True)
+    images, image_of_row = np.unique(table.image_id, return_inverse=True)
+    votes = np.zeros((len(images), len(names)), dtype=np.int64)  # (photographs, splits)
+    np.add.at(votes, (image_of_row, split_of_row), 1)
+    return np.asarray(names[votes.argmax(axis=1)][image_of_row])
+
+
+def check_image_in_one_split(table: ObjectTable) -> None:
+    """Raises LabelError, naming a photograph, where objects of one photograph are in different splits."""
+    images, first, image_of_row = np.unique(table.image_id, return_index=True, return_inverse=True)
+    differs = table.split != table.split[first][image_of_row]
+    if differs.any():
+        row = int(np.flatnonzero(differs)[0])
+        raise LabelError(
+            f"photograph {table.image[row]} is in two splits, '{table.split[row]}' and '{table.split[first][image_of_row[row]]}' "
+            f"({len(np.unique(image_of_row[differs]))} of {len(images)} photographs are); use --split image"
+        )
+
+
+def split_by_image(table: ObjectTable, val_share: float, seed: int) -> NDArray[Any]:
+    """Draws "train" and "val" by photograph so that each attribute's positives are shared out as `val_share` says.
+
+    Iterative stratification (Sechidis, Tsoumakas & Vlahavas, "On the stratification of multi-label data", ECML 2011) with photographs in place
+    of examples: the attribute with the fewest positives left goes first, and each photograph goes where most of it is still wanted.
+
+    Returns:
+        (N,) str.
+    """
+    images, image_of_row = np.unique(table.image_id, return_inverse=True)
+    positives = np.zeros((len(images), len(table.vocabulary)), dtype=np.int64)  # (photographs, A)
+    np.add.at(positives, image_of_row, (table.labels >= 0.5).astype(np.int64))
+    objects = np.bincount(image_of_row, minlength=len(images))
+
+    shares = np.array([1 - val_share, val_share])
+    wanted = shares[:, None] * positives.sum(axis=0)  # (2, A), what each split still lacks
+    wanted_objects = shares * objects.sum()
+    side = np.full(len(images), -1)
+    lottery = np.argsort(mix64(seed, images), kind="stable")  # who goes first among equals
+
+    def assign(image: int, attribute: int | None) -> None:
+        lack = (wanted[1, attribute] - wanted[0, attribute]) if attribute is not None else 0.0
+        lack = lack or wanted_objects[1] - wanted_objects[0]
+        chosen = int(lack > 0)
+        side[image] = chosen
+        wanted[chosen] -= positives[image]
+        wanted_objects[chosen] -= objects[image]
+
+    # A heap of (photographs left, attribute) with lazy updates: an entry that is out of date is pushed again with its new count.
+    left = (positives > 0).sum(axis=0)
+    heap = [(int(count), attribute) for attribute, count in enumerate(left) if count]
+    heapq.heapify(heap)
+    while heap:
+        count, attribute = heapq.heappop(heap)
+        members = lottery[(positives[lottery, attribute] > 0) & (side[lottery] < 0)]
+        if len(members) and len(members) < count:
+            heapq.heappush(heap, (len(members), attribute))
+            continue
+        for image in members:
+            assign(int(image), attribute)
+    for image in lottery[side[lottery] < 0]:
+        assign(int(image), None)
+    return np.where(side[image_of_row] == 1, "val", "train")

@@ -1,0 +1,103 @@
+"""ObjectTable: what every label format is turned into, one row a labelled object."""
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attrtrain.errors import LabelError
+from attrtrain.vocabulary import AttributeVocabulary
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file the labels came from: its name, size in bytes, and SHA-256."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> "SourceFile":
+        """Reads `path` once to describe it."""
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return cls(name=path.name, bytes=path.stat().st_size, sha256=digest)
+
+
+@dataclass(frozen=True)
+class ObjectTable:
+    """Labelled objects as columns of N rows.
+
+    Attributes:
+        vocabulary: what the A columns of `labels` mean.
+        object_id: (N,) int64, distinct and not negative. COCO: the annotation id.
+        image_id: (N,) int64; objects of one photograph share it.
+        image: (N,) str, file name or path below one of the image folders.
+        image_size: (N, 2) int64 width and height in pixels as the annotation says, 0 where it says nothing.
+        box: (N, 4) float64 x, y, width, height in pixels; may hold nonsense, which the writer leaves out and counts.
+        category: (N,) str, "" where unknown.
+        split: (N,) str such as "train" or "val", "" where the file has none.
+        crowd: (N,) bool, COCO's iscrowd.
+        labels: (N, A) float32 vote shares in [0, 1], NaN = unknown.
+        unmatched: (U,) int64 ids of labelled objects for which no annotation was found.
+        sources: the files all this came from.
+    """
+
+    vocabulary: AttributeVocabulary
+    object_id: NDArray[np.int64]
+    image_id: NDArray[np.int64]
+    image: NDArray[Any]
+    image_size: NDArray[np.int64]
+    box: NDArray[np.float64]
+    category: NDArray[Any]
+    split: NDArray[Any]
+    crowd: NDArray[np.bool_]
+    labels: NDArray[np.float32]
+    unmatched: NDArray[np.int64]
+    sources: tuple[SourceFile, ...]
+
+    def __post_init__(self) -> None:
+        n = len(self.object_id)
+        shapes = {
+            "image_id": (n,), "image": (n,), "image_size": (n, 2), "box": (n, 4), "category": (n,), "split": (n,), "crowd": (n,),
+            "labels": (n, len(self.vocabulary)),
+        }  # fmt: skip
+        for name, shape in shapes.items():
+            if (actual := getattr(self, name).shape) != shape:
+                raise ValueError(f"column {name} has shape {actual}, expected {shape}")
+        ids, counts = np.unique(self.object_id, return_counts=True)
+        if (counts > 1).any():
+            raise LabelError(
+                f"object id {ids[counts > 1][0]} is given {counts.max()} times; each object needs an id of its own"
+            )
+        if n and ids[0] < 0:
+            raise LabelError(f"object id {ids[0]} is negative; ids must be 0 or more")
+        check_vote_shares(self.labels, self.object_id)
+
+    def __len__(self) -> int:
+        return len(self.object_id)
+
+    def take(self, rows: NDArray[np.int64]) -> "ObjectTable":
+        """The objects of some rows (K,), in that order; `unmatched` stays behind."""
+        columns = ("object_id", "image_id", "image", "image_size", "box", "category", "split", "crowd", "labels")
+        return replace(self, **{name: getattr(self, name)[rows] for name in columns}, unmatched=self.unmatched[:0])
+
+    def with_split(self, split: NDArray[Any]) -> "ObjectTable":
+        """The same objects with another split column (N,)."""
+        return replace(self, split=split)
+
+
+def check_vote_shares(labels: NDArray[np.float32], object_id: NDArray[np.int64]) -> None:
+    """Raises LabelError, naming the object, where a label is neither unknown nor in [0, 1]."""
+    with np.errstate(invalid="ignore"):
+        wrong = (labels < 0) | (labels > 1)
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        raise LabelError(
+            f"object {object_id[row]}: label {labels[row, column]:g} in attribute column {column} is not a vote share; "
+            "use 0 to 1, and -1 or an empty cell for unknown"
+        )

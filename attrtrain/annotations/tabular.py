@@ -1,0 +1,151 @@
+"""Anybody's own boxes: a CSV or JSON-lines file, one object a row.
+
+Columns with these names are read as what they say; every other column is an attribute, with values 0 to 1, and empty or -1 for
+unknown.
+
+    photograph   file_name | image | path
+    box          x, y, w, h (or width, height) | x1, y1, x2, y2 (or xmin, ymin, xmax, ymax) | JSON lines also: bbox [x, y, w, h]
+    optional     split | category | object_id | image_id
+"""
+
+import csv
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attrtrain.annotations.table import ObjectTable, SourceFile
+from attrtrain.errors import LabelError
+from attrtrain.vocabulary import AttributeVocabulary
+
+_PATH_NAMES = ("file_name", "image", "path")
+_BOX_NAMES: tuple[tuple[tuple[str, str, str, str], bool], ...] = (  # names, and whether the last two are a corner
+    (("x", "y", "w", "h"), False),
+    (("x", "y", "width", "height"), False),
+    (("x1", "y1", "x2", "y2"), True),
+    (("xmin", "ymin", "xmax", "ymax"), True),
+)
+_OPTIONAL_NAMES = ("split", "category", "object_id", "image_id")
+_TRUTH = {"true": 1.0, "false": 0.0, "": math.nan, "nan": math.nan, "none": math.nan, "null": math.nan}
+
+
+def read_table(path: str | Path) -> ObjectTable:
+    """Reads a CSV (.csv, .tsv) or JSON-lines (.jsonl) file of boxes. Without an object_id column the row number, from 0, is the id.
+
+    Raises:
+        LabelError: naming file, line and column of the first value that cannot be read.
+    """
+    path = Path(path)
+    try:
+        rows = list(_rows(path))
+        if not rows:
+            raise LabelError("holds no objects")
+        columns = list(dict.fromkeys(name for _, row in rows for name in row))
+        reader = _RowReader(columns)
+        names = [str(row[reader.path_name]) for _, row in rows]
+        image_ids = (
+            [int(row["image_id"]) for _, row in rows]
+            if "image_id" in columns
+            else np.unique(names, return_inverse=True)[1].tolist()
+        )
+        return ObjectTable(
+            vocabulary=AttributeVocabulary.from_names(reader.attributes),
+            object_id=np.array(
+                [int(row["object_id"]) for _, row in rows] if "object_id" in columns else range(len(rows)),
+                dtype=np.int64,
+            ),
+            image_id=np.array(image_ids, dtype=np.int64),
+            image=np.array(names, dtype=str),
+            image_size=np.zeros((len(rows), 2), dtype=np.int64),
+            box=np.array([reader.box(line, row) for line, row in rows], dtype=np.float64),
+            category=np.array([str(row.get("category") or "") for _, row in rows], dtype=str),
+            split=np.array([str(row.get("split") or "") for _, row in rows], dtype=str),
+            crowd=np.zeros(len(rows), dtype=bool),
+            labels=np.array([reader.labels(line, row) for line, row in rows], dtype=np.float32),
+            unmatched=np.zeros(0, dtype=np.int64),
+            sources=(SourceFile.of(path),),
+        )
+    except OSError as error:
+        raise LabelError(f"{path}: {error.strerror or error}") from None
+    except (LabelError, KeyError, ValueError, TypeError, csv.Error) as error:
+        raise LabelError(f"{path}: {error}") from None
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields (line number, row); a row's keys are column names without surrounding space."""
+    if path.suffix == ".jsonl":
+        with path.open(encoding="utf-8") as file:
+            for line_number, line in enumerate(file, 1):
+                if line.strip():
+                    try:
+                        row = json.loads(line)
+                    except ValueError as error:
+                        raise LabelError(f"line {line_number}: not valid JSON ({error})") from None
+                    if not isinstance(row, dict):
+                        raise LabelError(f"line {line_number}: not a JSON object")
+                    yield line_number, {str(key).strip(): value for key, value in row.items()}
+        return
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
+        header = [name.strip() for name in next(reader, [])]
+        for cells in reader:
+            if not cells:
+                continue
+            if len(cells) != len(header):
+                raise LabelError(f"line {reader.line_num}: {len(cells)} cells under {len(header)} column names")
+            yield reader.line_num, dict(zip(header, cells, strict=True))
+
+
+class _RowReader:
+    """Knows which column is which, and turns a row's box and attribute cells into numbers."""
+
+    def __init__(self, columns: list[str]) -> None:
+        present = [name for name in _PATH_NAMES if name in columns]
+        if len(present) != 1:
+            raise LabelError(
+                f"needs one column that names the photograph ({', '.join(_PATH_NAMES)}), found {len(present)}"
+            )
+        self.path_name = present[0]
+        if "bbox" in columns:
+            self.box_names, self.corners = ("bbox",), False
+        else:
+            found = [(names, corners) for names, corners in _BOX_NAMES if set(names) <= set(columns)]
+            if not found:
+                raise LabelError("has no box columns; name them x,y,w,h or x1,y1,x2,y2")
+            self.box_names, self.corners = found[0]
+        known = {self.path_name, *self.box_names, *_OPTIONAL_NAMES}
+        self.attributes = [name for name in columns if name not in known]
+        if not self.attributes:
+            raise LabelError("has no attribute columns beside the photograph and the box")
+
+    def box(self, line: int, row: dict[str, Any]) -> tuple[float, float, float, float]:
+        """x, y, width, height; an empty cell is NaN, so that the object is counted and left out, not lost."""
+        cells = row["bbox"] if self.box_names == ("bbox",) else [row.get(name) for name in self.box_names]
+        try:
+            a, b, c, d = (math.nan if cell in ("", None) else float(cell) for cell in cells)
+        except (TypeError, ValueError):
+            raise LabelError(f"line {line}: the box {cells} is not four numbers") from None
+        return (a, b, c - a, d - b) if self.corners else (a, b, c, d)
+
+    def labels(self, line: int, row: dict[str, Any]) -> list[float]:
+        values = []
+        for name in self.attributes:
+            cell = row.get(name)
+            text = "" if cell is None else str(cell).strip().lower()
+            try:
+                value = _TRUTH[text] if text in _TRUTH else float(text)
+            except ValueError:
+                raise LabelError(
+                    f"line {line}: column '{name}' holds '{cell}', not a label from 0 to 1 (-1 or empty: unknown); drop the column if it is no attribute"
+                ) from None
+            if value == -1:
+                value = math.nan
+            elif value < 0 or value > 1:
+                raise LabelError(
+                    f"line {line}: column '{name}' holds {cell}; a label is 0 to 1, or -1 or empty for unknown"
+                )
+            values.append(value)
+        return values

@@ -1,0 +1,70 @@
+"""`attrtrain <command>`. A command's module is imported only when it is called, so that `--help` answers at once."""
+
+import argparse
+import importlib
+import sys
+
+from attrtrain.errors import AttrtrainError
+
+# name → (module, what it does). The text stands here so that listing the commands imports none of them.
+COMMANDS = {
+    "shard": ("attrtrain.shard", "cut labelled objects out of photographs and pack them into shards"),
+    "verify": ("attrtrain.verify", "reread every byte of shard folders against their manifests"),
+    "train": ("attrtrain.train", "train a model (the same as `python -m attrtrain.train`)"),
+    "evaluate": ("attrtrain.evaluate", "measure a trained model on shards"),
+    "predict": ("attrtrain.predict", "tell the attributes of objects in photographs"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command and returns its exit code. A user's mistake becomes one line on stderr."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] not in COMMANDS:
+        return _without_command(argv)
+    name, rest = argv[0], argv[1:]
+    module = importlib.import_module(COMMANDS[name][0])
+    try:
+        if name == "train":  # its flags are the config's, parsed where the config lives
+            return int(module.main(rest))
+        parser = argparse.ArgumentParser(
+            f"attrtrain {name}",
+            description=module.HELP,
+            epilog=module.EXAMPLES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(parser)
+        return int(module.run(parser.parse_args(rest)))
+    except AttrtrainError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to go on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
+        sys.stderr.close()
+        return 1
+
+
+def _without_command(argv: list[str]) -> int:
+    from attrtrain import __version__
+
+    parser = argparse.ArgumentParser(
+        "attrtrain",
+        description="Labelled objects in photographs → a classifier of visual attributes.",
+        epilog="commands:\n"
+        + "\n".join(f"  {name:<10}{text}" for name, (_, text) in COMMANDS.items())
+        + "\n\n`attrtrain COMMAND --help` tells more.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="attrtrain COMMAND ...",
+    )
+    parser.add_argument("--version", action="version", version=f"attrtrain {__version__}")
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help=argparse.SUPPRESS)
+    if not argv:
+        parser.print_help()
+        return 2
+    parser.parse_args(argv)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,41 @@
+"""The errors a user can meet. Each message is one line that says what is wrong, where, and what to do about it.
+
+Entry points print an `AttrtrainError` as that line and exit with its `exit_code`; any other exception is a defect of ours
+and keeps its traceback.
+"""
+
+
+class AttrtrainError(Exception):
+    """Base of everything attrtrain raises on purpose."""
+
+    exit_code = 1
+
+
+class ConfigError(AttrtrainError):
+    """A command line or YAML file that cannot be used as it is."""
+
+    exit_code = 2
+
+
+class LabelError(AttrtrainError):
+    """A label or annotation file that cannot be read, or that contradicts itself."""
+
+
+class UnsafeFileError(LabelError):
+    """A file that asks to run code while it is being read. It was refused before any of it ran."""
+
+
+class ShardError(AttrtrainError):
+    """Shards that cannot be written, found, or trusted."""
+
+
+class WeightsError(AttrtrainError):
+    """Model weights that cannot be obtained or do not fit the model."""
+
+
+class CheckpointError(AttrtrainError):
+    """A run directory or checkpoint that cannot be continued from."""
+
+
+class ImageError(AttrtrainError):
+    """A picture that cannot be read."""

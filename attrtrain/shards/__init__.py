@@ -1,0 +1,1 @@
+"""`ObjectTable` → WebDataset shards with a manifest. Imports no torch."""

@@ -1,0 +1,176 @@
+"""What lies in a shard folder: the only contract between writing shards and reading them.
+
+    shards/coco/
+      manifest.json      Manifest: vocabulary, shards with checksums, statistics of each split, sources, crop settings
+      index.npy          (N,) INDEX_DTYPE: where each sample lies, memory-mappable, shards in manifest order
+      labels.npy         (N, A) float32 vote shares, NaN = unknown, rows as in index.npy, memory-mappable
+      train-000000.tar   samples: <object id>.jpg, <object id>.json; readable with plain webdataset
+      val-000000.tar
+      plan.json          what was decided before the first pixel was read
+      summary.json       the counts of the summary table
+      failures.jsonl     each object left out, with its reason
+      unmatched.jsonl    each labelled object that the instances files do not know
+      records/           one JSON a finished shard: what a restart keeps
+
+manifest.json is written last, so a folder that has one is complete.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from attrtrain.errors import ShardError
+from attrtrain.files import atomic_write
+from attrtrain.vocabulary import AttributeVocabulary
+
+C = TypeVar("C", bound="Contract")
+SCHEMA_VERSION = 1
+MANIFEST, INDEX, LABELS = "manifest.json", "index.npy", "labels.npy"
+
+INDEX_DTYPE = np.dtype(
+    [
+        ("object_id", "<i8"),
+        ("image_id", "<i8"),
+        ("start", "<i8"),  # the sample's first byte in its tar, headers included
+        ("end", "<i8"),  # one past its last
+        ("jpeg_offset", "<i8"),
+        ("jpeg_bytes", "<i4"),
+        ("crc32", "<u4"),  # of the bytes from start to end
+        ("shard", "<i4"),  # position in Manifest.shards
+        ("category", "<i4"),  # position in Manifest.categories
+        ("known", "<i4"),  # attributes that are not unknown
+        ("width", "<i4"),  # of the stored crop, pixels
+        ("height", "<i4"),
+        ("box", "<f4", (4,)),  # x, y, width, height of the object inside the stored crop, pixels
+    ]
+)
+
+
+class Contract(BaseModel):
+    """Base of everything that is written as JSON: strict, and closed to fields it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CropSettings(Contract):
+    """How crops are cut and stored."""
+
+    store_px: Annotated[int, Field(ge=8)] = 256
+    """The short side of a stored crop is at most this many pixels; smaller crops are kept as they are."""
+    quality: Annotated[int, Field(ge=1, le=100)] = 90
+    """JPEG quality."""
+    context: Annotated[float, Field(ge=0, le=4)] = 0.0
+    """Picture kept around the box on each side, as a share of the box's width and height. R-CNN's 16 of 227 pixels are 0.08."""
+
+
+class VocabularyRecord(Contract):
+    names: list[str]
+    source_ids: list[int]
+    groups: list[str]
+    fingerprint: str
+
+    @classmethod
+    def of(cls, vocabulary: AttributeVocabulary) -> "VocabularyRecord":
+        return cls(
+            names=list(vocabulary.names),
+            source_ids=list(vocabulary.source_ids),
+            groups=list(vocabulary.groups),
+            fingerprint=vocabulary.fingerprint,
+        )
+
+    def vocabulary(self) -> AttributeVocabulary:
+        return AttributeVocabulary(tuple(self.names), tuple(self.source_ids), tuple(self.groups))
+
+
+class ShardInfo(Contract):
+    name: str
+    split: str
+    samples: int
+    bytes: int
+    sha256: str
+
+
+class SplitStatistics(Contract):
+    """Counts of one split; the lists have one entry an attribute. Positive is a vote share of at least 0.5."""
+
+    objects: int
+    images: int
+    positives: list[int]
+    negatives: list[int]
+    unknowns: list[int]
+
+
+class SourceRecord(Contract):
+    name: str
+    bytes: int
+    sha256: str
+
+
+class Manifest(Contract):
+    schema_version: Literal[1] = SCHEMA_VERSION
+    vocabulary: VocabularyRecord
+    categories: list[str]
+    shards: list[ShardInfo]
+    splits: dict[str, SplitStatistics]
+    sources: list[SourceRecord]
+    crop: CropSettings
+    split_note: str
+    left_out: dict[str, int]
+    index_sha256: str
+    labels_sha256: str
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the vocabulary and every checksum: equal only for the same samples with the same labels."""
+        parts = [
+            self.vocabulary.fingerprint,
+            self.index_sha256,
+            self.labels_sha256,
+            *(shard.sha256 for shard in self.shards),
+        ]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Reads the manifest of a shard folder.
+
+    Raises:
+        ShardError: the folder has none (it is no shard folder, or sharding has not finished), or one that cannot be read.
+    """
+    path = folder / MANIFEST
+    if not folder.is_dir():
+        raise ShardError(f"{folder}: no such shard folder; make one with `attrtrain shard --out {folder}`")
+    if not path.is_file():
+        unfinished = (folder / "plan.json").exists()
+        raise ShardError(
+            f"{folder}: "
+            + (
+                "sharding has not finished; run the same `attrtrain shard` command again"
+                if unfinished
+                else f"has no {MANIFEST}, so it is no shard folder"
+            )
+        )
+    return read_contract(Manifest, path)
+
+
+def read_contract(kind: type[C], path: Path) -> C:
+    """Reads a JSON file of one of the contracts. Raises ShardError, naming file and field, if it is damaged or of another version."""
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ShardError(f"{path}: {error.strerror or error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "file"
+        raise ShardError(
+            f"{path}: damaged or written by another version of attrtrain ({where}: {first['msg']})"
+        ) from None
+
+
+def write_contract(content: Contract, path: Path) -> None:
+    """Writes a contract as JSON, whole or not at all."""
+    with atomic_write(path) as file:
+        file.write(content.model_dump_json(indent=1).encode() + b"\n")

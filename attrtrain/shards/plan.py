@@ -1,0 +1,126 @@
+"""Which object goes to which shard: decided, and hashed, before a pixel is read.
+
+Every shard is then a job of its own that any process on any machine can do in any order, with the same bytes as the result.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import __version__ as pillow_version
+from PIL import features
+
+from attrtrain.annotations.table import ObjectTable
+from attrtrain.keyed_random import mix64
+from attrtrain.shards.manifest import Contract, CropSettings
+
+
+@dataclass(frozen=True)
+class PlannedShard:
+    """One shard: its file name, its split, the rows of the table it holds in order, and the hash of all that decides its bytes."""
+
+    name: str
+    split: str
+    rows: NDArray[np.int64]
+    hash: str
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """Every shard of a data set. `inputs` says in comparable lines what the plan was made from."""
+
+    shards: tuple[PlannedShard, ...]
+    inputs: "PlanInputs"
+
+
+class PlanInputs(Contract):
+    """All that decides the bytes of the shards. Two plans with equal inputs are the same plan."""
+
+    schema_version: int = 1
+    objects: int
+    photographs: int
+    attributes: int
+    vocabulary: str
+    boxes: str
+    labels: str
+    splits: str
+    shard_objects: int
+    store_px: int
+    quality: int
+    context: float
+    jpeg_encoder: str
+
+    def differences(self, other: "PlanInputs") -> list[str]:
+        """Lines such as `store_px: 256 → 224`, from `other` to this one."""
+        before, after = other.model_dump(), self.model_dump()
+        return [f"{key}: {_short(before[key])} → {_short(after[key])}" for key in after if before[key] != after[key]]
+
+
+def make_plan(table: ObjectTable, crop: CropSettings, shard_objects: int) -> ShardPlan:
+    """Deals objects out to shards of one split each, at most `shard_objects` unless one photograph alone has more.
+
+    Photographs are dealt in an order hashed from their ids, so that each shard is a fair sample of its split, and the objects of one stay together, so
+    that it is decoded once.
+    """
+    inputs = PlanInputs(
+        objects=len(table),
+        photographs=len(np.unique(table.image_id)),
+        attributes=len(table.vocabulary),
+        vocabulary=table.vocabulary.fingerprint,
+        boxes=_hash(
+            table.object_id, table.image_id, table.image, table.image_size, table.box, table.category, table.crowd
+        ),
+        labels=_hash(table.labels),
+        splits=_hash(table.split),
+        shard_objects=shard_objects,
+        **crop.model_dump(),
+        jpeg_encoder=f"Pillow {pillow_version}, libjpeg-turbo {features.version('libjpeg_turbo')}, libjpeg {features.version('jpg')}",
+    )
+    shards: list[PlannedShard] = []
+    for split in sorted(set(table.split.tolist())):
+        rows = np.flatnonzero(table.split == split)
+        # Rows by hashed photograph, then by object id: the same for any order of the label file.
+        rows = rows[np.lexsort((table.object_id[rows], table.image_id[rows], mix64(table.image_id[rows])))]
+        for number, part in enumerate(_packs(table.image_id[rows], shard_objects)):
+            own = rows[part]
+            content = _hash(
+                table.object_id[own], table.image_id[own], table.image[own], table.image_size[own], table.box[own],
+                table.category[own], table.crowd[own], table.labels[own],
+            )  # fmt: skip
+            settings = f"{split} {inputs.vocabulary} {crop.model_dump_json()} {inputs.jpeg_encoder}"
+            shards.append(
+                PlannedShard(
+                    f"{split}-{number:06d}", split, own, hashlib.sha256(f"{content} {settings}".encode()).hexdigest()
+                )
+            )
+    return ShardPlan(tuple(shards), inputs)
+
+
+def _packs(image_id: NDArray[np.int64], size: int) -> list[slice]:
+    """Cuts a row of objects, those of one photograph side by side, into slices of about `size` that never part a photograph."""
+    firsts = np.flatnonzero(
+        np.r_[True, image_id[1:] != image_id[:-1], True]
+    )  # where each photograph begins, and the end
+    packs, start = [], 0
+    for begin, end in zip(firsts[:-1], firsts[1:], strict=True):
+        if end - start > size and begin > start:
+            packs.append(slice(start, int(begin)))
+            start = int(begin)
+    return [*packs, slice(start, len(image_id))]
+
+
+def _hash(*columns: NDArray[Any]) -> str:
+    digest = hashlib.sha256()
+    for column in columns:
+        # Strings by their text: the width of a NumPy string column depends on its longest value.
+        digest.update(
+            json.dumps(column.tolist()).encode() if column.dtype.kind == "U" else np.ascontiguousarray(column).tobytes()
+        )
+    return digest.hexdigest()
+
+
+def _short(value: object) -> str:
+    return value[:12] + "…" if isinstance(value, str) and len(value) == 64 else str(value)
