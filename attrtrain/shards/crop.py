@@ -2,17 +2,20 @@
 
 import io
 import math
+import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 
 from attrtrain.errors import AttrtrainError
 from attrtrain.shards.manifest import CropSettings
 
 Box = tuple[float, float, float, float]
+_LONGEST_JPEG_SIDE = 65500  # pixels that libjpeg writes
 
 
 class LeftOutError(AttrtrainError):
@@ -31,11 +34,13 @@ class Crop:
         jpeg: its bytes.
         size: width and height in pixels.
         box: x, y, width, height of the object inside it, in its pixels.
+        source_size: width and height of the upright photograph, in pixels.
     """
 
     jpeg: bytes
     size: tuple[int, int]
     box: Box
+    source_size: tuple[int, int]
 
 
 def find_image(name: str, folders: Sequence[Path]) -> Path:
@@ -49,6 +54,8 @@ def find_image(name: str, folders: Sequence[Path]) -> Path:
     """
     path = Path(name)
     bare = path.name.removeprefix("COCO_train2014_").removeprefix("COCO_val2014_")
+    if not bare:
+        raise LeftOutError("image_missing", f"'{name}' names no file")
     names = (
         path,
         path.with_name(bare),
@@ -57,46 +64,85 @@ def find_image(name: str, folders: Sequence[Path]) -> Path:
     )
     for candidate in names:
         for folder in folders:
-            if (found := folder / candidate).is_file():
+            if os.path.isfile(found := folder / candidate):  # noqa: PTH113  Path.is_file raises where a folder may not be searched
                 return found
     raise LeftOutError("image_missing", f"{name} is in none of {', '.join(map(str, folders))}")
 
 
 def load_image(path: Path, declared_size: tuple[int, int] = (0, 0)) -> Image.Image:
-    """Opens a photograph of any format Pillow reads as upright 8-bit RGB.
+    """Opens a photograph of any format Pillow reads as upright 8-bit RGB. What is transparent becomes white, as a viewer shows it.
 
     Args:
-        declared_size: width and height that the annotation gives, (0, 0) where it gives none. Boxes are meant in that frame: a picture that has this
+        declared_size: width and height that the annotation gives, 0 where it gives none. Boxes are meant in that frame: a picture that has this
             size only as stored, not as its EXIF orientation turns it, is left as stored.
 
     Raises:
-        LeftOutError: `image_broken`, or `image_size_differs` when no orientation has the declared size, so boxes would cut the wrong place.
+        LeftOutError: `image_unreadable` when the file may not or cannot be read, `image_broken` when its content is damaged or no photograph,
+            `image_too_large` when it is beyond Pillow's guard against decompression bombs, or `image_size_differs` when no orientation has the declared
+            size, so boxes would cut the wrong place.
     """
     try:
-        with Image.open(path) as image:
-            sideways = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
-            upright_size = image.size[::-1] if sideways else image.size
-            if declared_size not in ((0, 0), image.size, upright_size):
-                raise LeftOutError(
-                    "image_size_differs",
-                    f"{path} is {image.width}x{image.height}, its annotation says {declared_size[0]}x{declared_size[1]}",
-                )
-            as_stored = declared_size == image.size != upright_size
-            return _rgb(image if as_stored else ImageOps.exif_transpose(image))
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        Image.DecompressionBombError,
-    ) as error:  # what Pillow raises for damaged files
-        raise LeftOutError("image_broken", f"{path}: {error}") from None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of odd metadata in thousands of good photographs
+            with Image.open(path) as image:
+                if image.format in _PROGRAMS:
+                    raise LeftOutError("image_broken", f"{path}: {image.format} is a drawing program, not a photograph")
+                image.load()
+                upright = _TO_UPRIGHT.get(_orientation(image))
+                size, turned_size = image.size, image.size[::-1] if upright in _SIDEWAYS else image.size
+                if 0 not in declared_size and declared_size not in (size, turned_size):
+                    raise LeftOutError(
+                        "image_size_differs",
+                        f"{path} is {size[0]}x{size[1]}, its annotation says {declared_size[0]}x{declared_size[1]}",
+                    )
+                if upright is None or declared_size == size != turned_size:
+                    return _rgb(image)
+                return _rgb(image.transpose(upright))
+    except LeftOutError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise LeftOutError("image_too_large", f"{path}: {error}") from None
+    except MemoryError:
+        raise  # this machine's failure, not the picture's
+    except OSError as error:
+        reason = "image_broken" if error.errno is None else "image_unreadable"  # Pillow's own OSErrors have no errno
+        raise LeftOutError(reason, f"{path}: {error.strerror or error}") from None
+    except Exception as error:  # noqa: BLE001  damaged files make Pillow's decoders raise nearly anything
+        raise LeftOutError("image_broken", f"{path}: {type(error).__name__}: {error}") from None
+
+
+_PROGRAMS = ("EPS", "WMF")  # Pillow hands these to an interpreter
+
+# EXIF orientation → the operation that undoes it; 1 and unknown values need none.
+_TO_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = tuple(_TO_UPRIGHT[orientation] for orientation in (5, 6, 7, 8))
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # noqa: BLE001  damaged EXIF data; the pixels may be good all the same
+        return 1
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith(("I", "F")):  # 16-bit gray; Pillow's own conversion would clip it to white
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return image
+    if image.mode.startswith(("I", "F")):  # more than 8 bits a pixel; Pillow's own conversion would clip them to white
         gray = np.asarray(image, dtype=np.float64)
-        scale = 257.0 if gray.max(initial=0) > 255 else 1.0
+        scale = 257.0 if image.mode.startswith("I;16") or gray.max(initial=0) > 255 else 1.0
         return Image.fromarray((gray / scale).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
 
 
@@ -114,21 +160,23 @@ def cut(image: Image.Image, box: Box, crowd: bool, settings: CropSettings) -> Cr
     if not all(map(math.isfinite, box)):
         raise LeftOutError("box_not_finite", f"box {box} holds no number somewhere")
     x, y, width, height = box
-    if width <= 0 or height <= 0:
+    if not (x + width > x and y + height > y):
         raise LeftOutError("box_empty", f"box {box} has no area")
     left, top, right, bottom = max(x, 0.0), max(y, 0.0), min(x + width, image.width), min(y + height, image.height)
     if left >= right or top >= bottom:
         raise LeftOutError("box_outside_image", f"box {box} lies outside the picture of {image.width}x{image.height}")
-    frame = (
-        max(math.floor(x - settings.context * width), 0),
-        max(math.floor(y - settings.context * height), 0),
-        min(math.ceil(x + width + settings.context * width), image.width),
-        min(math.ceil(y + height + settings.context * height), image.height),
+    beside, above = settings.context * width, settings.context * height
+    frame = (  # cut off before rounding: a box may be too huge for an integer
+        math.floor(max(x - beside, 0)),
+        math.floor(max(y - above, 0)),
+        math.ceil(min(x + width + beside, image.width)),
+        math.ceil(min(y + height + above, image.height)),
     )
     crop = image.crop(frame)
-    scale = min(1.0, settings.store_px / min(crop.size))
+    scale = min(1.0, settings.store_px / min(crop.size), _LONGEST_JPEG_SIDE / max(crop.size))
     if scale < 1:
-        crop = crop.resize((round(crop.width * scale), round(crop.height * scale)), Image.Resampling.BICUBIC)
+        stored_size = (max(1, round(crop.width * scale)), max(1, round(crop.height * scale)))
+        crop = crop.resize(stored_size, Image.Resampling.BICUBIC)
     scale_x, scale_y = crop.width / (frame[2] - frame[0]), crop.height / (frame[3] - frame[1])
     inside = (
         (left - frame[0]) * scale_x,
@@ -137,5 +185,6 @@ def cut(image: Image.Image, box: Box, crowd: bool, settings: CropSettings) -> Cr
         (bottom - top) * scale_y,
     )
     buffer = io.BytesIO()
-    crop.save(buffer, "JPEG", quality=settings.quality)
-    return Crop(buffer.getvalue(), crop.size, inside)
+    # By default Pillow copies the photograph's comment into every crop, and fails where it is too long for a JPEG.
+    crop.save(buffer, "JPEG", quality=settings.quality, comment=None)
+    return Crop(buffer.getvalue(), crop.size, inside, image.size)
