@@ -2,6 +2,8 @@
 
 import argparse
 import importlib
+import os
+import signal
 import sys
 
 from attrtrain.errors import AttrtrainError
@@ -22,8 +24,8 @@ def main(argv: list[str] | None = None) -> int:
     if not argv or argv[0] not in COMMANDS:
         return _without_command(argv)
     name, rest = argv[0], argv[1:]
-    module = importlib.import_module(COMMANDS[name][0])
     try:
+        module = importlib.import_module(COMMANDS[name][0])
         if name == "train":  # its flags are the config's, parsed where the config lives
             return int(module.main(rest))
         parser = argparse.ArgumentParser(
@@ -33,15 +35,17 @@ def main(argv: list[str] | None = None) -> int:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         module.add_arguments(parser)
-        return int(module.run(parser.parse_args(rest)))
+        exit_code = int(module.run(parser.parse_args(rest)))
+        sys.stdout.flush()  # here, where a reader that has gone is caught
+        return exit_code
     except AttrtrainError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:  # of another signal than Ctrl-C's, it holds the number
         print("stopped; run the same command again to go on", file=sys.stderr)
-        return 130
+        return 128 + int(stop.args[0] if stop.args else signal.SIGINT)
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains once more when it ends
         return 1
 
 

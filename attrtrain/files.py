@@ -1,5 +1,6 @@
 """Writing files so that a name either holds the whole content or nothing, whatever happens in between."""
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,10 +29,16 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
-def remove_partials(folder: Path, name: str) -> None:
-    """Removes what killed writers of `folder/name` left behind."""
-    for partial in folder.glob(f".{name}.*{PARTIAL_SUFFIX}"):
+def remove_partials(folder: Path) -> None:
+    """Removes what killed writers left behind in `folder`, which nobody may be writing to."""
+    for partial in folder.glob(f".*{PARTIAL_SUFFIX}"):
         partial.unlink(missing_ok=True)
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fsync_folder(folder: Path) -> None:

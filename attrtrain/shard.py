@@ -2,12 +2,14 @@
 
 import argparse
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
@@ -18,9 +20,10 @@ from tqdm import tqdm
 
 from attrtrain.annotations import read_labels
 from attrtrain.annotations.split import apply_split
+from attrtrain.annotations.table import ObjectTable
 from attrtrain.errors import ConfigError, LabelError, ShardError
 from attrtrain.shards import write
-from attrtrain.shards.manifest import MANIFEST, CropSettings, read_manifest
+from attrtrain.shards.manifest import MANIFEST, CropSettings, ShardInfo, read_manifest
 from attrtrain.shards.plan import make_plan
 
 HELP = "cut labelled objects out of photographs and pack them into shards"
@@ -34,78 +37,72 @@ A run that was stopped goes on where it was when the same command is given again
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    paths = {"type": Path, "nargs": "+", "metavar": "PATH"}
-    defaults = CropSettings()
-    parser.add_argument(
-        "--labels",
-        required=True,
-        **paths,
-        help="COCO Attributes (.pkl, .jbl), a table of boxes (.csv, .tsv, .jsonl), or VAW (.json)",
+    crop = CropSettings()
+
+    def paths(flag: str, what: str, **options: Any) -> None:
+        parser.add_argument(flag, type=Path, nargs="+", metavar="PATH", help=what, **options)
+
+    def value(flag: str, default: float, metavar: str, what: str) -> None:
+        parser.add_argument(
+            flag, type=type(default), default=default, metavar=metavar, help=f"{what} (default: %(default)s)"
+        )
+
+    paths(
+        "--labels", "COCO Attributes (.pkl, .jbl), a table of boxes (.csv, .tsv, .jsonl), or VAW (.json)", required=True
     )
-    parser.add_argument(
-        "--instances",
-        default=[],
-        **paths,
-        help="COCO instances JSON files the labels point into; 2014 or 2017, train and val together",
-    )
-    parser.add_argument("--images", required=True, **paths, help="folders that hold the photographs")
+    paths("--instances", "COCO instances files the labels point into; 2014 or 2017, train and val together", default=[])
+    paths("--images", "folders that hold the photographs", required=True)
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="the shard folder to write")
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=os.cpu_count() or 1,
-        metavar="N",
-        help="processes; any number gives the same bytes (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--store-px",
-        type=int,
-        default=defaults.store_px,
-        metavar="PX",
-        help="short side of a stored crop at most, never enlarged (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--quality", type=int, default=defaults.quality, metavar="1-100", help="JPEG quality (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--context",
-        type=float,
-        default=defaults.context,
-        metavar="SHARE",
-        help="picture kept around a box on each side, as a share of its size (default: %(default)s)",
-    )
+    value("--workers", _usable_cpus(), "N", "processes; any number gives the same bytes")
+    value("--store-px", crop.store_px, "PX", "short side of a stored crop at most; smaller crops are never enlarged")
+    value("--quality", crop.quality, "1-100", "JPEG quality")
+    value("--context", crop.context, "SHARE", "picture kept around a box on each side, as a share of its size")
     parser.add_argument(
         "--split",
         choices=("auto", "official", "image"),
         default="auto",
         help="the label file's own split, or one drawn by photograph (default: auto, the file's own where it has one)",
     )
-    parser.add_argument(
-        "--val-share",
-        type=float,
-        default=0.2,
-        metavar="SHARE",
-        help="share of objects a drawn split validates on (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--split-seed", type=int, default=0, metavar="N", help="chooses the drawn split (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--shard-objects", type=int, default=500, metavar="N", help="objects a shard (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--max-failure-rate",
-        type=float,
-        default=0.05,
-        metavar="SHARE",
-        help="share of objects that may be left out before the exit code is 1 (default: %(default)s)",
-    )
+    value("--val-share", 0.2, "SHARE", "share of objects a drawn split validates on")
+    value("--split-seed", 0, "N", "chooses the drawn split")
+    value("--shard-objects", 500, "N", "objects in a shard")
+    value("--max-failure-rate", 0.05, "SHARE", "share of objects that may be left out before the exit code is 1")
+
+
+def _usable_cpus() -> int:
+    """CPUs this process may run on: under SLURM those of the job, not those of the node."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Shards, prints the summary, and returns the exit code: 1 when more was left out than `--max-failure-rate` allows."""
     crop = _checked(arguments)
+    with _terminated_like_interrupted():
+        table, split_note = _read(arguments)
+        plan = make_plan(table, crop, arguments.shard_objects)
+        try:
+            write.prepare(arguments.out, plan)
+            jobs = write.pending_jobs(arguments.out, plan, table, arguments.images, crop)
+            if len(jobs) < len(plan.shards):
+                kept = len(plan.shards) - len(jobs)
+                print(f"{kept} of {len(plan.shards)} shards are already written, and are kept", file=sys.stderr)
+            if jobs:
+                (arguments.out / MANIFEST).unlink(
+                    missing_ok=True
+                )  # nothing counts as complete while it is being written
+                _write(jobs, arguments.workers)
+        except OSError as error:
+            raise ShardError(f"{error.filename or arguments.out}: {error.strerror or error}") from None
+        summary = write.finish(arguments.out, plan, table, crop, split_note)
+    print(_summary_table(summary, arguments.out))
+    return _judge(summary, arguments)
+
+
+def _read(arguments: argparse.Namespace) -> tuple[ObjectTable, str]:
+    """The labelled objects with their split, and a line that says where the split comes from. What is odd about them goes to stderr."""
     table, note = read_labels(arguments.labels, arguments.instances)
+    if not len(table):
+        raise LabelError(f"{arguments.labels[0]}: holds no objects")
     if note:
         print(note, file=sys.stderr)
     if (coverage := len(table) / (len(table) + len(table.unmatched))) < 0.9:
@@ -115,21 +112,23 @@ def run(arguments: argparse.Namespace) -> int:
         )
     table, split_note = apply_split(table, arguments.split, arguments.val_share, arguments.split_seed)
     print(split_note, file=sys.stderr)
+    return table, split_note
 
-    plan = make_plan(table, crop, arguments.shard_objects)
+
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """SIGTERM, as `kill` and job schedulers send it, leaves the block the way Ctrl-C does."""
+
+    def stop(number: int, _: object) -> None:
+        raise KeyboardInterrupt(number)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGTERM, stop)
     try:
-        write.prepare(arguments.out, plan)
-    except OSError as error:
-        raise ShardError(f"{arguments.out}: {error.strerror or error}") from None
-    jobs = write.pending_jobs(arguments.out, plan, table, arguments.images, crop)
-    if len(jobs) < len(plan.shards):
-        print(f"{len(plan.shards) - len(jobs)} of {len(plan.shards)} shards are already written", file=sys.stderr)
-    if jobs:
-        (arguments.out / MANIFEST).unlink(missing_ok=True)  # what is being written again does not count as complete
-        _write(jobs, arguments.workers)
-    summary = write.finish(arguments.out, plan, table, crop, split_note)
-    print(_summary_table(summary, arguments.out))
-    return _judge(summary, arguments)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _checked(arguments: argparse.Namespace) -> CropSettings:
@@ -155,42 +154,71 @@ def _checked(arguments: argparse.Namespace) -> CropSettings:
 
 
 def _write(jobs: list[write.ShardJob], workers: int) -> None:
-    total = sum(len(job.table) for job in jobs)
-    with tqdm(total=total, desc="sharding", unit=" objects", file=sys.stderr, dynamic_ncols=True) as bar:
-        if workers == 1 or len(jobs) == 1:
+    objects = sum(len(job.table) for job in jobs)
+    if workers == 1 or len(jobs) == 1:
+        with _progress_bar(objects) as bar:
             for job in jobs:
                 write.write_shard(job, bar.update)
-            return
-        context = multiprocessing.get_context("spawn")
-        done: Synchronized[int] = context.Value("q", 0)
+        return
+    context = multiprocessing.get_context("spawn")
+    done: Synchronized[int] = context.Value("q", 0)
+    try:
         with (
-            ProcessPoolExecutor(min(workers, len(jobs)), context, _start_worker, (done, os.getpid())) as executor,
-            _follow(bar, done),
+            ProcessPoolExecutor(min(workers, len(jobs)), context, _start_worker, (done,)) as executor,
             _stopped_at_once(executor),
         ):
-            for _ in write.write_shards(jobs, executor, _write_and_count):
-                pass
+            with _starting_workers():
+                futures = [executor.submit(_write_and_count, job) for job in jobs]
+            with _progress_bar(objects) as bar, _follow(bar, done):
+                for future in as_completed(futures):
+                    future.result()
+    except BrokenProcessPool:
+        raise ShardError(
+            "a worker process died (out of memory?); finished shards are kept: run the same command again, with fewer --workers"
+        ) from None
+    finally:
+        write.clean(jobs[0].folder)  # after workers that were stopped within a shard
+
+
+def _progress_bar(objects: int) -> "tqdm[Any]":
+    # In a log file each update stays to be read: one in half a minute is enough there.
+    seconds = 0.1 if sys.stderr.isatty() else 30
+    return tqdm(
+        total=objects,
+        desc="sharding",
+        unit=" objects",
+        file=sys.stderr,
+        dynamic_ncols=True,
+        mininterval=seconds,
+        maxinterval=10 * seconds,
+    )
 
 
 # Each worker process counts the objects it has done into one number that the parent's progress bar follows.
 _done: "Synchronized[int] | None" = None
-_parent = 0
 
 
-def _start_worker(done: "Synchronized[int]", parent: int) -> None:
-    global _done, _parent
-    _done, _parent = done, parent
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+def _start_worker(done: "Synchronized[int]") -> None:
+    global _done
+    _done = done
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Ends this worker at once when its parent was killed, before it can write beside the run that takes over."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)
 
 
 def _count_object() -> None:
-    write.exit_if_orphaned(_parent)
     if _done is not None:
         with _done.get_lock():
             _done.value += 1
 
 
-def _write_and_count(job: write.ShardJob) -> write.ShardInfo:
+def _write_and_count(job: write.ShardJob) -> ShardInfo:
     return write.write_shard(job, _count_object)
 
 
@@ -198,10 +226,11 @@ def _write_and_count(job: write.ShardJob) -> write.ShardInfo:
 def _follow(bar: "tqdm[Any]", done: "Synchronized[int]") -> Iterator[None]:
     """Moves the bar to the workers' count, several times a second, while the block runs."""
     finished = threading.Event()
+    count = done.get_obj()  # read without its lock, which a worker that was killed may hold for ever
 
     def update() -> None:
         while not finished.wait(0.2):
-            bar.update(done.value - bar.n)
+            bar.update(count.value - bar.n)
 
     thread = threading.Thread(target=update, daemon=True)
     thread.start()
@@ -210,7 +239,27 @@ def _follow(bar: "tqdm[Any]", done: "Synchronized[int]") -> Iterator[None]:
     finally:
         finished.set()
         thread.join()
-        bar.update(done.value - bar.n)
+        bar.update(count.value - bar.n)
+
+
+@contextmanager
+def _starting_workers() -> Iterator[None]:
+    """Makes processes started in the block deaf to Ctrl-C, which a terminal sends to them too, from their first instruction on.
+
+    Ctrl-C and SIGTERM that reach this process meanwhile are held back to the end of the block: a worker is never left half started.
+    """
+    held: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    handlers = {number: signal.signal(number, lambda number, _: held.append(number)) for number in numbers}
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # what a thread blocks, the processes it starts block
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if held:
+        signal.raise_signal(held[0])
 
 
 @contextmanager
@@ -219,8 +268,9 @@ def _stopped_at_once(executor: ProcessPoolExecutor) -> Iterator[None]:
     try:
         yield
     except BaseException:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C need not hurry what takes no time
         for process in list((executor._processes or {}).values()):
-            process.terminate()
+            process.kill()
         raise
 
 

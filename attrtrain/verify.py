@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from attrtrain.errors import AttrtrainError
 from attrtrain.shards.manifest import read_manifest
 from attrtrain.shards.verify import verify
 
@@ -19,20 +20,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints a line for each damage to stderr; returns 1 when there is any."""
-    exit_code = 0
-    for folder in arguments.folders:
+    return max([_verify_one(folder) for folder in arguments.folders])
+
+
+def _verify_one(folder: Path) -> int:
+    try:
         problems = 0
-        for problem in verify(folder):
+        for problems, problem in enumerate(verify(folder), 1):  # noqa: B007  the count is used below
             print(problem, file=sys.stderr)
-            problems += 1
-        if problems:
-            exit_code = 1
-            print(
-                f"{folder}: NOT as written; delete the damaged shards' files in {folder}/records and run `attrtrain shard` again",
-                file=sys.stderr,
-            )
-        else:
-            manifest = read_manifest(folder)
-            samples = sum(shard.samples for shard in manifest.shards)
-            print(f"{folder}: {len(manifest.shards)} shards, {samples:,} samples, every byte as written")
-    return exit_code
+        manifest = read_manifest(folder)
+    except AttrtrainError as error:  # and on to the next folder
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    if problems:
+        print(
+            f"{folder}: NOT as written; the `attrtrain shard` command that wrote it writes again what is missing or damaged, and nothing else",
+            file=sys.stderr,
+        )
+        return 1
+    samples = sum(shard.samples for shard in manifest.shards)
+    print(f"{folder}: {len(manifest.shards)} shards, {samples:,} samples, every byte as written")
+    return 0

@@ -16,10 +16,12 @@ manifest.json is written last, so a folder that has one is complete.
 """
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from attrtrain.errors import ShardError
@@ -103,6 +105,26 @@ class SplitStatistics(Contract):
     unknowns: list[int]
 
 
+def split_statistics(
+    index: NDArray[Any], labels: NDArray[np.float32], shards: Sequence[ShardInfo]
+) -> dict[str, SplitStatistics]:
+    """Counts each split of an index (N,) INDEX_DTYPE and labels (N, A), in the order in which the shards name the splits."""
+    split_of_shard = np.array([shard.split for shard in shards], dtype=str)
+    statistics = {}
+    for split in dict.fromkeys(split_of_shard.tolist()):
+        mine = split_of_shard[index["shard"]] == split
+        unknown = np.isnan(labels[mine])
+        positive = labels[mine] >= 0.5
+        statistics[split] = SplitStatistics(
+            objects=int(mine.sum()),
+            images=len(np.unique(index["image_id"][mine])),
+            positives=positive.sum(axis=0).tolist(),
+            negatives=(~positive & ~unknown).sum(axis=0).tolist(),
+            unknowns=unknown.sum(axis=0).tolist(),
+        )
+    return statistics
+
+
 class SourceRecord(Contract):
     name: str
     bytes: int
@@ -110,7 +132,7 @@ class SourceRecord(Contract):
 
 
 class Manifest(Contract):
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     vocabulary: VocabularyRecord
     categories: list[str]
     shards: list[ShardInfo]

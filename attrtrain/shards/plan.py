@@ -5,7 +5,9 @@ Every shard is then a job of its own that any process on any machine can do in a
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from PIL import __version__ as pillow_version
 from PIL import features
 
 from attrtrain.annotations.table import ObjectTable
+from attrtrain.errors import LabelError
 from attrtrain.keyed_random import mix64
 from attrtrain.shards.manifest import Contract, CropSettings
 
@@ -64,17 +67,24 @@ def make_plan(table: ObjectTable, crop: CropSettings, shard_objects: int) -> Sha
 
     Photographs are dealt in an order hashed from their ids, so that each shard is a fair sample of its split, and the objects of one stay together, so
     that it is decoded once.
+
+    Raises:
+        LabelError: a split has a name that no file can have.
     """
+    for split in sorted(set(table.split.tolist())):
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", split):
+            raise LabelError(f"split '{split}': shard files are named after it, so use letters, digits, - and _ only")
+    by_id = table.take(np.argsort(table.object_id))  # the same for any order of the label file
     inputs = PlanInputs(
         objects=len(table),
         photographs=len(np.unique(table.image_id)),
         attributes=len(table.vocabulary),
         vocabulary=table.vocabulary.fingerprint,
         boxes=_hash(
-            table.object_id, table.image_id, table.image, table.image_size, table.box, table.category, table.crowd
+            by_id.object_id, by_id.image_id, by_id.image, by_id.image_size, by_id.box, by_id.category, by_id.crowd
         ),
-        labels=_hash(table.labels),
-        splits=_hash(table.split),
+        labels=_hash(by_id.labels),
+        splits=_hash(by_id.split),
         shard_objects=shard_objects,
         **crop.model_dump(),
         jpeg_encoder=f"Pillow {pillow_version}, libjpeg-turbo {features.version('libjpeg_turbo')}, libjpeg {features.version('jpg')}",
@@ -105,7 +115,7 @@ def _packs(image_id: NDArray[np.int64], size: int) -> list[slice]:
         np.r_[True, image_id[1:] != image_id[:-1], True]
     )  # where each photograph begins, and the end
     packs, start = [], 0
-    for begin, end in zip(firsts[:-1], firsts[1:], strict=True):
+    for begin, end in pairwise(firsts):
         if end - start > size and begin > start:
             packs.append(slice(start, int(begin)))
             start = int(begin)
@@ -116,9 +126,8 @@ def _hash(*columns: NDArray[Any]) -> str:
     digest = hashlib.sha256()
     for column in columns:
         # Strings by their text: the width of a NumPy string column depends on its longest value.
-        digest.update(
-            json.dumps(column.tolist()).encode() if column.dtype.kind == "U" else np.ascontiguousarray(column).tobytes()
-        )
+        is_number = column.dtype.kind in "biuf"
+        digest.update(np.ascontiguousarray(column).tobytes() if is_number else json.dumps(column.tolist()).encode())
     return digest.hexdigest()
 
 

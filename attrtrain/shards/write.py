@@ -1,29 +1,28 @@
 """Plan → tar shards, one job a shard, each finished shard on record.
 
 A shard is written under a hidden name, moved to its own, and then recorded in `records/`. A restart keeps shards that have a record made
-from the same plan and does the others again, so being killed at any moment costs the shards in progress and nothing else.
+from the same plan and still the bytes it tells, and does the others again: being killed at any moment costs the shards in progress and nothing
+else, and a damaged shard is mended by the same command that wrote it.
 """
 
 import hashlib
 import io
 import json
-import os
 import tarfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from attrtrain.annotations.table import ObjectTable
 from attrtrain.errors import ShardError
-from attrtrain.files import atomic_write, remove_partials
+from attrtrain.files import atomic_write, remove_partials, sha256_of
 from attrtrain.shards.crop import Crop, LeftOutError, cut, find_image, load_image
 from attrtrain.shards.manifest import (
     INDEX,
@@ -35,9 +34,9 @@ from attrtrain.shards.manifest import (
     Manifest,
     ShardInfo,
     SourceRecord,
-    SplitStatistics,
     VocabularyRecord,
     read_contract,
+    split_statistics,
     write_contract,
 )
 from attrtrain.shards.plan import PlanInputs, ShardPlan
@@ -113,79 +112,66 @@ def prepare(folder: Path, plan: ShardPlan) -> None:
 
     Raises:
         ShardError: the folder holds shards of another plan; the message says what differs. Nothing was touched then.
+        OSError: the folder cannot be written.
     """
     path = folder / PLAN
-    if path.exists():
-        if differences := plan.inputs.differences(read_contract(PlanInputs, path)):
-            raise ShardError(
-                f"{folder} holds shards of another plan ({'; '.join(differences)}); choose another --out, or delete that folder"
-            )
-        return
-    if (folder / MANIFEST).exists() or any(folder.glob("*.tar")):
+    is_new = not path.exists()
+    if is_new and ((folder / MANIFEST).exists() or any(folder.glob("*.tar"))):
         raise ShardError(f"{folder} holds tar files without a {PLAN}; choose an empty folder for --out")
+    if not is_new and (differences := plan.inputs.differences(read_contract(PlanInputs, path))):
+        raise ShardError(
+            f"{folder} holds shards of another plan ({'; '.join(differences)}); choose another --out, or delete that folder"
+        )
     (folder / RECORDS).mkdir(parents=True, exist_ok=True)
-    write_contract(plan.inputs, path)
+    clean(folder)
+    if is_new:
+        write_contract(plan.inputs, path)
+
+
+def clean(folder: Path) -> None:
+    """Removes the hidden, unfinished files of writers that were killed."""
+    remove_partials(folder)
+    remove_partials(folder / RECORDS)
 
 
 def pending_jobs(
     folder: Path, plan: ShardPlan, table: ObjectTable, image_folders: Sequence[Path], crop: CropSettings
 ) -> list[ShardJob]:
-    """The shards of the plan that are not finished yet."""
-    return [
+    """The shards of the plan that are not written yet, are damaged, or would come out otherwise now."""
+    jobs = (
         ShardJob(folder, shard.name, shard.split, shard.hash, table.take(shard.rows), tuple(image_folders), crop)
         for shard in plan.shards
-        if not _is_finished(folder, shard.name, shard.hash, image_folders)
-    ]
+    )
+    return [job for job in jobs if not _is_finished(job)]
 
 
-def _is_finished(folder: Path, name: str, plan_hash: str, image_folders: Sequence[Path]) -> bool:
-    """Whether a shard is on record, whole, and would come out the same if it were written again."""
-    path = folder / RECORDS / f"{name}.json"
+def _is_finished(job: ShardJob) -> bool:
+    """Whether a shard is on record, its bytes are those that were written, and its left-out photographs are no better now."""
+    path = job.folder / RECORDS / f"{job.name}.json"
     if not path.exists():
         return False
-    record = read_contract(ShardRecord, path)
-    tar = folder / record.info.name
-    if record.plan_hash != plan_hash or not tar.exists() or tar.stat().st_size != record.info.bytes:
+    try:
+        record = read_contract(ShardRecord, path)
+    except ShardError:
+        return False
+    if record.plan_hash != job.plan_hash or not _is_whole(job.folder / record.info.name, record.info):
         return False
     # A picture that was missing or half downloaded may have come since.
-    return not any(_may_succeed_now(failure, image_folders) for failure in record.failures)
+    reason_of = {
+        failure.object_id: failure.reason for failure in record.failures if failure.reason.startswith("image_")
+    }
+    left_out = np.flatnonzero(np.isin(job.table.object_id, list(reason_of)))
+    return all(
+        isinstance(outcome, LeftOutError) and outcome.reason == reason_of[int(job.table.object_id[row])]
+        for row, outcome in _crops(replace(job, table=job.table.take(left_out)))
+    )
 
 
-def _may_succeed_now(failure: Failure, image_folders: Sequence[Path]) -> bool:
-    match failure.reason:
-        case "image_broken" | "image_size_differs":
-            return True
-        case "image_missing":
-            try:
-                find_image(failure.image, image_folders)
-            except LeftOutError:
-                return False
-            return True
-    return False
-
-
-def write_shards(
-    jobs: Sequence[ShardJob], executor: Executor, write_one: Callable[[ShardJob], ShardInfo]
-) -> Iterator[ShardInfo]:
-    """Writes shards on any executor and yields each, in the plan's order, as it is finished.
-
-    Args:
-        write_one: `write_shard`, or a function around it that the executor can send to its workers.
-
-    Raises:
-        ShardError: a shard could not be written, for example because the disk is full. Finished shards stay.
-    """
-    futures: list[Future[ShardInfo]] = [executor.submit(write_one, job) for job in jobs]
+def _is_whole(tar: Path, info: ShardInfo) -> bool:
     try:
-        for future in futures:
-            yield future.result()
-    except BrokenProcessPool:
-        raise ShardError(
-            "a worker process died (out of memory?); finished shards are kept: run the same command again, with fewer --workers"
-        ) from None
-    finally:
-        for future in futures:
-            future.cancel()
+        return tar.stat().st_size == info.bytes and sha256_of(tar) == info.sha256
+    except OSError:
+        return False
 
 
 def write_shard(job: ShardJob, on_object: Callable[[], object] = lambda: None) -> ShardInfo:
@@ -198,70 +184,80 @@ def write_shard(job: ShardJob, on_object: Callable[[], object] = lambda: None) -
         ShardError: the disk is full, or the folder cannot be written.
     """
     path = job.folder / f"{job.name}.tar"
-    digest, position = hashlib.sha256(), 0
-    samples: list[Sample] = []
-    failures: list[Failure] = []
     try:
-        remove_partials(job.folder, path.name)
         with atomic_write(path) as file:
-            for row, outcome in _crops(job):
-                on_object()
-                if isinstance(outcome, LeftOutError):
-                    failures.append(
-                        Failure(
-                            object_id=job.table.object_id[row],
-                            image=str(job.table.image[row]),
-                            reason=outcome.reason,
-                            detail=str(outcome),
-                        )
-                    )
-                    continue
-                key = f"{job.table.object_id[row]:012d}"
-                content = tar_member(f"{key}.jpg", outcome.jpeg) + tar_member(
-                    f"{key}.json", _sample_json(job, row, outcome)
-                )
-                file.write(content)
-                digest.update(content)
-                samples.append(
-                    Sample(
-                        object_id=job.table.object_id[row],
-                        start=position,
-                        end=position + len(content),
-                        jpeg_offset=position + tarfile.BLOCKSIZE,
-                        jpeg_bytes=len(outcome.jpeg),
-                        crc32=zlib.crc32(content),
-                        width=outcome.size[0],
-                        height=outcome.size[1],
-                        box=outcome.box,
-                    )
-                )
-                position += len(content)
-            file.write(_END_OF_TAR)
-            digest.update(_END_OF_TAR)
-        info = ShardInfo(
-            name=path.name,
-            split=job.split,
-            samples=len(samples),
-            bytes=position + len(_END_OF_TAR),
-            sha256=digest.hexdigest(),
-        )
+            samples, failures, sha256 = _write_samples(job, file, on_object)
+            size = file.tell()
+        info = ShardInfo(name=path.name, split=job.split, samples=len(samples), bytes=size, sha256=sha256)
         record = ShardRecord(plan_hash=job.plan_hash, info=info, samples=samples, failures=failures)
         write_contract(record, job.folder / RECORDS / f"{job.name}.json")
+    except FileNotFoundError:
+        raise ShardError(
+            f"{path}: the unfinished file was taken away; is another `attrtrain shard` writing to this folder?"
+        ) from None
     except OSError as error:
         raise ShardError(
             f"{path}: {error.strerror or error}; finished shards are kept: mend that and run the same command again"
         ) from None
+    except MemoryError:
+        raise ShardError(
+            f"{path}: out of memory; finished shards are kept: run the same command again, with fewer --workers"
+        ) from None
     return info
+
+
+def _write_samples(
+    job: ShardJob, file: BinaryIO, on_object: Callable[[], object]
+) -> tuple[list[Sample], list[Failure], str]:
+    """Writes a whole tar; returns what is in it, what is not, and the SHA-256 of its bytes."""
+    samples: list[Sample] = []
+    failures: list[Failure] = []
+    digest, position = hashlib.sha256(), 0
+    for row, outcome in _crops(job):
+        on_object()
+        object_id = int(job.table.object_id[row])
+        if isinstance(outcome, LeftOutError):
+            failures.append(
+                Failure(
+                    object_id=object_id,
+                    image=str(job.table.image[row]),
+                    reason=outcome.reason,
+                    detail=str(outcome),
+                )
+            )
+            continue
+        key = f"{object_id:012d}"
+        content = tar_member(f"{key}.jpg", outcome.jpeg) + tar_member(f"{key}.json", _sample_json(job, row, outcome))
+        file.write(content)
+        digest.update(content)
+        samples.append(
+            Sample(
+                object_id=object_id,
+                start=position,
+                end=position + len(content),
+                jpeg_offset=position + tarfile.BLOCKSIZE,
+                jpeg_bytes=len(outcome.jpeg),
+                crc32=zlib.crc32(content),
+                width=outcome.size[0],
+                height=outcome.size[1],
+                box=outcome.box,
+            )
+        )
+        position += len(content)
+    file.write(_END_OF_TAR)
+    digest.update(_END_OF_TAR)
+    return samples, failures, digest.hexdigest()
 
 
 def _crops(job: ShardJob) -> Iterator[tuple[int, Crop | LeftOutError]]:
     """Yields each row of the job with its crop, or with the reason why there is none. Each photograph is decoded once."""
     table = job.table
-    for _, group in groupby(range(len(table)), key=lambda row: table.image_id[row]):
-        rows = list(group)
+    # By file name and not by id: were two files given one id, each object would still come from the file its row names.
+    photographs = zip(table.image.tolist(), *table.image_size.T.tolist(), strict=True)
+    for (name, *size), group in groupby(zip(photographs, range(len(table)), strict=True), key=itemgetter(0)):
+        rows = [row for _, row in group]
         try:
-            size = (int(table.image_size[rows[0], 0]), int(table.image_size[rows[0], 1]))
-            image = load_image(find_image(str(table.image[rows[0]]), job.image_folders), size)
+            image = load_image(find_image(name, job.image_folders), (size[0], size[1]))
         except LeftOutError as error:
             yield from ((row, error) for row in rows)
             continue
@@ -289,11 +285,14 @@ def _sample_json(job: ShardJob, row: int, crop: Crop) -> bytes:
         "image": str(table.image[row]),
         "category": str(table.category[row]),
         "split": job.split,
+        "source_size": list(crop.source_size),
         "source_box": [float(value) for value in table.box[row]],
         "crop_size": list(crop.size),
         "box": [round(value, 3) for value in crop.box],
         "labels": {
-            job.table.vocabulary.names[i]: round(float(labels[i]), 6) for i in np.flatnonzero(~np.isnan(labels))
+            # str() of a float32 has the fewest digits that read back as that float32: 0.1, not 0.10000000149011612
+            table.vocabulary.names[i]: float(str(labels[i]))
+            for i in np.flatnonzero(~np.isnan(labels))
         },
     }
     return json.dumps(content, ensure_ascii=True, separators=(",", ":")).encode()
@@ -318,7 +317,7 @@ def finish(folder: Path, plan: ShardPlan, table: ObjectTable, crop: CropSettings
     labels = table.labels[rows]
     failures = [failure for record in records for failure in record.failures]
     left_out = dict(sorted(Counter(failure.reason for failure in failures).items()))
-    splits = _statistics(index, labels, records)
+    splits = split_statistics(index, labels, [record.info for record in records])
     summary = Summary(
         label_objects=len(table) + len(table.unmatched),
         matched=len(table),
@@ -377,25 +376,6 @@ def _index(
     return index, rows
 
 
-def _statistics(
-    index: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], records: Sequence[ShardRecord]
-) -> dict[str, SplitStatistics]:
-    split_of_shard = np.array([record.info.split for record in records])
-    statistics = {}
-    for split in dict.fromkeys(split_of_shard.tolist()):
-        mine = split_of_shard[index["shard"]] == split
-        unknown = np.isnan(labels[mine])
-        positive = labels[mine] >= 0.5
-        statistics[split] = SplitStatistics(
-            objects=int(mine.sum()),
-            images=len(np.unique(index["image_id"][mine])),
-            positives=positive.sum(axis=0).tolist(),
-            negatives=(~positive & ~unknown).sum(axis=0).tolist(),
-            unknowns=unknown.sum(axis=0).tolist(),
-        )
-    return statistics
-
-
 def _write_array(path: Path, array: np.ndarray[Any, Any]) -> str:
     """Writes an .npy file and returns its SHA-256."""
     buffer = io.BytesIO()
@@ -403,9 +383,3 @@ def _write_array(path: Path, array: np.ndarray[Any, Any]) -> str:
     with atomic_write(path) as file:
         file.write(buffer.getbuffer())
     return hashlib.sha256(buffer.getbuffer()).hexdigest()
-
-
-def exit_if_orphaned(parent: int) -> None:
-    """Ends a worker process whose parent was killed, before it can write beside the run that takes over."""
-    if os.getppid() != parent:
-        os._exit(1)
