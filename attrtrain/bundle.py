@@ -1,0 +1,148 @@
+"""The artefact people use: a model with all that is needed to apply it, in two files without code.
+
+    bundle/
+      weights.safetensors     the network's state dict, float32
+      model.json              ModelCard: architecture, attributes, input size, what it was trained on and how well it did
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import ValidationError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from attrtrain import __version__
+from attrtrain.config.schema import Backbone, Head, Precision
+from attrtrain.errors import WeightsError
+from attrtrain.files import fsync_folder
+from attrtrain.models.network import AttributeModel, build_network
+from attrtrain.models.plain import model_from_tensors
+from attrtrain.models.weights import read_tensors
+from attrtrain.shards.manifest import Contract, CropSettings, VocabularyRecord
+
+WEIGHTS, CARD = "weights.safetensors", "model.json"
+
+
+class Architecture(Contract):
+    """Arguments of `build_network`."""
+
+    backbone: Backbone
+    head: Head
+    hidden: int
+    dropout: float
+
+
+class ModelCard(Contract):
+    """What is known about a model besides its weights.
+
+    Attributes:
+        image_px: side of the square that crops are squashed to.
+        crop: how the crops it was trained on were cut and stored.
+        positive_at: vote share that counted as present.
+        precision: arithmetic it was evaluated in.
+        data_fingerprint: of the shards it was trained on.
+        metrics: of its evaluation, such as val map and prior_map.
+    """
+
+    schema_version: Literal[1] = 1
+    attrtrain_version: str = __version__
+    architecture: Architecture
+    vocabulary: VocabularyRecord
+    image_px: int
+    crop: CropSettings
+    positive_at: float
+    precision: Precision
+    channels_last: bool
+    data_fingerprint: str
+    metrics: dict[str, float]
+
+
+def save_bundle(folder: Path, tensors: dict[str, Tensor], card: ModelCard) -> None:
+    """Writes a bundle, replacing the one that is there only once the new one is whole."""
+    partial, old = folder.with_name(f".{folder.name}.partial"), folder.with_name(f".{folder.name}.old")
+    for leftover in (partial, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial / WEIGHTS)
+    (partial / CARD).write_text(card.model_dump_json(indent=1))
+    for path in (partial / WEIGHTS, partial / CARD, partial):
+        fsync_folder(path)
+    if folder.exists():
+        folder.rename(old)
+    partial.rename(folder)
+    fsync_folder(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def find_bundle(path: Path) -> Path | None:
+    """The bundle folder behind a bundle or run directory, None where there is neither."""
+    for candidate in (path, path / "bundle"):
+        if (candidate / CARD).is_file():
+            return candidate
+    return None
+
+
+def read_bundle(path: str | Path) -> tuple[AttributeModel, ModelCard]:
+    """Reads the bundle of a bundle folder or run directory, onto the CPU, ready to predict.
+
+    Raises:
+        WeightsError: there is none, or its files are damaged or do not belong together.
+    """
+    path = Path(path)
+    if (folder := find_bundle(path)) is None:
+        unfinished = " (a run writes its bundle after its first evaluation)" if (path / "config.yaml").exists() else ""
+        raise WeightsError(f"{path}: no bundle here, nor in a bundle folder below{unfinished}; give a run directory or a bundle")
+    try:
+        card = ModelCard.model_validate_json((folder / CARD).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise WeightsError(f"{folder / CARD}: damaged or of another version ({str(error).splitlines()[0]})") from None
+    model = build_network(**card.architecture.model_dump(), attributes=len(card.vocabulary.names))
+    try:
+        model.load_state_dict(read_tensors(folder / WEIGHTS))
+    except RuntimeError as error:
+        raise WeightsError(f"{folder / WEIGHTS}: does not fit {CARD} ({str(error).splitlines()[-1].strip()})") from None
+    return model.eval(), card
+
+
+def load_model(
+    path: str | Path, num_attributes: int | None = None, device: str | torch.device | None = None
+) -> tuple[AttributeModel, torch.device]:
+    """Loads a trained model, ready to predict.
+
+    Args:
+        path: a bundle, a run directory, or a state dict (.pth, .pt, .safetensors) of attrtrain's network or of a torchvision ResNet whose `fc` is a
+            linear layer or layers.
+        num_attributes: for a plain state dict, the number of logits it is expected to have.
+        device: where to; by default a GPU where there is one.
+
+    Returns:
+        The model in evaluation mode and the device it is on. It takes images (B, 3, H, W), uint8 or in [0, 1], and gives logits (B, A).
+
+    Raises:
+        WeightsError: nothing usable is there, or it has another number of attributes.
+    """
+    path = Path(path)
+    if path.is_file():
+        model = model_from_tensors(read_tensors(path), str(path))
+    else:
+        model, _ = read_bundle(path)
+    found = _attributes(model.state_dict())
+    if num_attributes is not None and found != num_attributes:
+        raise WeightsError(f"{path}: the model has {found} attributes, not {num_attributes}")
+    chosen = torch.device(device) if device is not None else default_device()
+    return model.to(chosen).eval(), chosen
+
+
+def default_device() -> torch.device:
+    """A CUDA or Apple GPU where there is one, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _attributes(tensors: dict[str, Any]) -> int:
+    last = [tensor for name, tensor in tensors.items() if name.startswith("head.") and name.endswith("weight")][-1]
+    return int(last.shape[0])

@@ -1,0 +1,132 @@
+"""Resume state: complete or absent.
+
+    runs/coco/checkpoints/
+      step-00000120/            one checkpoint, named after the optimizer steps taken
+        model.safetensors       weights and buffers
+        average.safetensors     moving average of the weights, where one is kept
+        optimizer.pt            optimizer and gradient-scaler state, tensors and plain containers only
+        state.json              position, best result, and what the run is made of
+        complete.json           sizes and SHA-256 of the files above; written last
+      latest                    name of the newest checkpoint
+
+A checkpoint is written under a hidden name, flushed to the disk, and renamed; only then do older ones go.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from attrtrain.errors import CheckpointError
+from attrtrain.files import atomic_write, fsync_folder, sha256_of
+
+COMPLETE, LATEST, STATE, OPTIMIZER = "complete.json", "latest", "state.json", "optimizer.pt"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The content of one checkpoint: named groups of tensors, optimizer state, and JSON."""
+
+    tensors: dict[str, dict[str, Tensor]]
+    optimizer: dict[str, Any]
+    state: dict[str, Any]
+
+
+def save(folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], optimizer: dict[str, Any], state: dict[str, Any]) -> Path:
+    """Writes a checkpoint for optimizer step `step` and points `latest` at it.
+
+    Args:
+        folder: the run's checkpoint folder.
+        tensors: file stem → state dict, such as {"model": ...}.
+        optimizer: tensors in plain containers.
+        state: plain JSON.
+
+    Raises:
+        CheckpointError: the disk is full or cannot be written; no checkpoint of that name exists then.
+    """
+    final = folder / _name(step)
+    partial = folder / f".{final.name}.partial"
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        for stem, values in tensors.items():
+            save_file({name: value.detach().cpu().contiguous() for name, value in values.items()}, partial / f"{stem}.safetensors")
+        torch.save(optimizer, partial / OPTIMIZER)
+        (partial / STATE).write_text(json.dumps(state, indent=1))
+        files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in sorted(partial.iterdir())}
+        (partial / COMPLETE).write_text(json.dumps(files, indent=1))
+        for path in partial.iterdir():
+            fsync_folder(path)
+        fsync_folder(partial)
+        if final.exists():
+            shutil.rmtree(final)
+        partial.rename(final)
+        fsync_folder(folder)
+        with atomic_write(folder / LATEST) as file:
+            file.write(final.name.encode())
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise CheckpointError(f"{final}: {error.strerror or error}; free space and run the same command again to go on from the checkpoint before") from None
+    return final
+
+
+def find_latest(folder: Path) -> tuple[Path | None, list[str]]:
+    """The newest whole checkpoint of a folder, and a line for each newer one that is damaged. Leftovers of killed saves are removed."""
+    for leftover in folder.glob(".step-*.partial"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    complaints: list[str] = []
+    for candidate in sorted(folder.glob("step-*"), reverse=True):
+        if (problem := damage(candidate)) is None:
+            return candidate, complaints
+        complaints.append(f"checkpoint {candidate} is damaged ({problem}); going back to the one before")
+    return None, complaints
+
+
+def damage(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint's files, or None when every byte is as written."""
+    try:
+        files = json.loads((checkpoint / COMPLETE).read_text())
+        for name, expected in files.items():
+            path = checkpoint / name
+            if not path.is_file():
+                return f"{name} is missing"
+            if path.stat().st_size != expected["bytes"] or sha256_of(path) != expected["sha256"]:
+                return f"{name} is not as it was written"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"{COMPLETE}: {error}"
+    return None
+
+
+def load(checkpoint: Path) -> Checkpoint:
+    """Reads a checkpoint; no code is run from it.
+
+    Raises:
+        CheckpointError: it is damaged or not there.
+    """
+    if (problem := damage(checkpoint)) is not None:
+        raise CheckpointError(f"{checkpoint}: damaged or no checkpoint ({problem})")
+    return Checkpoint(
+        tensors={path.stem: load_file(path) for path in checkpoint.glob("*.safetensors")},
+        optimizer=torch.load(checkpoint / OPTIMIZER, map_location="cpu", weights_only=True),
+        state=json.loads((checkpoint / STATE).read_text()),
+    )
+
+
+def prune(folder: Path, keep_last: int, keep_step: int) -> None:
+    """Removes all but the newest `keep_last` checkpoints and the one of step `keep_step`."""
+    for old in sorted(folder.glob("step-*"))[:-keep_last]:
+        if old.name != _name(keep_step):
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _name(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+

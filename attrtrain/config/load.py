@@ -1,0 +1,148 @@
+"""Preset or YAML file + flags → TrainConfig, with one clear line for anything that does not fit."""
+
+import dataclasses
+import re
+from argparse import ArgumentError
+from difflib import get_close_matches
+from importlib.resources import files
+from pathlib import Path
+
+import yaml
+from jsonargparse import ArgumentParser, set_parsing_settings
+
+from attrtrain.config.schema import TrainConfig
+from attrtrain.errors import ConfigError
+
+DEFAULT_PRESET = "resnet50"
+_LIST_FLAGS = ("--data.shards",)
+
+USAGE = """%(prog)s [PRESET or FILE.yaml] [--section.key value ...]
+
+  accelerate launch -m attrtrain.train resnet50 --data.shards shards/coco --run.dir runs/coco
+  accelerate launch -m attrtrain.train my.yaml --train.epochs 30 --optim.lr 1e-4"""
+
+
+def load_config(argv: list[str], prog: str = "python -m attrtrain.train") -> TrainConfig:
+    """Builds the configuration: the defaults of the schema, overridden by a preset or YAML file, overridden by flags.
+
+    `--help` and `--print_config` print and exit.
+
+    Args:
+        argv: an optional preset name or YAML path, then flags. Without the first, the preset `resnet50`.
+        prog: how the program is called, for `--help`.
+
+    Raises:
+        ConfigError: naming the file or the command line, the key, and what it takes.
+    """
+    parser = _parser(prog)
+    source = DEFAULT_PRESET
+    if argv and not argv[0].startswith("-"):
+        source, argv = argv[0], argv[1:]
+    path = _config_file(source)
+    _parse(parser, ["--config", str(path)], source)  # alone first, so that a fault is put down to the file that has it
+    config = _parse(parser, ["--config", str(path), *_join_lists(argv)], "command line")
+    if not config.data.shards:
+        raise ConfigError("data.shards: names no shard folder; give --data.shards DIR")
+    if config.optim.warmup_epochs >= config.train.epochs:
+        raise ConfigError(
+            f"optim.warmup_epochs: {config.optim.warmup_epochs:g} must be less than train.epochs, {config.train.epochs}"
+        )
+    return config
+
+
+def dump_config(config: TrainConfig) -> str:
+    """The configuration as YAML that `load_config` reads back to an equal one."""
+    return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False)
+
+
+def presets() -> list[str]:
+    """Names of the YAML files shipped in attrtrain/presets."""
+    return sorted(
+        Path(str(entry)).stem for entry in files("attrtrain.presets").iterdir() if entry.name.endswith(".yaml")
+    )
+
+
+def _parser(prog: str) -> ArgumentParser:
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = ArgumentParser(
+        prog=prog,
+        usage=USAGE,
+        description=f"Trains a classifier of visual attributes. Presets: {', '.join(presets())}; {DEFAULT_PRESET} when none is named.",
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", action="config", help="The same as naming the file first.")
+    for section in dataclasses.fields(TrainConfig):
+        parser.add_class_arguments(section.type, section.name)
+    return parser
+
+
+def _config_file(source: str) -> Path:
+    preset = Path(str(files("attrtrain.presets") / f"{source}.yaml"))
+    if preset.is_file():
+        return preset
+    path = Path(source)
+    if not path.is_file():
+        raise ConfigError(f"{source}: neither a preset ({', '.join(presets())}) nor a YAML file that exists")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{source}: cannot be read as YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{source}: holds no sections such as `train:`")
+    return path
+
+
+def _join_lists(argv: list[str]) -> list[str]:
+    """`--data.shards a b` → `--data.shards=["a", "b"]`, the one spelling that jsonargparse takes for a list."""
+    joined: list[str] = []
+    rest = list(argv)
+    while rest:
+        word = rest.pop(0)
+        if word not in _LIST_FLAGS:
+            joined.append(word)
+            continue
+        values = []
+        while rest and not rest[0].startswith("--"):
+            values.append(rest.pop(0))
+        joined.append(f"{word}={values if not (len(values) == 1 and values[0].startswith('[')) else values[0]}")
+    return joined
+
+
+def _parse(parser: ArgumentParser, argv: list[str], source: str) -> TrainConfig:
+    try:
+        sections = parser.instantiate(parser.parse_args(argv))
+    except (ArgumentError, TypeError, ValueError, KeyError) as error:
+        raise ConfigError(f"{source}: {_one_line(str(error))}") from None
+    config = TrainConfig(**{section.name: sections[section.name] for section in dataclasses.fields(TrainConfig)})
+    for section in dataclasses.fields(config):
+        for knob in dataclasses.fields(section.type):
+            value = getattr(getattr(config, section.name), knob.name)
+            for rule, bound in knob.metadata.get("bounds", {}).items():
+                if not {"at least": value >= bound, "above": value > bound, "at most": value <= bound}[rule]:
+                    raise ConfigError(f"{source}: {section.name}.{knob.name}: must be {rule} {bound}, not {value}")
+    return config
+
+
+def _one_line(message: str) -> str:
+    """A message of jsonargparse, several lines about one key, as `key: what is wrong`."""
+    flat = " ".join(message.split())
+    if unknown := re.match(
+        r"(?i:unrecognized arguments): (\S+)|Group '([\w.]+)' does not accept option '([\w.]+)'|Option '([\w.]+)'", flat
+    ):
+        flag, group, option, lone = unknown.groups()
+        key = flag or lone or f"{group}.{option}"
+        return f"{key}: no such setting{_suggestion(key.lstrip('-'))}"
+    flat = re.sub(r'Parser key "([\w.]+)": ?', r"\1: ", flat)
+    flat = re.sub(r"Expected a typing\.Literal\[(.*?)\]\.", r"must be one of \1.", flat)
+    return re.sub(r"Expected a <class '(\w+)'>\.", r"must be of type \1.", flat)
+
+
+def _suggestion(key: str) -> str:
+    keys = [
+        f"{section.name}.{knob.name}"
+        for section in dataclasses.fields(TrainConfig)
+        for knob in dataclasses.fields(section.type)
+    ]
+    close = get_close_matches(key, keys, n=1)
+    return f"; did you mean {close[0]}?" if close else "; `--help` lists them"

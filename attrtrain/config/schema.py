@@ -1,0 +1,154 @@
+"""Every knob of a training run. The docstring under a field is its help text; its type says what values it takes.
+
+Flags are named after it: `--data.image_px 112` sets `TrainConfig.data.image_px`.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Precision = Literal["auto", "no", "fp16", "bf16"]
+UnknownLabels = Literal["mask", "negative"]
+Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet101"]
+Head = Literal["linear", "mlp"]
+
+
+def ranged(
+    default: float, *, at_least: float | None = None, above: float | None = None, at_most: float | None = None
+) -> Any:
+    """A field with a default and the range that `attrtrain.config.load` holds its values to."""
+    bounds = {"at least": at_least, "above": above, "at most": at_most}
+    return field(
+        default=default, metadata={"bounds": {rule: bound for rule, bound in bounds.items() if bound is not None}}
+    )
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The run and its folder."""
+
+    dir: str = "runs/train"
+    """Folder of the run: configuration, metrics, checkpoints, bundle. A folder that holds a run of these settings goes on with it."""
+    seed: int = ranged(0, at_least=0)
+    """Decides initial weights, order, augmentation and dropout."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is trained on."""
+
+    shards: list[str] = field(default_factory=list)
+    """Shard folders, as `attrtrain shard` writes them; several with one vocabulary count as one data set."""
+    train_split: str = "train"
+    """Split to learn from."""
+    val_split: str = "val"
+    """Split to be judged on."""
+    image_px: int = ranged(224, at_least=32)
+    """Side of the square every crop is resized to, pixels; at least 32, which a ResNet halves five times."""
+    flip: float = ranged(0.5, at_least=0, at_most=1)
+    """Share of training crops mirrored left to right."""
+    workers: int = ranged(-1, at_least=-1)
+    """Processes that decode crops, for each training process. -1: none on a CPU, which is busy with the model, up to 8 beside a GPU."""
+
+
+@dataclass(frozen=True)
+class LabelsConfig:
+    """What the labels mean."""
+
+    positive_at: float = ranged(0.5, above=0, at_most=1)
+    """An attribute counts as present, in metrics, from this vote share on. The loss uses the vote shares themselves."""
+    unknown: UnknownLabels = "mask"
+    """What an unknown label means to the loss: nothing (mask), or that the attribute is absent (negative)."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network."""
+
+    backbone: Backbone = "resnet50"
+    """Torchvision network that turns a crop into features."""
+    head: Head = "linear"
+    """From features to one logit an attribute: one layer, or features → hidden → attributes with dropout (mlp)."""
+    hidden: int = ranged(512, at_least=1)
+    """Width of the mlp head."""
+    dropout: float = ranged(0.5, at_least=0, at_most=1)
+    """Dropout of the mlp head."""
+    weights: str = "imagenet"
+    """Where the backbone starts: imagenet (torchvision's, downloaded), a .safetensors or .pth file, or none."""
+
+
+@dataclass(frozen=True)
+class TrainSection:
+    """How training goes."""
+
+    epochs: int = ranged(10, at_least=1)
+    """Passes over the training split."""
+    global_batch: int = ranged(64, at_least=1)
+    """Objects an optimizer step, over all processes."""
+    micro_batch: int = ranged(0, at_least=0)
+    """Objects a process puts through the network at once; the rest is accumulated. 0: its whole share of the global batch."""
+    precision: Precision = "auto"
+    """Arithmetic of the network. auto: bf16 where the device computes in it, full precision elsewhere."""
+    clip_norm: float = ranged(1.0, at_least=0)
+    """Gradients longer than this are shortened to it. 0: never."""
+    channels_last: bool = True
+    """Memory layout that convolutions run fastest in."""
+    ema: float = ranged(0.0, at_least=0, at_most=1)
+    """Decay of an exponential moving average of the weights, which is then what is judged and shipped; warmed up. 0: none."""
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Optimizer and learning-rate schedule."""
+
+    name: Literal["adamw", "adam", "sgd"] = "adamw"
+    """Optimizer."""
+    lr: float = ranged(3e-4, above=0)
+    """Highest learning rate. It does not depend on the number of processes."""
+    weight_decay: float = ranged(1e-2, at_least=0)
+    """Weight decay; never on biases and normalisation layers."""
+    momentum: float = ranged(0.9, at_least=0, at_most=1)
+    """Momentum of sgd."""
+    schedule: Literal["constant", "step", "cosine", "one_cycle"] = "cosine"
+    """Learning rate over the run: level, halved every `halve_every` epochs, down a cosine to 0, or up and down in one cycle."""
+    halve_every: int = ranged(15, at_least=1)
+    """Epochs between halvings of the step schedule."""
+    warmup_epochs: float = ranged(0.0, at_least=0)
+    """The rate rises from 0 in a line over this many epochs, fractions allowed. one_cycle has a rise of its own and ignores it."""
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """What is kept to go on from."""
+
+    every_epochs: int = ranged(1, at_least=1)
+    """Epochs between checkpoints; the last epoch always has one."""
+    keep_last: int = ranged(2, at_least=1)
+    """Newest checkpoints kept. The best one is kept besides."""
+    resume: str = "auto"
+    """auto: go on with the run in run.dir, if there is one; never: refuse a folder that holds one; a path: go on from that checkpoint."""
+
+
+@dataclass(frozen=True)
+class TrackConfig:
+    """Where the numbers go besides metrics.jsonl."""
+
+    wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
+    """Weights & Biases. auto: online where an API key is found, offline elsewhere."""
+    project: str = "attrtrain"
+    """Weights & Biases project."""
+    every_steps: int = ranged(10, at_least=1)
+    """Optimizer steps between two lines of training metrics."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A whole training run."""
+
+    run: RunConfig = field(default_factory=RunConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    labels: LabelsConfig = field(default_factory=LabelsConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainSection = field(default_factory=TrainSection)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    track: TrackConfig = field(default_factory=TrackConfig)

@@ -1,0 +1,89 @@
+"""Which sample is seen when: a pure function of (seed, epoch, position), the same whatever the number of processes or restarts.
+
+An epoch is a permutation of the data set, cut into steps of `global_batch`; a remainder that fills no step is left out of that epoch. Of each step
+rank r takes the r-th contiguous part, in micro-batches.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attrtrain.errors import ConfigError
+from attrtrain.keyed_random import permute
+
+
+class BatchRequest(NamedTuple):
+    """What a loader is asked for.
+
+    Attributes:
+        epoch: counts from 0.
+        index: (B,) int64 samples of this micro-batch.
+        step_index: (global_batch,) int64 samples of the whole step, all ranks together.
+    """
+
+    epoch: int
+    index: NDArray[np.int64]
+    step_index: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class TrainOrder:
+    """The order in which one rank sees a data set of `size` samples."""
+
+    size: int
+    seed: int
+    global_batch: int
+    micro_batch: int
+    rank: int
+    world_size: int
+
+    def __post_init__(self) -> None:
+        if self.size < self.global_batch:
+            raise ConfigError(f"train.global_batch: {self.global_batch} is more than the {self.size} samples there are to train on; lower it")
+        if self.global_batch % (self.world_size * self.micro_batch):
+            raise ConfigError(
+                f"train.global_batch: {self.global_batch} does not divide among {self.world_size} processes in micro-batches of {self.micro_batch}; "
+                f"process counts that do: {', '.join(map(str, _divisors(self.global_batch // self.micro_batch)))}"
+                if self.global_batch % self.micro_batch == 0
+                else f"train.micro_batch: {self.micro_batch} does not divide train.global_batch, {self.global_batch}"
+            )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps an epoch."""
+        return self.size // self.global_batch
+
+    @property
+    def accumulation(self) -> int:
+        """Micro-batches of this rank in one step."""
+        return self.global_batch // (self.world_size * self.micro_batch)
+
+    def step_index(self, epoch: int, step: int) -> NDArray[np.int64]:
+        """The samples (global_batch,) of one step, over all ranks."""
+        return permute(np.arange(step * self.global_batch, (step + 1) * self.global_batch), self.size, self.seed, epoch)
+
+    def requests(self, epochs: int, epoch: int, samples_in_epoch: int) -> Iterator[BatchRequest]:
+        """This rank's micro-batches from a position on until `epochs` are over, `accumulation` of them a step."""
+        share = self.global_batch // self.world_size
+        for current in range(epoch, epochs):
+            first = samples_in_epoch // self.global_batch if current == epoch else 0
+            for step in range(first, self.steps_per_epoch):
+                whole = self.step_index(current, step)
+                own = whole[self.rank * share : (self.rank + 1) * share]
+                for begin in range(0, share, self.micro_batch):
+                    yield BatchRequest(current, own[begin : begin + self.micro_batch], whole)
+
+
+def evaluation_requests(size: int, batch: int, rank: int, world_size: int) -> Iterator[BatchRequest]:
+    """Rank r's samples r, r + W, r + 2 W, … in batches; every sample is in exactly one rank's. The last batch may be short."""
+    own = np.arange(rank, size, world_size)
+    for begin in range(0, len(own), batch):
+        part = own[begin : begin + batch]
+        yield BatchRequest(0, part, part)
+
+
+def _divisors(number: int) -> list[int]:
+    return [candidate for candidate in range(1, number + 1) if number % candidate == 0]

@@ -1,0 +1,127 @@
+"""Scores of a model on one split: every sample once, whatever the number of processes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from attrtrain.data.loader import CropDataset, load_batches
+from attrtrain.data.order import evaluation_requests
+from attrtrain.data.reader import ShardSet
+from attrtrain.errors import AttrtrainError
+from attrtrain.metrics.functional import AttributeScores, bce, score_attributes
+from attrtrain.runtime import Runtime
+
+EVALUATION_BATCH = 64  # part of what a score is computed from: kernels may round differently for another batch size
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Predictions and their scores; rows are the shard set's samples in order.
+
+    Attributes:
+        logits: (N, A) float32.
+        labels: (N, A) float32 vote shares, NaN = unknown.
+        scores: attribute by attribute.
+        loss: mean binary cross-entropy over known cells.
+    """
+
+    logits: NDArray[np.float32]
+    labels: NDArray[np.float32]
+    scores: AttributeScores
+    loss: float
+
+    def as_dict(self, names: tuple[str, ...]) -> dict[str, Any]:
+        """The scores as `metrics.json` has them."""
+        scores = self.scores
+        return {
+            "objects": len(self.labels),
+            "overall": {"map": scores.map, "prior_map": scores.prior_map, "judged_attributes": int(scores.judged.sum()), "loss": self.loss},
+            "attributes": [
+                {
+                    "name": name,
+                    "ap": float(scores.average_precision[column]) if scores.judged[column] else None,
+                    "prior": float(scores.prior[column]) if scores.positives[column] + scores.negatives[column] else None,
+                    "positives": int(scores.positives[column]),
+                    "negatives": int(scores.negatives[column]),
+                    "unknowns": int(scores.unknowns[column]),
+                }
+                for column, name in enumerate(names)
+            ],
+        }
+
+
+def evaluate(
+    runtime: Runtime,
+    model: nn.Module,
+    shards: ShardSet,
+    image_px: int,
+    workers: int,
+    positive_at: float,
+    channels_last: bool = True,
+    on_batch: Callable[[int], object] = lambda samples: None,
+) -> Evaluation:
+    """Evaluates a model, not wrapped for training, on every sample of a shard set. Collective: every rank calls it and gets all of it.
+
+    Args:
+        image_px: side of the square crops are resized to.
+        workers: decoding processes of each rank.
+        positive_at: vote share from which an attribute counts as present.
+        on_batch: called with the number of samples this rank has just done, for a progress bar.
+
+    Raises:
+        AttrtrainError: the model gave NaN for an object, or samples were lost or counted twice between ranks.
+    """
+    accelerator = runtime.accelerator
+    requests = list(evaluation_requests(len(shards), EVALUATION_BATCH, accelerator.process_index, accelerator.num_processes))
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    was_training = model.training
+    model.eval()
+    parts: list[Tensor] = []
+    with torch.inference_mode():
+        for batch in load_batches(CropDataset(shards, image_px), requests, runtime.device, workers):
+            images = _filled_up(batch.image).contiguous(memory_format=memory_format)
+            with runtime.autocast():
+                logits = model(images)
+            parts.append(logits[: len(batch.index)].float())
+            on_batch(len(batch.index))
+    model.train(was_training)
+    own = torch.cat(parts) if parts else torch.zeros((0, len(shards.vocabulary)), device=runtime.device)
+    own_index = torch.tensor(np.concatenate([request.index for request in requests]) if requests else np.zeros(0, np.int64), device=runtime.device)
+    logits = _gather(runtime, own, own_index, len(shards))
+    labels = shards.labels(np.arange(len(shards)))
+    _require_numbers(logits, shards)
+    return Evaluation(logits, labels, score_attributes(logits, labels, positive_at), bce(logits, labels))
+
+
+def _filled_up(images: Tensor) -> Tensor:
+    """A short last batch (b, 3, H, W) with black images added to full size: equal shapes give a sample equal logits in whichever batch it lands."""
+    if len(images) == EVALUATION_BATCH:
+        return images
+    return torch.cat([images, images.new_zeros((EVALUATION_BATCH - len(images), *images.shape[1:]))])
+
+
+def _gather(runtime: Runtime, own: Tensor, own_index: Tensor, size: int) -> NDArray[np.float32]:
+    """All ranks' logits, (size, A) by sample. A rank's rows are padded to the longest rank's for the transport, marked, and dropped after it."""
+    accelerator = runtime.accelerator
+    if accelerator.num_processes > 1:
+        own = accelerator.gather(accelerator.pad_across_processes(own, dim=0))
+        own_index = accelerator.gather(accelerator.pad_across_processes(own_index, dim=0, pad_index=-1))
+        own, own_index = own[own_index >= 0], own_index[own_index >= 0]
+    order = torch.argsort(own_index)
+    if not torch.equal(own_index[order].cpu(), torch.arange(size)):
+        raise AttrtrainError(f"evaluation saw {len(own_index)} of {size} samples; this is a defect of attrtrain, please report it")
+    return own[order].cpu().numpy()
+
+
+def _require_numbers(logits: NDArray[np.float32], shards: ShardSet) -> None:
+    wrong = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+    if len(wrong):
+        object_id = shards.column("object_id", wrong[:1])[0]
+        raise AttrtrainError(
+            f"the model's output is not finite for {len(wrong)} of {len(logits)} objects (first: object {object_id}); training has diverged: lower optim.lr"
+        )

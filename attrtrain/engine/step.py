@@ -1,0 +1,70 @@
+"""One optimizer step: a global batch, however it is cut up."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from attrtrain.config.schema import UnknownLabels
+from attrtrain.data.augment import apply_flips, draw_flips
+from attrtrain.data.loader import Batch
+from attrtrain.losses import masked_bce
+from attrtrain.runtime import Runtime, seed_step
+
+
+@dataclass(frozen=True)
+class StepSettings:
+    """What a step needs to know besides its batches."""
+
+    seed: int
+    flip: float
+    unknown: UnknownLabels
+    clip_norm: float
+    channels_last: bool
+    global_batch: int
+
+
+def optimizer_step(
+    runtime: Runtime, model: nn.Module, optimizer: Optimizer, batches: Sequence[Batch], step: int, settings: StepSettings
+) -> tuple[Tensor, Tensor]:
+    """Trains on one global batch. Collective: every rank calls it with its own micro-batches.
+
+    Returns:
+        This rank's part of the step's mean loss, and the gradient norm before clipping; scalars that stay on the device.
+    """
+    accelerator = runtime.accelerator
+    seed_step(settings.seed, step, accelerator.process_index)
+    loss_sum = torch.zeros((), device=runtime.device)
+    for number, batch in enumerate(batches):
+        is_last = number == len(batches) - 1
+        with nullcontext() if is_last else accelerator.no_sync(model):
+            loss = _loss(runtime, model, batch, settings)
+            # DDP averages gradients over ranks; each holds its part of a mean over all of them, so their sum is wanted.
+            accelerator.backward(loss * accelerator.num_processes)
+        loss_sum += loss.detach()
+    if settings.clip_norm:
+        norm = accelerator.clip_grad_norm_(model.parameters(), settings.clip_norm)
+    else:
+        accelerator.unscale_gradients()
+        norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in model.parameters() if parameter.grad is not None])
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return loss_sum, norm
+
+
+def _loss(runtime: Runtime, model: nn.Module, batch: Batch, settings: StepSettings) -> Tensor:
+    flips = draw_flips(settings.seed, batch.epoch, batch.index.numpy(), settings.flip).to(runtime.device, non_blocking=True)
+    images = apply_flips(batch.image, flips)
+    if settings.channels_last:
+        images = images.contiguous(memory_format=torch.channels_last)
+    match settings.unknown:
+        case "mask":
+            known, denominator = batch.known, max(batch.step_known, 1)
+        case "negative":  # targets of unknown cells are 0 already
+            known, denominator = torch.ones_like(batch.known), settings.global_batch * batch.known.shape[1]
+    with runtime.autocast():
+        logits = model(images)
+    return masked_bce(logits, batch.target, known, denominator)

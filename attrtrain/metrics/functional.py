@@ -1,0 +1,95 @@
+"""Metrics as pure functions of NumPy arrays. Unknown cells never count."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class AttributeScores:
+    """Scores of A attributes, each array (A,); NaN where an attribute lacks a known positive or a known negative.
+
+    Attributes:
+        average_precision: area under precision over recall, as scikit-learn computes it.
+        prior: share of positives among known cells, which is what guessing scores.
+        positives, negatives, unknowns: counts.
+    """
+
+    average_precision: NDArray[np.float64]
+    prior: NDArray[np.float64]
+    positives: NDArray[np.int64]
+    negatives: NDArray[np.int64]
+    unknowns: NDArray[np.int64]
+
+    @property
+    def judged(self) -> NDArray[np.bool_]:
+        """(A,) attributes with at least one known positive and one known negative."""
+        return (self.positives > 0) & (self.negatives > 0)
+
+    @property
+    def map(self) -> float:
+        """Mean average precision over judged attributes, NaN without any."""
+        return _mean(self.average_precision[self.judged])
+
+    @property
+    def prior_map(self) -> float:
+        """Mean prior over the same attributes."""
+        return _mean(self.prior[self.judged])
+
+
+def score_attributes(scores: NDArray[np.floating], labels: NDArray[np.floating], positive_at: float = 0.5) -> AttributeScores:
+    """Scores predictions attribute by attribute over known cells.
+
+    Args:
+        scores: (N, A), higher is more likely; only their order counts.
+        labels: (N, A) vote shares, NaN = unknown.
+        positive_at: vote share from which an attribute counts as present.
+
+    Raises:
+        ValueError: the shapes differ, or a score is NaN; the message names row and column.
+    """
+    if scores.shape != labels.shape:
+        raise ValueError(f"scores have shape {scores.shape}, labels {labels.shape}")
+    if np.isnan(scores).any():
+        row, column = np.argwhere(np.isnan(scores))[0]
+        raise ValueError(f"the score of row {row}, attribute column {column} is NaN")
+    known = ~np.isnan(labels)
+    positive = labels >= positive_at  # NaN compares false
+    positives = positive.sum(axis=0)
+    negatives = (known & ~positive).sum(axis=0)
+    average = np.full(labels.shape[1], np.nan)
+    for column in np.flatnonzero((positives > 0) & (negatives > 0)):
+        rows = known[:, column]
+        average[column] = average_precision(scores[rows, column], positive[rows, column])
+    with np.errstate(invalid="ignore"):
+        prior = positives / (positives + negatives)
+    return AttributeScores(average, prior, positives, negatives, len(labels) - positives - negatives)
+
+
+def average_precision(scores: NDArray[np.floating], positive: NDArray[np.bool_]) -> float:
+    """Average precision, sum over thresholds of (R_n - R_(n-1)) P_n, equal scores sharing one threshold (scikit-learn's definition).
+
+    Args:
+        scores: (N,).
+        positive: (N,) with at least one true.
+    """
+    order = np.argsort(-scores, kind="stable")
+    ordered = scores[order]
+    hits = np.cumsum(positive[order])
+    last_of_ties = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))
+    hits_at = hits[last_of_ties]
+    precision = hits_at / (last_of_ties + 1)
+    recall_gain = np.diff(hits_at, prepend=0) / hits[-1]
+    return float((precision * recall_gain).sum())
+
+
+def bce(logits: NDArray[np.floating], labels: NDArray[np.floating]) -> float:
+    """Mean binary cross-entropy of logits (N, A) on vote shares (N, A) over known cells; NaN when none is known."""
+    known = ~np.isnan(labels)
+    x, y = logits[known].astype(np.float64), labels[known].astype(np.float64)
+    return _mean(np.maximum(x, 0) - x * y + np.log1p(np.exp(-np.abs(x))))
+
+
+def _mean(values: NDArray[np.floating]) -> float:
+    return float(values.mean()) if values.size else float("nan")

@@ -1,0 +1,87 @@
+"""Where a network's weights come from. Nothing is left at random in silence: what does not fit is reported or refused."""
+
+from pathlib import Path
+from urllib.error import URLError
+
+import torch
+import torchvision
+from safetensors.torch import load_file
+from torch import Tensor
+
+from attrtrain.config.schema import Backbone
+from attrtrain.errors import WeightsError
+from attrtrain.models.network import AttributeModel
+
+
+def load_backbone_weights(model: AttributeModel, backbone: Backbone, source: str) -> str:
+    """Fills a model's backbone; its head stays as it is.
+
+    Args:
+        source: "imagenet", "none", or the path of a .safetensors or .pth file with torchvision's names or attrtrain's.
+
+    Returns:
+        One line that says what was loaded and what of the file was not used.
+
+    Raises:
+        WeightsError: no network and no cached download, an unreadable file, or one that lacks part of the backbone.
+    """
+    match source:
+        case "none":
+            return "weights: none, the backbone starts at random"
+        case "imagenet":
+            tensors, origin = _download(backbone), "torchvision's ImageNet weights"
+        case path:
+            tensors, origin = read_tensors(Path(path)), path
+    tensors, dropped = _backbone_part(tensors)
+    expected = model.backbone.state_dict()
+    missing = sorted(name for name in expected if name not in tensors and not name.endswith("num_batches_tracked"))
+    differing = sorted(name for name in expected if name in tensors and tensors[name].shape != expected[name].shape)
+    if missing or differing:
+        what = f"lacks {len(missing)} of {len(expected)} tensors (first: {missing[0]})" if missing else f"has other shapes (first: {differing[0]})"
+        raise WeightsError(f"model.weights: {origin} {what}, so it is no {backbone}; give weights of that backbone")
+    unused = sorted(set(tensors) - set(expected))
+    model.backbone.load_state_dict({name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items() if name in expected}, strict=False)
+    told = [f"weights: {len(expected) - len(missing)} tensors of {backbone} from {origin}"]
+    if dropped:
+        told.append(f"its classifier ({', '.join(dropped)}) left out")
+    if unused:
+        told.append(f"{len(unused)} unknown tensors not used (first: {unused[0]})")
+    return "; ".join(told)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Reads a state dict from .safetensors, or from a .pth / .pt that holds tensors only. A `state_dict` or `model` entry is unwrapped, `module.` cut off.
+
+    Raises:
+        WeightsError: missing, unreadable, or holding anything but tensors.
+    """
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such weights file")
+    try:
+        content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch and safetensors raise many kinds; to the user they mean one thing
+        raise WeightsError(f"{path}: not a readable weights file of tensors only ({str(error).splitlines()[0] if str(error) else type(error).__name__})") from None
+    for wrapper in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    if not isinstance(content, dict) or not content or not all(isinstance(value, Tensor) for value in content.values()):
+        raise WeightsError(f"{path}: holds no state dict of tensors")
+    return {name.removeprefix("module."): tensor for name, tensor in content.items()}
+
+
+def _backbone_part(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """A state dict without its classifier, attrtrain's prefix cut off, and the names that were the classifier."""
+    dropped = sorted(name for name in tensors if name.startswith(("fc.", "head.", "backbone.fc.")))
+    return {name.removeprefix("backbone."): tensor for name, tensor in tensors.items() if name not in dropped}, dropped
+
+
+def _download(backbone: Backbone) -> dict[str, Tensor]:
+    weights = torchvision.models.get_model_weights(backbone)["DEFAULT"]
+    try:
+        return dict(weights.get_state_dict(progress=False, check_hash=True))
+    except (URLError, OSError, RuntimeError) as error:
+        reason = getattr(error, "reason", error)
+        raise WeightsError(
+            f"model.weights: ImageNet weights cannot be downloaded here ({reason}); copy {weights.url.rsplit('/', 1)[-1]} from another machine and give "
+            "--model.weights PATH, or train from random ones with --model.weights none"
+        ) from None

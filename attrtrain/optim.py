@@ -1,0 +1,83 @@
+"""Optimizer, learning rate and weight averaging."""
+
+import math
+
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
+
+from attrtrain.config.schema import OptimConfig
+
+
+def build_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
+    """The configured optimizer over a model's parameters, without weight decay on biases and normalisation layers (all that is one-dimensional)."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [parameter for parameter in parameters if parameter.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0},
+    ]
+    match config.name:
+        case "adamw":
+            return torch.optim.AdamW(groups, lr=config.lr)
+        case "adam":
+            return torch.optim.Adam(groups, lr=config.lr)
+        case "sgd":
+            return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
+
+
+def learning_rate(step: int, total_steps: int, steps_per_epoch: int, config: OptimConfig) -> float:
+    """The learning rate of optimizer step `step`, counted from 0: a pure function, so there is no scheduler state to lose.
+
+    one_cycle is Smith & Topin's ("Super-convergence", 2018) with torch's defaults: from lr / 25 up a cosine for 30 % of the steps, then
+    down to lr / 250,000; momentum stays as it is.
+    """
+    if config.schedule == "one_cycle":
+        return config.lr * _one_cycle(step, total_steps)
+    warmup = config.warmup_epochs * steps_per_epoch
+    if step < warmup:
+        return config.lr * (step + 1) / (warmup + 1)
+    match config.schedule:
+        case "constant":
+            return config.lr
+        case "step":
+            return config.lr * 0.5 ** (step // steps_per_epoch // config.halve_every)
+        case "cosine":
+            return config.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total_steps - warmup, 1)))
+
+
+def _one_cycle(step: int, total_steps: int) -> float:
+    start, end = 1 / 25, 1 / 25 / 1e4
+    top = 0.3 * total_steps - 1
+    if step <= top:
+        return _cosine(start, 1.0, step / top)
+    return _cosine(1.0, end, (step - top) / max(total_steps - 1 - top, 1))
+
+
+def _cosine(begin: float, end: float, share: float) -> float:
+    return end + (begin - end) * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
+    """Sets the rate of every parameter group."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def build_average(model: nn.Module, decay: float) -> AveragedModel:
+    """An exponential moving average of weights and buffers whose decay warms up as (1 + n) / (10 + n), so that short runs are not held back by their start."""
+
+    @torch.no_grad()
+    def update(averages: list[Tensor] | tuple[Tensor, ...], currents: list[Tensor] | tuple[Tensor, ...], updates: Tensor | int) -> None:
+        count = int(updates)
+        kept = min(decay, (1 + count) / (10 + count))
+        for average, current in zip(averages, currents, strict=True):
+            if average.is_floating_point():
+                average.lerp_(current.to(average.dtype), 1 - kept)
+            else:
+                average.copy_(current)
+
+    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
+
+

@@ -1,0 +1,88 @@
+"""`attrtrain predict`: tells the attributes of objects in a photograph."""
+
+import argparse
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from attrtrain.errors import ConfigError, ImageError
+
+HELP = "tell the attributes of objects in a photograph"
+EXAMPLES = """examples:
+  attrtrain predict --model runs/coco photo.jpg --box 120,40,200,310
+  attrtrain predict --model runs/coco photo.jpg --box 120,40,200,310 --box 400,90,80,60 --top 5 --json"""
+
+Box = tuple[float, float, float, float]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    parser.add_argument("--model", required=True, type=Path, metavar="RUN_OR_BUNDLE", help="a run directory or a bundle")
+    parser.add_argument("image", type=Path, metavar="IMAGE", help="a photograph")
+    parser.add_argument("--box", action="append", default=[], metavar="X,Y,W,H", help="an object in it, pixels; may be given several times (default: the whole picture)")
+    parser.add_argument("--top", type=int, default=10, metavar="N", help="attributes shown for each object (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Predicts and prints; returns 0."""
+    boxes = [_box(text) for text in arguments.box]
+    if arguments.top < 1:
+        raise ConfigError(f"--top {arguments.top}: must be at least 1")
+    objects = predict(arguments.model, arguments.image, boxes, arguments.top)
+    if arguments.json:
+        print(json.dumps({"image": str(arguments.image), "objects": objects}, indent=1))
+        return 0
+    for found in objects:
+        print(f"{arguments.image}  box {', '.join(f'{value:g}' for value in found['box'])}")
+        for attribute in found["attributes"]:
+            print(f"  {attribute['score']:.3f}  {'█' * round(20 * attribute['score']):<20}  {attribute['name']}")
+    return 0
+
+
+def predict(model_path: Path, image_path: Path, boxes: list[Box], top: int) -> list[dict[str, Any]]:
+    """The likeliest attributes of each box (x, y, width, height in pixels), or of the whole picture without boxes.
+
+    Crops are cut, stored and decoded as sharding and training do, so the network sees what it was trained on.
+
+    Raises:
+        ImageError: the picture cannot be read, or a box lies outside it.
+        WeightsError: there is no usable model.
+    """
+    import torch
+
+    from attrtrain.bundle import default_device, read_bundle
+    from attrtrain.data.decode import decode_crop
+    from attrtrain.shards.crop import LeftOutError, cut, load_image
+
+    model, card = read_bundle(model_path)
+    if not image_path.is_file():
+        raise ImageError(f"{image_path}: no such picture")
+    try:
+        image = load_image(image_path)
+        boxes = boxes or [(0.0, 0.0, float(image.width), float(image.height))]
+        crops = torch.stack([decode_crop(cut(image, box, False, card.crop).jpeg, card.image_px) for box in boxes])
+    except LeftOutError as error:
+        raise ImageError(f"{image_path}: {error}" if str(image_path) not in str(error) else str(error)) from None
+    device = default_device()
+    with torch.inference_mode():
+        scores = model.to(device)(crops.to(device)).sigmoid().cpu()  # (B, A)
+    return [
+        {
+            "box": list(box),
+            "attributes": [{"name": card.vocabulary.names[column], "score": round(float(row[column]), 6)} for column in row.argsort(descending=True)[:top]],
+        }
+        for box, row in zip(boxes, scores, strict=True)
+    ]
+
+
+def _box(text: str) -> Box:
+    parts = text.split(",")
+    try:
+        x, y, width, height = map(float, parts)
+    except ValueError:
+        raise ConfigError(f"--box {text}: give four numbers as x,y,width,height") from None
+    if not all(map(math.isfinite, (x, y, width, height))) or width <= 0 or height <= 0:
+        raise ConfigError(f"--box {text}: width and height must be above 0")
+    return x, y, width, height

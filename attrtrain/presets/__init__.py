@@ -1,0 +1,1 @@
+"""Named configurations, as YAML files."""

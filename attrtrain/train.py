@@ -1,0 +1,40 @@
+"""Trains a model: reads the configuration, then hands it to attrtrain.wiring, which imports torch.
+
+    accelerate launch -m attrtrain.train resnet50 --data.shards shards/coco --run.dir runs/coco
+
+A run directory:
+
+    runs/coco/
+      config.yaml       the resolved configuration
+      metrics.jsonl     every number of the run, one JSON object a line; the source of truth
+      checkpoints/      to go on from, see attrtrain.checkpoint
+      bundle/           to use, the best epoch, see attrtrain.bundle
+      report.html       what it learnt, as one page
+      result.json       best_epoch, val (map, prior_map, objects), seconds; there once the run is finished
+"""
+
+import os
+import sys
+
+from attrtrain.config.load import load_config
+from attrtrain.errors import AttrtrainError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one training process; returns its exit code. A user's mistake becomes one line on stderr of the main process."""
+    try:
+        config = load_config(sys.argv[1:] if argv is None else argv)  # before anything heavy is imported
+        from attrtrain.wiring import run
+
+        run(config)
+    except AttrtrainError as error:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to go on from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+if __name__ == "__main__":
+    sys.exit(main())
