@@ -36,13 +36,12 @@ GROUPS = {
     "shape": ("round", "four-cornered", "pointed", "hollow"),
     "colour": (*COLOURS, "warm", "cold", "two-coloured"),
     "pattern": PATTERNS,
-    "size": ("small", "large"),
-    "position": ("at the left", "at the right", "at the top", "at the bottom"),
+    "size and place": ("small", "large", "at the left", "at the right", "at the top", "at the bottom"),
     "look": ("tilted", "outlined", "shaded", "casting a shadow", "smiling"),
 }
 ATTRIBUTES = tuple((name, group) for group, names in GROUPS.items() for name in names)
 PHOTOGRAPH_SIZES = ((480, 360), (427, 320), (400, 300), (320, 240), (360, 480), (300, 400), (360, 360))
-SIZES, SIZE_SHARES = ((0.13, 0.18), (0.18, 0.32), (0.32, 0.42)), (0.13, 0.57, 0.3)
+SIZES, SIZE_SHARES = ((0.13, 0.18), (0.18, 0.32), (0.32, 0.42)), (0.12, 0.53, 0.35)
 SUPERSAMPLING = 2  # objects are drawn this much larger, then scaled down: smooth edges
 YES, NO = 0.97, 0.02  # how often an annotator says yes to what is plainly so, and plainly not so
 
@@ -53,31 +52,19 @@ def _around(reach: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.stack([np.sin(angle) * reach, -np.cos(angle) * reach], axis=1)
 
 
-_T, _A = np.linspace(0, 2 * math.pi, 41)[:-1], 0.36
-_CROSS = [
-    (-_A, -1),
-    (_A, -1),
-    (_A, -_A),
-    (1, -_A),
-    (1, _A),
-    (_A, _A),
-    (_A, 1),
-    (-_A, 1),
-    (-_A, _A),
-    (-1, _A),
-    (-1, -_A),
-    (-_A, -_A),
-]
+_T = np.linspace(0, 2 * math.pi, 41)[:-1]
 _HEART = (2.5 + 13 * np.cos(_T) - 5 * np.cos(2 * _T) - 2 * np.cos(3 * _T) - np.cos(4 * _T)) / -14.5
+_SQUARE = np.array([(-0.92, -0.92), (0.92, -0.92), (0.92, 0.92), (-0.92, 0.92)])
+_ARM, _QUARTER_TURN = np.array([(-0.36, -1), (0.36, -1), (0.36, -0.36)]), np.array([(0, 1), (-1, 0)])
 OUTLINES = {  # of each category: (K, 2) x, y about within ±1, y downwards
     "disc": _around(np.ones(40)),
     "ring": _around(np.ones(40)),
     "heart": np.stack([np.sin(_T) ** 3, _HEART], axis=1),
-    "square": np.array([(-0.92, -0.92), (0.92, -0.92), (0.92, 0.92), (-0.92, 0.92)]),
-    "frame": np.array([(-0.92, -0.92), (0.92, -0.92), (0.92, 0.92), (-0.92, 0.92)]),
+    "square": _SQUARE,
+    "frame": _SQUARE,
     "triangle": _around(np.full(3, 1.1)),
     "star": _around(np.tile((1.05, 0.45), 5)),
-    "cross": np.array(_CROSS),
+    "cross": np.concatenate([_ARM @ np.linalg.matrix_power(_QUARTER_TURN, turns) for turns in range(4)]),
     "hexagon": _around(np.ones(6)),
 }
 CATEGORIES = tuple(OUTLINES)
@@ -95,7 +82,6 @@ class ToyObject:
     x: float
     y: float
     radius: float
-    size: float  # its diameter beside the photograph's shorter side
     tilt: float  # degrees
     shading: float  # from 0, flat, to 1, strongly lit from one side
     outlined: bool
@@ -162,7 +148,6 @@ def _random_object(rng: np.random.Generator, width: int, height: int, crowd: boo
         x=float(rng.uniform(margin, width - margin)),
         y=float(rng.uniform(margin, height - margin)),
         radius=radius,
-        size=size,
         tilt=float(rng.uniform(13, 32) * rng.choice((-1, 1)) if rng.random() < 0.28 else rng.normal(0, 2.5)),
         shading=float(rng.uniform(0.45, 1) if rng.random() < 0.24 else rng.uniform(0, 0.1)),
         outlined=bool(rng.random() < 0.22),
@@ -183,10 +168,7 @@ def draw_scene(scene: Scene) -> Image.Image:
     photograph = ImageChops.overlay(photograph, Image.merge("RGB", [texture] * 3))
     for toy in scene.objects:
         _paint(photograph, toy)
-    x = np.linspace(-1, 1, scene.width, dtype=np.float32)[None, :, None]
-    y = np.linspace(-1, 1, scene.height, dtype=np.float32)[:, None, None]
-    slope_x, slope_y = rng.normal(0, 0.07, 2).astype(np.float32)
-    light = (1 + slope_x * x + slope_y * y) * (rng.uniform(0.82, 1.1) * rng.normal(1, 0.025, 3)).astype(np.float32)
+    light = (rng.uniform(0.82, 1.1) * rng.normal(1, 0.025, 3)).astype(np.float32)  # brightness and tint, (3,)
     noise = rng.standard_normal((scene.height, scene.width, 3), dtype=np.float32) * np.float32(rng.uniform(2, 7))
     return Image.fromarray(np.clip(np.asarray(photograph) * light + noise, 0, 255).astype(np.uint8))
 
@@ -198,8 +180,8 @@ def _paint(photograph: Image.Image, toy: ToyObject) -> None:
     right, bottom = (int(value) + 4 for value in points.max(axis=0))
     size = ((right - left) * SUPERSAMPLING, (bottom - top) * SUPERSAMPLING)
     outlines = [(outline - (left, top)) * SUPERSAMPLING for outline in toy.outlines()]
-    hollow = toy.category in ("ring", "frame")
-    holes = [outline * 0.55 + outline.mean(axis=0) * 0.45 for outline in outlines if hollow]
+    hollow = outlines if toy.category in ("ring", "frame") else []
+    holes = [outline * 0.55 + outline.mean(axis=0) * 0.45 for outline in hollow]
     mask = Image.new("L", size)
     for polygon, fill in [*((outline, 255) for outline in outlines), *((hole, 0) for hole in holes)]:
         ImageDraw.Draw(mask).polygon(polygon.ravel().tolist(), fill=fill)
@@ -230,20 +212,15 @@ def _coat(toy: ToyObject, size: tuple[int, int], middle_x: float, middle_y: floa
     y = ((np.arange(size[1]) - middle_y) / unit).astype(np.float32)[:, None]
     angle = math.radians(toy.tilt)
     u, v = x * math.cos(angle) + y * math.sin(angle), y * math.cos(angle) - x * math.sin(angle)
-    match toy.pattern:
-        case "striped":
-            marks = np.floor(v * 2.6 + 0.5) % 2 == 0
-        case "checkered":
-            marks = (np.floor(u * 2.2) + np.floor(v * 2.2)) % 2 == 0
-        case "dotted":
-            marks = ((u * 2.1) % 1 - 0.5) ** 2 + ((v * 2.1) % 1 - 0.5) ** 2 < 0.09
-        case _:
-            marks = np.zeros(size[::-1], dtype=bool)
+    marks = {
+        "plain": np.zeros(size[::-1], dtype=bool),
+        "striped": np.floor(v * 2.6 + 0.5) % 2 == 0,
+        "checkered": (np.floor(u * 2.2) + np.floor(v * 2.2)) % 2 == 0,
+        "dotted": ((u * 2.1) % 1 - 0.5) ** 2 + ((v * 2.1) % 1 - 0.5) ** 2 < 0.09,
+    }[toy.pattern]
     main = _rgb(toy.colour, toy.hue)
-    if toy.second != toy.colour:
-        second = _rgb(toy.second, HUES.get(toy.second, 0))
-    else:  # another tone of the same colour
-        second = main * np.float32(0.58) if toy.colour != "black" else main + 75
+    other_tone = main * np.float32(0.55) if toy.colour != "black" else main + 75
+    second = other_tone if toy.second == toy.colour else _rgb(toy.second, HUES.get(toy.second, 0))
     coat = np.where(marks[..., None], second, main)
     from_light = np.hypot(x + 0.45, y + 0.45)[..., None]
     coat = coat * (1 - np.float32(toy.shading) * np.clip(from_light * 0.55 - 0.1, 0, 0.85))
@@ -262,7 +239,9 @@ def chances_of_yes(toy: ToyObject, scene: Scene) -> dict[str, float]:
     def ramp(value: float, surely_not: float, surely: float) -> float:
         return min(1.0, max(0.0, (value - surely_not) / (surely - surely_not)))
 
-    colours = {toy.colour, toy.second}
+    colours, size = {toy.colour, toy.second}, 2 * toy.radius / min(scene.width, scene.height)
+    right, bottom = toy.x / scene.width, toy.y / scene.height
+    sides = {"left": 1 - right, "right": right, "top": 1 - bottom, "bottom": bottom}
     seen: dict[str, float] = {
         "round": 0.2 if toy.category == "hexagon" else toy.category in ("disc", "ring"),
         "four-cornered": toy.category in ("square", "frame"),
@@ -273,12 +252,9 @@ def chances_of_yes(toy: ToyObject, scene: Scene) -> dict[str, float]:
         "cold": not colours.isdisjoint({"blue", "purple"}),
         "two-coloured": len(colours) == 2,
         **{pattern: pattern == toy.pattern for pattern in PATTERNS},
-        "small": ramp(-toy.size, -0.195, -0.175),
-        "large": ramp(toy.size, 0.3, 0.33),
-        "at the left": ramp(-toy.x / scene.width, -0.28, -0.2),
-        "at the right": ramp(toy.x / scene.width, 0.72, 0.8),
-        "at the top": ramp(-toy.y / scene.height, -0.28, -0.2),
-        "at the bottom": ramp(toy.y / scene.height, 0.72, 0.8),
+        "small": ramp(-size, -0.195, -0.175),
+        "large": ramp(size, 0.3, 0.33),
+        **{f"at the {side}": ramp(share, 0.72, 0.8) for side, share in sides.items()},
         "tilted": ramp(abs(toy.tilt), 7, 14) if toy.category not in ("disc", "ring") else 0,
         "outlined": toy.outlined,
         "shaded": ramp(toy.shading, 0.1, 0.45),
@@ -326,30 +302,22 @@ def _instances(scenes: list[Scene], info: dict[str, Any]) -> dict[str, Any]:
 
 def _annotation(scene: Scene, place: int) -> dict[str, Any]:
     toy, outlines = scene.objects[place], scene.objects[place].outlines()
-    box, area = (
-        toy.box(),
-        sum(abs(float(x @ np.roll(y, 1) - y @ np.roll(x, 1))) / 2 for x, y in (o.T for o in outlines)),
-    )
+    area = sum(abs(float(x @ np.roll(y, 1) - y @ np.roll(x, 1))) / 2 for x, y in (o.T for o in outlines))
+    box, category_id = toy.box(), CATEGORIES.index(toy.category) + 1
     region: Any = [np.round(outline, 2).ravel().tolist() for outline in outlines]
     if toy.crowd:  # COCO gives a crowd's region as uncompressed run lengths down the columns; here it is the box
         left, top, width, height = map(int, box)
         runs = [left * scene.height + top, *[height, scene.height - height] * (width - 1), height]
         region = {"counts": [*runs, scene.height * scene.width - sum(runs)], "size": [scene.height, scene.width]}
         area = width * height
-    ids = {
-        "id": scene.image_id * 8 + place,
-        "image_id": scene.image_id,
-        "category_id": CATEGORIES.index(toy.category) + 1,
-    }
+    ids = {"id": scene.image_id * 8 + place, "image_id": scene.image_id, "category_id": category_id}
     return ids | {"bbox": box, "area": round(area, 2), "iscrowd": int(toy.crowd), "segmentation": region}
 
 
 def draw_toy_coco(folder: Path, photographs: int = 240, seed: int = 0) -> int:
     """Draws a toy COCO into `folder`, unless it is there already, and returns the number of labelled objects.
 
-    Raises:
-        FileExistsError: the folder holds something else.
-        OSError: the folder cannot be written.
+    Raises OSError where the folder cannot be written, and its FileExistsError where it holds something else.
     """
     info = {"description": "toy COCO, drawn", "version": "1", "year": 2017, "photographs": photographs, "seed": seed}
     scenes = [plan_scene(seed, number) for number in range(photographs)]
@@ -392,8 +360,9 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     out, name = shlex.quote(str(arguments.out)), shlex.quote(arguments.out.resolve().name)
     instances = f"{out}/annotations/instances_train2017.json {out}/annotations/instances_val2017.json"
-    command = f"attrtrain shard --labels {out}/cocottributes.pkl --instances {instances} --images {out}/train2017 {out}/val2017"
-    print(f"{labelled} labelled objects in {arguments.photographs} photographs; next: {command} --out shards/{name}")
+    command = f"attrtrain shard --labels {out}/cocottributes.pkl --instances {instances}"
+    command += f" --images {out}/train2017 {out}/val2017 --out shards/{name}"
+    print(f"{labelled} labelled objects in {arguments.photographs} photographs; next: {command}")
     return 0
 
 
