@@ -322,7 +322,7 @@ def draw_toy_coco(folder: Path, photographs: int = 240, seed: int = 0) -> int:
     info = {"description": "toy COCO, drawn", "version": "1", "year": 2017, "photographs": photographs, "seed": seed}
     scenes = [plan_scene(seed, number) for number in range(photographs)]
     labels = _labels(scenes)
-    # As published: a pickle in text, of the protocol that Python 2 wrote, with NumPy 1's module names.
+    # As published: a pickle of protocol 0, Python 2's, with NumPy 1's module names.
     files = {"cocottributes.pkl": pickle.dumps(labels, protocol=0).replace(b"numpy._core.", b"numpy.core.")}
     for name in ("train2017", "val2017"):
         content = _instances([scene for scene in scenes if scene.folder == name], info)

@@ -1,0 +1,43 @@
+"""Data that many tests share: a toy COCO, the shards made from it, and real photographs where there are some."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from attrtrain.cli import main
+from tools.make_toy_coco import draw_toy_coco
+
+
+@pytest.fixture(scope="session")
+def toy_coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A toy COCO of 40 photographs, about 200 labelled objects and 30 attributes. Read it, never write into it."""
+    folder = tmp_path_factory.mktemp("toy") / "coco"
+    draw_toy_coco(folder, photographs=40, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def toy_shards(toy_coco: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy COCO as shards of about 25 objects: several in train and in val. Read them, never write into them."""
+    folder = tmp_path_factory.mktemp("toy") / "shards"
+    annotations = toy_coco / "annotations"
+    sources = {
+        "--labels": (toy_coco / "cocottributes.pkl",),
+        "--instances": (annotations / "instances_train2017.json", annotations / "instances_val2017.json"),
+        "--images": (toy_coco / "train2017", toy_coco / "val2017"),
+        "--out": (folder,),
+    }
+    given = [str(word) for flag, paths in sources.items() for word in (flag, *paths)]
+    code = main(["shard", *given, "--workers", "1", "--shard-objects", "25"])
+    assert code == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real photographs and labels named by ATTRTRAIN_SHARED_DATA; skips the test where there is none."""
+    folder = os.environ.get("ATTRTRAIN_SHARED_DATA")
+    if not folder:
+        pytest.skip("needs real photographs and labels: set ATTRTRAIN_SHARED_DATA to their folder")
+    return Path(folder)
