@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from attrtrain.annotations import coco, coco_attributes, tabular, vaw
-from attrtrain.annotations.table import ObjectTable, SourceFile
+from attrtrain.annotations.table import ObjectTable
 from attrtrain.errors import LabelError
 
 
@@ -41,7 +41,7 @@ def read_labels(labels: Sequence[Path], instances: Sequence[Path]) -> tuple[Obje
                 read.annotation_ids,
                 read.splits,
                 read.labels,
-                (SourceFile.of(labels[0]),),
+                (read.source,),
                 coco.read_instances(instances),
             )
             return table, read.note

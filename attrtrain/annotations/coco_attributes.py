@@ -6,8 +6,8 @@ First layout: `ann_vecs` {patch id: vector}, `patch_id_to_ann_id` {patch id: COC
 A value is the mean vote of the annotators (Patterson & Hays, "COCO Attributes", ECCV 2016); negative means nobody was asked.
 """
 
-import hashlib
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attrtrain.annotations.safe_pickle import load_pickle
+from attrtrain.annotations.table import SourceFile, check_vote_shares
 from attrtrain.errors import LabelError
 from attrtrain.vocabulary import AttributeVocabulary
 
 PUBLISHED_BYTES = 1_261_766_525
 PUBLISHED_SHA256 = "5604b2a9bf14cf3d73b64e6fe602267a628ebe09f9fe0a94641b2745fdfeefbd"
+
+_BLOCK_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class CocoAttributes:
         annotation_ids: (N,) int64 COCO annotation ids; the same in COCO 2014 and 2017.
         splits: (N,) str, "train" or "val": the label file's own split, without its year.
         labels: (N, A) float32 vote shares in [0, 1], NaN = unknown.
+        source: the file itself.
         note: one line that says whether this is the published file.
     """
 
@@ -39,6 +43,7 @@ class CocoAttributes:
     annotation_ids: NDArray[np.int64]
     splits: NDArray[Any]
     labels: NDArray[np.float32]
+    source: SourceFile
     note: str
 
 
@@ -50,7 +55,10 @@ def read_coco_attributes(path: str | Path) -> CocoAttributes:
         LabelError: the file is missing, damaged, or has neither published layout.
     """
     path = Path(path)
-    content = load_pickle(path)
+    with ThreadPoolExecutor(1) as pool:  # the checksum of a gigabyte takes a second of its own
+        reading = pool.submit(SourceFile.of, path)
+        content = load_pickle(path)
+        source = reading.result()
     if not isinstance(content, Mapping):
         raise LabelError(f"{path}: holds a {type(content).__name__}, not the dictionary of a COCO Attributes file")
     try:
@@ -63,14 +71,16 @@ def read_coco_attributes(path: str | Path) -> CocoAttributes:
                 f"has neither 'ann_vecs' nor 'ann_attrs' (keys: {', '.join(sorted(map(str, content)))}); not a COCO Attributes file"
             )
         vocabulary = AttributeVocabulary.from_records(content["attributes"])
+        annotation_ids = np.array(ids, dtype=np.int64)
         labels = _matrix(vectors, len(vocabulary))
+        check_vote_shares(labels, annotation_ids)
     except LabelError as error:
         raise LabelError(f"{path}: {error}") from None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise LabelError(
             f"{path}: not laid out as COCO Attributes files are ({type(error).__name__}: {error})"
         ) from None
-    return CocoAttributes(vocabulary, np.asarray(ids, dtype=np.int64), _split_names(splits), labels, _provenance(path))
+    return CocoAttributes(vocabulary, annotation_ids, _split_names(splits), labels, source, _provenance(source))
 
 
 def _first_layout(content: Mapping[str, Any]) -> tuple[list[int], list[str], list[Any]]:
@@ -98,12 +108,15 @@ def _second_layout(content: Mapping[str, Any]) -> tuple[list[int], list[str], li
 
 
 def _matrix(vectors: list[Any], width: int) -> NDArray[np.float32]:
-    """Stacks vectors into (N, A) float32 row by row, never holding a second float64 copy of a gigabyte; negative becomes NaN."""
-    labels = np.empty((len(vectors), width), dtype=np.float32)
+    """Stacks vectors into (N, A) float32 block by block, never holding all of them in float64 a second time; negative becomes NaN."""
     for row, vector in enumerate(vectors):
         if len(vector) != width:
             raise LabelError(f"object {row} has {len(vector)} labels, but the file lists {width} attributes")
-        labels[row] = vector
+    labels = np.empty((len(vectors), width), dtype=np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is no vote share either way
+        for start in range(0, len(vectors), _BLOCK_ROWS):
+            block = vectors[start : start + _BLOCK_ROWS]
+            labels[start : start + len(block)] = np.concatenate(block).reshape(len(block), width)
     labels[labels < 0] = np.nan
     return labels
 
@@ -112,13 +125,15 @@ def _split_names(splits: Iterable[str]) -> NDArray[Any]:
     return np.array([str(split).removesuffix("2014").removesuffix("2017") for split in splits], dtype=str)
 
 
-def _provenance(path: Path) -> str:
-    if (size := path.stat().st_size) != PUBLISHED_BYTES:
-        return f"{path.name} is not the published COCO Attributes file ({size:,} bytes; the published one has {PUBLISHED_BYTES:,})"
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != PUBLISHED_SHA256:
+def _provenance(source: SourceFile) -> str:
+    if source.bytes != PUBLISHED_BYTES:
         return (
-            f"{path.name} has the size of the published COCO Attributes file but other content (sha256 {digest[:12]}…)"
+            f"{source.name} is not the published COCO Attributes file "
+            f"({source.bytes:,} bytes; the published one has {PUBLISHED_BYTES:,})"
         )
-    return f"{path.name} is the published COCO Attributes file (sha256 {digest[:12]}…)"
+    if source.sha256 != PUBLISHED_SHA256:
+        return (
+            f"{source.name} has the size of the published COCO Attributes file "
+            f"but other content (sha256 {source.sha256[:12]}…)"
+        )
+    return f"{source.name} is the published COCO Attributes file (sha256 {source.sha256[:12]}…)"
