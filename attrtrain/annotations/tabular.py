@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from attrtrain.annotations.table import ObjectTable, SourceFile
 from attrtrain.errors import LabelError
@@ -45,19 +46,20 @@ def read_table(path: str | Path) -> ObjectTable:
             raise LabelError("holds no objects")
         columns = list(dict.fromkeys(name for _, row in rows for name in row))
         reader = _RowReader(columns)
-        names = [str(row[reader.path_name]) for _, row in rows]
-        image_ids = (
-            [int(row["image_id"]) for _, row in rows]
-            if "image_id" in columns
-            else np.unique(names, return_inverse=True)[1].tolist()
-        )
+        names = [_photograph(line, reader.path_name, row) for line, row in rows]
+        image_ids = np.unique(names, return_inverse=True)[1]
+        if "image_id" in columns:
+            image_ids = np.array([_integer(line, "image_id", row) for line, row in rows], dtype=np.int64)
+            _check_one_id_each(rows, names, image_ids)
         return ObjectTable(
             vocabulary=AttributeVocabulary.from_names(reader.attributes),
             object_id=np.array(
-                [int(row["object_id"]) for _, row in rows] if "object_id" in columns else range(len(rows)),
+                [_integer(line, "object_id", row) for line, row in rows]
+                if "object_id" in columns
+                else range(len(rows)),
                 dtype=np.int64,
             ),
-            image_id=np.array(image_ids, dtype=np.int64),
+            image_id=image_ids.astype(np.int64),
             image=np.array(names, dtype=str),
             image_size=np.zeros((len(rows), 2), dtype=np.int64),
             box=np.array([reader.box(line, row) for line, row in rows], dtype=np.float64),
@@ -70,14 +72,16 @@ def read_table(path: str | Path) -> ObjectTable:
         )
     except OSError as error:
         raise LabelError(f"{path}: {error.strerror or error}") from None
-    except (LabelError, KeyError, ValueError, TypeError, csv.Error) as error:
+    except UnicodeDecodeError:
+        raise LabelError(f"{path}: is not UTF-8 text; save it as CSV with encoding UTF-8, or as JSON lines") from None
+    except (LabelError, csv.Error) as error:
         raise LabelError(f"{path}: {error}") from None
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yields (line number, row); a row's keys are column names without surrounding space."""
-    if path.suffix == ".jsonl":
-        with path.open(encoding="utf-8") as file:
+    if path.suffix.lower() == ".jsonl":
+        with path.open(encoding="utf-8-sig") as file:
             for line_number, line in enumerate(file, 1):
                 if line.strip():
                     try:
@@ -89,8 +93,12 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     yield line_number, {str(key).strip(): value for key, value in row.items()}
         return
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
+        reader = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
         header = [name.strip() for name in next(reader, [])]
+        if any("\0" in name for name in header):
+            raise LabelError("is not UTF-8 text; save it as CSV with encoding UTF-8, or as JSON lines")
+        if repeated := sorted({name for name in header if header.count(name) > 1}):
+            raise LabelError(f"column names given twice: {', '.join(repeated)}; rename or drop one of each")
         for cells in reader:
             if not cells:
                 continue
@@ -99,8 +107,41 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             yield reader.line_num, dict(zip(header, cells, strict=True))
 
 
+def _photograph(line: int, column: str, row: dict[str, Any]) -> str:
+    if not isinstance(name := row.get(column), str) or not name.strip():
+        raise LabelError(f"line {line}: column '{column}' names no photograph")
+    return name
+
+
+def _integer(line: int, column: str, row: dict[str, Any]) -> int:
+    cell = row.get(column)
+    try:
+        if isinstance(cell, bool | float):
+            raise ValueError
+        value = int(cell)  # type: ignore[arg-type]  # None raises TypeError
+    except (TypeError, ValueError):
+        raise LabelError(
+            f"line {line}: column '{column}' holds {'nothing' if cell in ('', None) else cell}, not a whole number"
+        ) from None
+    if not 0 <= value < 2**63:
+        raise LabelError(f"line {line}: column '{column}' holds {value}; ids are 0 or more and fit 63 bits")
+    return value
+
+
+def _check_one_id_each(rows: list[tuple[int, dict[str, Any]]], names: list[str], image_ids: NDArray[np.int64]) -> None:
+    """A photograph under two ids would count as two, and could be trained on and judged at once."""
+    first: dict[str, int] = {}
+    for (line, _), name, image_id in zip(rows, names, image_ids.tolist(), strict=True):
+        if first.setdefault(name, image_id) != image_id:
+            raise LabelError(
+                f"line {line}: photograph {name} has image_id {image_id}, but {first[name]} on an earlier line"
+            )
+
+
 class _RowReader:
     """Knows which column is which, and turns a row's box and attribute cells into numbers."""
+
+    box_names: tuple[str, ...]
 
     def __init__(self, columns: list[str]) -> None:
         present = [name for name in _PATH_NAMES if name in columns]
@@ -123,7 +164,13 @@ class _RowReader:
 
     def box(self, line: int, row: dict[str, Any]) -> tuple[float, float, float, float]:
         """x, y, width, height; an empty cell is NaN, so that the object is counted and left out, not lost."""
-        cells = row["bbox"] if self.box_names == ("bbox",) else [row.get(name) for name in self.box_names]
+        cells = [row.get(name) for name in self.box_names]
+        if self.box_names == ("bbox",):
+            cells = row.get("bbox") or [None] * 4
+            if not isinstance(cells, list):
+                raise LabelError(
+                    f"line {line}: column 'bbox' holds {cells!r}, not a list [x, y, w, h]; CSV needs columns x,y,w,h"
+                )
         try:
             a, b, c, d = (math.nan if cell in ("", None) else float(cell) for cell in cells)
         except (TypeError, ValueError):

@@ -1,0 +1,267 @@
+import json
+
+import numpy as np
+import pytest
+
+from attrtrain.annotations.tabular import read_table
+from attrtrain.errors import LabelError
+
+NAN = float("nan")
+
+
+@pytest.fixture
+def read(tmp_path):
+    def write_and_read(content, name="boxes.csv"):
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return read_table(path)
+
+    return write_and_read
+
+
+@pytest.fixture
+def refused(read):
+    """Reads a file that must be refused with one line, which is returned without the folder."""
+
+    def refuse(content, name="boxes.csv") -> str:
+        with pytest.raises(LabelError) as caught:
+            read(content, name)
+        message = str(caught.value)
+        assert "\n" not in message and f"{name}: " in message
+        return message.split(f"{name}: ", 1)[1]
+
+    return refuse
+
+
+CSV = """file_name,split,x,y,w,h,category,object_id,image_id,furry,running
+b.jpg,train,1,2.5,30,40,dog,70,9,1,-1
+sub/a.jpg,val,0,0,5,6,,3,4,0.25,
+b.jpg,train,7,8,9,10,cat,71,9,nan,0
+"""
+
+
+def assert_is_csv(table):
+    assert table.vocabulary.names == ("furry", "running")
+    assert table.object_id.tolist() == [70, 3, 71] and table.image_id.tolist() == [9, 4, 9]
+    assert table.image.tolist() == ["b.jpg", "sub/a.jpg", "b.jpg"]
+    assert table.split.tolist() == ["train", "val", "train"] and table.category.tolist() == ["dog", "", "cat"]
+    assert table.box.tolist() == [[1, 2.5, 30, 40], [0, 0, 5, 6], [7, 8, 9, 10]]
+    np.testing.assert_array_equal(table.labels, np.array([[1, NAN], [0.25, NAN], [NAN, 0]], dtype=np.float32))
+    assert not table.crowd.any() and not table.image_size.any() and len(table.unmatched) == 0
+
+
+def json_lines() -> str:
+    names, *rows = [line.split(",") for line in CSV.splitlines()]
+    numbers = {"x", "y", "w", "h", "object_id", "image_id", "furry", "running"}
+    records = [
+        {name: (None if cell in ("", "nan") else float(cell) if "." in cell else int(cell)) if name in numbers else cell for name, cell in zip(names, row, strict=True)}
+        for row in rows
+    ]  # fmt: skip
+    return "\n".join(map(json.dumps, records))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", CSV), ("a.CSV", CSV), ("a.csv", "\ufeff" + CSV), ("a.csv", CSV.replace("\n", "\r\n")), ("a.csv", CSV.rstrip()),
+        ("a.csv", CSV.replace("\n", "\n\n")), ("a.csv", CSV.replace("file_name,", " file_name ,")), ("a.tsv", CSV.replace(",", "\t")),
+        ("a.TSV", CSV.replace(",", "\t")), ("a.jsonl", json_lines()), ("a.JSONL", json_lines() + "\n\n"), ("a.jsonl", "\ufeff" + json_lines()),
+    ],
+)  # fmt: skip
+def test_the_same_table_in_every_spelling(read, name, content):
+    assert_is_csv(read(content, name))
+
+
+@pytest.mark.parametrize(
+    ("names", "cells"),
+    [
+        ("x,y,w,h", "10,20,30,40"),
+        ("x,y,width,height", "10,20,30,40"),
+        ("x1,y1,x2,y2", "10,20,40,60"),
+        ("ymax,xmin,ymin,xmax", "60,10,20,40"),
+    ],
+)
+def test_boxes_by_column_names(read, names, cells):
+    table = read(f"image,{names},furry\na.jpg,{cells},1\n")
+    assert table.box.tolist() == [[10, 20, 30, 40]] and table.vocabulary.names == ("furry",)
+
+
+def test_bbox_list(read):
+    lines = [
+        {"path": "a", "bbox": [1, 2.5, 3, 4], "furry": 1},
+        {"path": "a", "bbox": None, "furry": 1},
+        {"path": "a", "furry": 1},
+    ]
+    table = read("\n".join(map(json.dumps, lines)), "a.jsonl")
+    np.testing.assert_array_equal(table.box, [[1, 2.5, 3, 4], [NAN] * 4, [NAN] * 4])
+
+
+def test_an_empty_box_is_kept_for_the_writer_to_count(read):
+    np.testing.assert_array_equal(read("image,x,y,w,h,furry\na,,2,3,nan,1\n").box, [[NAN, 2, 3, NAN]])
+
+
+def test_without_optional_columns(read):
+    table = read("path,x,y,w,h,furry\nb,0,0,1,1,1\na,0,0,1,1,1\nb,0,0,1,1,0\n")
+    assert table.object_id.tolist() == [0, 1, 2]
+    assert table.image_id[0] == table.image_id[2] != table.image_id[1]
+    assert set(table.split) == set(table.category) == {""}
+
+
+@pytest.mark.parametrize(
+    ("cell", "label"),
+    [("1", 1), ("0", 0), ("0.75", 0.75), (" 1 ", 1), ("True", 1), ("false", 0), ("", NAN), ("-1", NAN), ("-1.0", NAN), ("NaN", NAN), ("None", NAN), ("null", NAN)],
+)  # fmt: skip
+def test_labels(read, cell, label):
+    np.testing.assert_array_equal(read(f"image,x,y,w,h,furry\na,0,0,1,1,{cell}\n").labels, [[label]])
+
+
+def test_json_labels(read):
+    lines = [{"image": "a", "bbox": [0, 0, 1, 1], "furry": value} for value in (True, False, None, -1, 0.5)] + [
+        {"image": "a", "bbox": [0, 0, 1, 1], "running": 1}
+    ]
+    table = read("\n".join(map(json.dumps, lines)), "a.jsonl")
+    assert table.vocabulary.names == ("furry", "running")
+    np.testing.assert_array_equal(table.labels[:, 0], [1, 0, NAN, NAN, 0.5, NAN])
+    np.testing.assert_array_equal(table.labels[:, 1], [NAN] * 5 + [1])
+
+
+@pytest.mark.parametrize("cell", ["2", "-0.5", "1.01", "inf", "-inf", "-2"])
+def test_values_out_of_range_name_line_and_column(refused, cell):
+    message = refused(f"image,x,y,w,h,furry,running\na,0,0,1,1,1,1\nb,0,0,1,1,1,{cell}\n")
+    assert message.startswith(f"line 3: column 'running' holds {cell}; a label is 0 to 1")
+
+
+def test_values_that_are_no_labels_name_line_and_column(refused):
+    message = refused("image,x,y,w,h,colour\n\na,0,0,1,1,red\n")
+    assert message.startswith("line 3: column 'colour' holds 'red', not a label") and message.endswith(
+        "drop the column if it is no attribute"
+    )
+    assert refused('{"image": "a", "bbox": [0, 0, 1, 1], "tags": [1]}', "a.jsonl").startswith(
+        "line 1: column 'tags' holds '[1]'"
+    )
+
+
+@pytest.mark.parametrize("cells", ["0,0,1,wide", "0,0,1,1 2"])
+def test_box_that_is_no_number(refused, cells):
+    assert refused(f"image,x,y,w,h,furry\na,{cells},1\n").startswith("line 2: the box [")
+
+
+@pytest.mark.parametrize(
+    "box", ["1234", "[1, 2, 3, 4]", [1, 2, 3], [1, 2, 3, 4, 5], {"x": 1}, 7, [[1, 2], [3, 4], 5, 6]]
+)
+def test_bbox_that_is_no_list_of_four(refused, box):
+    message = refused(json.dumps({"image": "a", "bbox": box, "furry": 1}), "a.jsonl")
+    assert message.startswith("line 1: ")
+    assert "is not four numbers" in message or "not a list [x, y, w, h]" in message
+
+
+def test_bbox_column_in_csv(refused):
+    assert "CSV needs columns x,y,w,h" in refused('image,bbox,furry\na,"[1, 2, 3, 4]",1\n')
+
+
+@pytest.mark.parametrize("row", ["a,0,0,1,1", "a,0,0,1,1,1,1", "a"])
+def test_ragged_lines(refused, row):
+    cells = row.count(",") + 1
+    assert refused(f"image,x,y,w,h,furry\na,0,0,1,1,1\n{row}\n") == f"line 3: {cells} cells under 6 column names"
+
+
+def test_duplicated_column_names(refused):
+    assert refused("image,x,y,w,h,furry, furry \na,0,0,1,1,0,1\n").startswith("column names given twice: furry;")
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("x,y,w,h,furry", "needs one column that names the photograph (file_name, image, path), found 0"),
+        ("image,path,x,y,w", "needs one column that names the photograph (file_name, image, path), found 2"),
+        ("image,x,y,w,furry", "has no box columns; name them x,y,w,h or x1,y1,x2,y2"),
+        ("image,x,y,w,h", "has no attribute columns beside the photograph and the box"),
+        ("image,x,y,w,h,", "vocabulary: an attribute has no name"),
+    ],
+)
+def test_missing_columns(refused, header, message):
+    assert (
+        refused(f"{header}\n{','.join('01111'[: header.count(',') + 1].ljust(header.count(',') + 1, '1'))}\n")
+        == message
+    )
+
+
+@pytest.mark.parametrize("column", ["object_id", "image_id"])
+@pytest.mark.parametrize("cell", ["1.5", "1.0", "x", "", "nan", "-3", str(2**63), "9" * 30])
+def test_ids_that_are_no_whole_numbers(refused, column, cell):
+    message = refused(f"image,x,y,w,h,furry,{column}\na,0,0,1,1,1,5\nb,0,0,1,1,1,{cell}\n")
+    assert message.startswith(f"line 3: column '{column}' holds {cell or 'nothing'}")
+
+
+@pytest.mark.parametrize("value", [1.5, 2.0, True, None, [1]])
+def test_json_ids_that_are_no_whole_numbers(refused, value):
+    record = {"image": "a", "bbox": [0, 0, 1, 1], "furry": 1, "object_id": value}
+    assert refused(json.dumps(record), "a.jsonl").startswith("line 1: column 'object_id' holds ")
+
+
+def test_an_id_missing_on_one_line(refused):
+    records = [
+        {"image": "a", "bbox": [0, 0, 1, 1], "furry": 1, "object_id": 1},
+        {"image": "a", "bbox": [0, 0, 1, 1], "furry": 1},
+    ]
+    assert refused("\n".join(map(json.dumps, records)), "a.jsonl").startswith(
+        "line 2: column 'object_id' holds nothing"
+    )
+
+
+def test_repeated_object_id(refused):
+    message = refused("image,x,y,w,h,furry,object_id\na,0,0,1,1,1,5\na,0,0,1,1,1,5\n")
+    assert message == "object id 5 is given 2 times; each object needs an id of its own"
+
+
+def test_one_photograph_under_two_ids(refused):
+    message = refused("image,x,y,w,h,furry,image_id\na,0,0,1,1,1,5\nb,0,0,1,1,1,6\na,0,0,1,1,1,6\n")
+    assert message == "line 4: photograph a has image_id 6, but 5 on an earlier line"
+
+
+@pytest.mark.parametrize("cell", ["", "  "])
+def test_rows_without_a_path(refused, cell):
+    assert (
+        refused(f"image,x,y,w,h,furry\na,0,0,1,1,1\n{cell},0,0,1,1,1\n") == "line 3: column 'image' names no photograph"
+    )
+
+
+@pytest.mark.parametrize("record", [{}, {"image": None}, {"image": 7}])
+def test_json_rows_without_a_path(refused, record):
+    good = {"image": "a", "bbox": [0, 0, 1, 1], "furry": 1}
+    rest = {"bbox": [0, 0, 1, 1], "furry": 1}
+    message = refused(f"{json.dumps(good)}\n{json.dumps(record | rest)}\n", "a.jsonl")
+    assert message == "line 2: column 'image' names no photograph"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.csv", ""), ("a.csv", "image,x,y,w,h,furry\n"), ("a.csv", "\n\n"), ("a.jsonl", ""), ("a.jsonl", "\n")],
+)
+def test_no_objects(refused, name, content):
+    assert refused(content, name) == "holds no objects"
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl"])
+@pytest.mark.parametrize(
+    "content",
+    [CSV.encode("utf-16"), CSV.encode("utf-16-le"), CSV.replace("cat", "Kätzchen").encode("latin-1"), b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\xff", b"PK\x03\x04\x14\x00\x06\x00\x08\x00\x00!\x00\xa9"],
+    ids=["utf-16", "utf-16-le", "latin-1", "png", "xlsx"],
+)  # fmt: skip
+def test_what_is_no_utf8_text(refused, name, content):
+    message = refused(content, name)
+    assert "is not UTF-8 text" in message or (name == "a.jsonl" and "line 1: not valid JSON" in message)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [("{", "line 2: not valid JSON"), ("[1]", "line 2: not a JSON object"), ("7", "line 2: not a JSON object")],
+)
+def test_damaged_json_lines(refused, line, message):
+    good = json.dumps({"image": "a", "bbox": [0, 0, 1, 1], "furry": 1})
+    assert refused(f"{good}\n{line}\n", "a.jsonl").startswith(message)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(LabelError, match=r"gone\.csv: No such file"):
+        read_table(tmp_path / "gone.csv")
