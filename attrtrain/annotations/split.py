@@ -35,15 +35,13 @@ def apply_split(table: ObjectTable, rule: str, val_share: float, seed: int) -> t
                 f"{len(missing)} objects have no split in the label file (first: object {missing[0]}); use --split image"
             )
         case "image":
-            table, note = (
-                table.with_split(split_by_image(table, val_share, seed)),
-                f"split: drawn by photograph with seed {seed}",
-            )
+            table = table.with_split(split_by_image(table, val_share, seed))
+            note = f"split: drawn by photograph with seed {seed}"
         case "auto" if not has_own:
-            table, note = (
-                table.with_split(split_by_image(table, val_share, seed)),
-                f"split: the label file has none, drawn by photograph with seed {seed}",
-            )
+            without = int((table.split == "").sum())
+            told = "has none" if without == len(table) else f"gives {without} objects none"
+            table = table.with_split(split_by_image(table, val_share, seed))
+            note = f"split: the label file {told}, drawn by photograph with seed {seed}"
         case "auto":
             mended = mend_split(table)
             if moved := int((mended != table.split).sum()):
@@ -54,6 +52,10 @@ def apply_split(table: ObjectTable, rule: str, val_share: float, seed: int) -> t
                 )
             table = table.with_split(mended)
     check_image_in_one_split(table)
+    if empty := [name for name in ("train", "val") if not (table.split == name).any()]:
+        note += f"; no object is in {' or '.join(empty)}"
+        if len(np.unique(table.image_id)) == 1:
+            note += ": all are in one photograph, which is never divided"
     return table, note
 
 
@@ -87,6 +89,7 @@ def split_by_image(table: ObjectTable, val_share: float, seed: int) -> NDArray[A
 
     Iterative stratification (Sechidis, Tsoumakas & Vlahavas, "On the stratification of multi-label data", ECML 2011) with photographs in place
     of examples: the attribute with the fewest positives left goes first, and each photograph goes where most of it is still wanted.
+    Neither split is left empty, except that a single photograph goes to "train".
 
     Returns:
         (N,) str.
@@ -124,4 +127,7 @@ def split_by_image(table: ObjectTable, val_share: float, seed: int) -> NDArray[A
             assign(int(image), attribute)
     for image in lottery[side[lottery] < 0]:
         assign(int(image), None)
+    for empty in (0, 1) if len(images) > 1 else (0,):
+        if not (side == empty).any() and len(images):
+            side[lottery[objects[lottery].argmin()]] = empty  # the smallest photograph changes the shares least
     return np.where(side[image_of_row] == 1, "val", "train")

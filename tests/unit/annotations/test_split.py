@@ -1,0 +1,140 @@
+import numpy as np
+import pytest
+
+from attrtrain.annotations.split import apply_split, check_image_in_one_split, mend_split, split_by_image
+from attrtrain.errors import LabelError
+
+
+@pytest.fixture
+def photographs(make_table):
+    """600 objects with 12 attributes, the rarest positive in 2 %, which cluster in photographs; a third of the labels unknown."""
+    rng = np.random.default_rng(5)
+    image_id = rng.integers(0, 200, 600) * 7 + 3
+    rate = np.linspace(0.02, 0.4, 12)
+    in_image = rng.random((200, 12)) < rate
+    labels = np.where(rng.random((600, 12)) < 0.7, in_image[(image_id - 3) // 7], rng.random((600, 12)) < rate).astype(
+        float
+    )
+    labels[rng.random(labels.shape) < 0.3] = np.nan
+    return make_table(image_id, labels)
+
+
+def torn(table, split) -> int:
+    """Photographs with objects in more than one split, counted the slow way."""
+    seen = {}
+    for image, name in zip(table.image_id.tolist(), split.tolist(), strict=True):
+        seen.setdefault(image, set()).add(name)
+    return sum(len(names) > 1 for names in seen.values())
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("val_share", [0.1, 0.2, 0.5])
+def test_a_photograph_is_never_divided_and_the_share_is_kept(photographs, seed, val_share):
+    split = split_by_image(photographs, val_share, seed)
+    assert set(split) == {"train", "val"}
+    assert torn(photographs, split) == 0
+    assert abs((split == "val").mean() - val_share) < 0.04
+
+
+def test_same_seed_same_split_whatever_the_order_of_rows(photographs):
+    split = split_by_image(photographs, 0.2, 3)
+    np.testing.assert_array_equal(split_by_image(photographs, 0.2, 3), split)
+    assert (split_by_image(photographs, 0.2, 4) != split).any()
+    shuffled = np.random.default_rng(0).permutation(len(photographs))
+    np.testing.assert_array_equal(split_by_image(photographs.take(shuffled), 0.2, 3), split[shuffled])
+
+
+def test_positives_are_shared_out_better_than_at_random(photographs):
+    positive = photographs.labels >= 0.5
+
+    def deviation(split) -> np.ndarray:
+        return np.abs(positive[split == "val"].sum(axis=0) / positive.sum(axis=0) - 0.2)
+
+    images = np.unique(photographs.image_id)
+    stratified, random = [], []
+    for seed in range(10):
+        stratified.append(deviation(split_by_image(photographs, 0.2, seed)))
+        drawn = np.random.default_rng(seed).permutation(images)[: len(images) // 5]
+        random.append(deviation(np.where(np.isin(photographs.image_id, drawn), "val", "train")))
+    assert np.mean(stratified) < 0.4 * np.mean(random)
+    assert np.mean(stratified, axis=0)[:4].max() < 0.6 * np.mean(random, axis=0)[:4].min()  # the four rarest
+    assert np.max(stratified) < np.max(random)
+
+
+@pytest.mark.parametrize("val_share", [0.01, 0.2, 0.5, 0.99])
+def test_few_photographs(make_table, val_share):
+    for images in range(2, 8):
+        for labels in (np.zeros((images * 2, 1)), np.ones((images * 2, 1)), np.eye(images * 2)):
+            table = make_table(np.repeat(np.arange(images), 2), labels)
+            split = split_by_image(table, val_share, 0)
+            assert set(split) == {"train", "val"} and torn(table, split) == 0
+
+
+@pytest.mark.parametrize("val_share", [0.01, 0.2, 0.99])
+@pytest.mark.parametrize("rule", ["auto", "image"])
+def test_one_photograph_is_trained_on_and_the_note_says_what_is_missing(make_table, val_share, rule):
+    table, note = apply_split(make_table([4, 4, 4], np.ones((3, 2))), rule, val_share, 0)
+    assert table.split.tolist() == ["train"] * 3
+    assert note.endswith("no object is in val: all are in one photograph, which is never divided")
+
+
+def test_no_objects(make_table):
+    assert split_by_image(make_table([]), 0.2, 0).shape == (0,)
+
+
+def test_official_is_taken_as_it_is(make_table):
+    table = make_table([1, 1, 2, 3], split=["train", "train", "val", "test"])
+    for rule in ("official", "auto"):
+        applied, note = apply_split(table, rule, 0.2, 0)
+        np.testing.assert_array_equal(applied.split, table.split)
+        assert note == "split: the label file's own"
+
+
+def test_official_without_a_validation_set_is_said(make_table):
+    _, note = apply_split(make_table([1, 2], split=["train", "train"]), "official", 0.2, 0)
+    assert note == "split: the label file's own; no object is in val"
+    _, note = apply_split(make_table([1, 2], split=["test", "test"]), "official", 0.2, 0)
+    assert note == "split: the label file's own; no object is in train or val"
+
+
+def test_official_that_tears_a_photograph_is_refused(make_table):
+    table = make_table([1, 2, 2, 3], split=["train", "train", "val", "val"])
+    with pytest.raises(
+        LabelError, match=r"photograph 2\.jpg is in two splits, 'val' and 'train' \(1 of 3 photographs are\)"
+    ):
+        apply_split(table, "official", 0.2, 0)
+
+
+def test_official_without_a_split_is_refused(make_table):
+    with pytest.raises(
+        LabelError, match=r"1 objects have no split in the label file \(first: object 1\); use --split image"
+    ):
+        apply_split(make_table([1, 2], split=["train", ""]), "official", 0.2, 0)
+
+
+def test_auto_mends_and_says_so(make_table):
+    table = make_table([1, 1, 1, 2, 2, 3], split=["val", "train", "val", "train", "train", "val"])
+    applied, note = apply_split(table, "auto", 0.2, 0)
+    assert applied.split.tolist() == ["val", "val", "val", "train", "train", "val"]
+    assert "1 photographs were in two splits" in note and "(1 objects moved)" in note
+
+
+def test_auto_draws_where_the_file_has_no_split(make_table, photographs):
+    applied, note = apply_split(photographs, "auto", 0.2, 3)
+    np.testing.assert_array_equal(applied.split, split_by_image(photographs, 0.2, 3))
+    assert note == "split: the label file has none, drawn by photograph with seed 3"
+    _, note = apply_split(make_table([1, 2, 3], split=["train", "", ""]), "auto", 0.2, 3)
+    assert note == "split: the label file gives 2 objects none, drawn by photograph with seed 3"
+
+
+def test_image_draws_over_the_files_own(photographs):
+    own = photographs.with_split(np.full(len(photographs), "test"))
+    applied, note = apply_split(own, "image", 0.2, 3)
+    np.testing.assert_array_equal(applied.split, split_by_image(photographs, 0.2, 3))
+    assert note == "split: drawn by photograph with seed 3"
+
+
+def test_mend_split_takes_the_majority_and_of_equals_the_first_by_name(make_table):
+    table = make_table([5, 5, 9, 9, 9], split=["val", "train", "train", "val", "val"])
+    assert mend_split(table).tolist() == ["train", "train", "val", "val", "val"]
+    check_image_in_one_split(table.with_split(mend_split(table)))
