@@ -43,9 +43,8 @@ def read_instances(paths: Sequence[str | Path]) -> CocoInstances:
         name: np.concatenate([getattr(part, name) for part in parts])
         for name in ("annotation_id", "image_id", "image", "image_size", "box", "category", "crowd")
     }
-    order = np.argsort(
-        merged["annotation_id"], kind="stable"
-    )  # of equal ids the one of the file named first comes first
+    # Stable: of equal ids, the one of the file named first comes first.
+    order = np.argsort(merged["annotation_id"], kind="stable")
     merged = {name: column[order] for name, column in merged.items()}
     ids = merged["annotation_id"]
     repeated = np.flatnonzero(ids[1:] == ids[:-1]) + 1
@@ -114,6 +113,13 @@ def _read_one(path: Path) -> CocoInstances:
         images = {int(image["id"]): image for image in content["images"]}
         categories = {int(category["id"]): str(category["name"]) for category in content.get("categories", [])}
         annotations = content["annotations"]
+        for annotation in annotations:
+            if int(annotation["image_id"]) not in images:
+                raise ValueError(
+                    f"annotation {annotation['id']} is in image {annotation['image_id']}, which is not listed"
+                )
+            if len(annotation["bbox"]) != 4:
+                raise ValueError(f"annotation {annotation['id']} has a bbox of {len(annotation['bbox'])} numbers")
         owners = [images[int(annotation["image_id"])] for annotation in annotations]
         return CocoInstances(
             annotation_id=np.array([annotation["id"] for annotation in annotations], dtype=np.int64),
@@ -135,7 +141,7 @@ def _read_one(path: Path) -> CocoInstances:
         raise LabelError(
             f"{path}: not valid JSON (line {error.lineno}: {error.msg}); is the download complete?"
         ) from None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise LabelError(f"{path}: not a COCO instances file ({type(error).__name__}: {error})") from None
 
 

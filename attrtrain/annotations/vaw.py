@@ -41,7 +41,7 @@ def read_vaw(paths: Sequence[str | Path]) -> ObjectTable:
             negative = [column[name.strip()] for name in entry["negative_attributes"]]
             if both := set(positive) & set(negative):
                 raise LabelError(
-                    f"object {entry['instance_id']}: '{names[both.pop()]}' is both a positive and a negative attribute"
+                    f"object {entry['instance_id']}: '{names[min(both)]}' is both a positive and a negative attribute"
                 )
             labels[row, positive], labels[row, negative] = 1, 0
         return ObjectTable(
@@ -58,7 +58,9 @@ def read_vaw(paths: Sequence[str | Path]) -> ObjectTable:
             unmatched=np.zeros(0, dtype=np.int64),
             sources=tuple(SourceFile.of(Path(path)) for path in paths),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except LabelError as error:
+        raise LabelError(f"{', '.join(map(str, paths))}: {error}") from None
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise LabelError(f"{paths[0]}: not laid out as VAW files are ({type(error).__name__}: {error})") from None
 
 
