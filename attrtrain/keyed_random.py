@@ -50,8 +50,13 @@ def permute(positions: ArrayLike, size: int, *key: int) -> NDArray[np.int64]:
 
     Returns:
         (K,) int64, the images of `positions`.
+
+    Raises:
+        ValueError: a position is not in `range(size)`; it would come out as another one's image.
     """
     values = np.atleast_1d(_as_uint64(positions)).copy()
+    if (values >= np.uint64(max(size, 0))).any():
+        raise ValueError(f"positions must be in range({size})")
     if size <= 1 or values.size == 0:
         return values.astype(np.int64)
     half_bits = np.uint64(((size - 1).bit_length() + 1) // 2)
@@ -69,4 +74,7 @@ def permute(positions: ArrayLike, size: int, *key: int) -> NDArray[np.int64]:
 def _as_uint64(word: ArrayLike) -> NDArray[np.uint64]:
     if isinstance(word, int):  # a Python integer may be negative or need all 64 bits, which NumPy's conversion refuses
         return np.asarray(word & 0xFFFFFFFFFFFFFFFF, dtype=np.uint64)
-    return np.asarray(word).astype(np.uint64, copy=False)
+    array = np.asarray(word)
+    if array.dtype.kind not in "biu" and array.size:
+        raise TypeError(f"keys are made of integers, not {array.dtype}")  # 0.2 and 0.7 would both count as 0
+    return array.astype(np.uint64, copy=False)

@@ -33,6 +33,8 @@ class AttributeVocabulary:
             raise LabelError(
                 f"vocabulary: attribute names given twice: {', '.join(duplicates)}; rename or drop one of each"
             )
+        if not all(self.names):
+            raise LabelError("vocabulary: an attribute has no name")
         if list(self.source_ids) != sorted(set(self.source_ids)):
             raise LabelError("vocabulary: attribute ids must be distinct and rising")
 
