@@ -90,6 +90,9 @@ def _config_file(source: str) -> Path:
         raise ConfigError(f"{source}: cannot be read as YAML ({' '.join(str(error).split())})") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{source}: holds no sections such as `train:`")
+    for section, settings in content.items():
+        if not isinstance(settings, dict):
+            raise ConfigError(f"{source}: {section}: must hold settings such as `name: value`, not {settings!r}")
     return path
 
 

@@ -80,7 +80,7 @@ def evaluate(
     requests = list(evaluation_requests(len(shards), EVALUATION_BATCH, accelerator.process_index, accelerator.num_processes))
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     was_training = model.training
-    model.eval()
+    model.eval().to(memory_format=memory_format)  # type: ignore[call-overload]
     parts: list[Tensor] = []
     with torch.inference_mode():
         for batch in load_batches(CropDataset(shards, image_px), requests, runtime.device, workers):

@@ -1,13 +1,13 @@
 """Weights & Biases. Whatever goes wrong there is said once and never ends training."""
 
+import netrc
 import os
 import sys
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
-
-import wandb
+from urllib.parse import urlsplit
 
 from attrtrain.tracking.trackers import NullTracker, Tracker, Values
 
@@ -20,15 +20,28 @@ def resolve_mode(asked: Literal["auto", "online", "offline", "disabled"]) -> tup
         return asked, ""
     if (mode := os.environ.get("WANDB_MODE")) in ("online", "offline", "disabled"):
         return mode, f"W&B: {mode}, as WANDB_MODE says"  # type: ignore[return-value]
-    if os.environ.get("WANDB_API_KEY") or wandb.api.api_key:
+    if _has_key():
         return "online", ""
     return "offline", "W&B: no API key found, so this run is logged offline; `wandb login` once, or `wandb sync` the run folder later"
+
+
+def _has_key() -> bool:
+    """Whether `wandb login` was ever done here, or a key is in the environment; asked without W&B, which would reach for the network."""
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    try:
+        return netrc.netrc(os.environ.get("NETRC", str(Path.home() / ".netrc"))).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
 
 
 def start(mode: Mode, run_folder: Path, project: str, config: Mapping[str, Any]) -> Tracker:
     """Begins a W&B run, or goes on with the one whose id the run folder keeps."""
     if mode == "disabled":
         return NullTracker()
+    import wandb
+
     id_file = run_folder / "wandb_id"
     if not id_file.exists():
         id_file.write_text(uuid.uuid4().hex[:8])

@@ -1,0 +1,51 @@
+# Everything from nothing but Python and make. `make help` lists the targets.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help env demo test lint clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make env    create .venv with attrtrain and all that demo and tests need"
+	@echo "make demo   draw a toy COCO, shard it, train on it, evaluate, and show what was learnt (minutes)"
+	@echo "make test   run the tests"
+	@echo "make lint   formatting, lint, types, import contracts"
+	@echo "make clean  remove what the demo wrote"
+
+env: .venv/.complete
+
+# uv where it is installed; else one inside .venv, so that nothing outside this folder changes.
+.venv/.complete: pyproject.toml constraints.txt
+	@if command -v uv >/dev/null; then \
+		uv venv --quiet --allow-existing --python $(PYTHON) .venv; \
+	else \
+		$(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet --disable-pip-version-check uv; \
+	fi
+	@echo "installing attrtrain and its dependencies into .venv ..."
+	@PATH="$(BIN):$$PATH" uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --group dev --editable .
+	@touch $@
+
+demo: env
+	@$(BIN)/python tools/make_toy_coco.py data/toy
+	$(BIN)/attrtrain shard --labels data/toy/cocottributes.pkl \
+		--instances data/toy/annotations/instances_train2017.json data/toy/annotations/instances_val2017.json \
+		--images data/toy/train2017 data/toy/val2017 --out shards/toy --shard-objects 200
+	@rm -rf runs/demo
+	$(BIN)/accelerate launch --config_file accelerate_configs/cpu.yaml -m attrtrain.train demo --data.shards shards/toy --track.wandb disabled
+	$(BIN)/attrtrain evaluate --model runs/demo --shards shards/toy --out runs/demo/evaluation
+	@echo
+	@echo "What the model learnt: open runs/demo/report.html in a browser."
+	@echo "The model itself: runs/demo/bundle. Try it:"
+	@echo "  $(BIN)/attrtrain predict --model runs/demo data/toy/val2017/$$(ls data/toy/val2017 | head -n 1)"
+
+test: env
+	$(BIN)/python -m pytest
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf data/toy shards/toy runs/demo

@@ -1,0 +1,135 @@
+"""Configuration: what a user types becomes what they meant, or one line that says why not."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from attrtrain.config.load import dump_config, load_config, presets
+from attrtrain.config.schema import TrainConfig
+from attrtrain.errors import ConfigError
+
+
+def test_flags_override_the_file_and_the_file_overrides_the_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("data: {shards: [x], image_px: 96}\noptim: {lr: 5e-5, name: sgd}\n")
+    config = load_config([str(file), "--optim.lr", "3e-4"])
+    assert (config.data.image_px, config.optim.name, config.optim.lr) == (96, "sgd", 3e-4)
+    assert config.train.epochs == TrainConfig().train.epochs
+
+
+def test_the_flags_people_type_most() -> None:
+    config = load_config(
+        "demo --run.dir runs/x --run.seed 7 --data.shards a b --data.image_px 112 --model.backbone resnet50 --model.head mlp "
+        "--model.weights w.pth --train.epochs 2 --train.global_batch 32 --train.precision auto --optim.name adamw --optim.lr 3e-4 "
+        "--track.wandb disabled".split()
+    )
+    assert config.run.dir == "runs/x" and config.run.seed == 7
+    assert config.data.shards == ["a", "b"] and config.data.image_px == 112
+    assert (config.model.backbone, config.model.head, config.model.weights) == ("resnet50", "mlp", "w.pth")
+    assert (config.train.epochs, config.train.global_batch, config.train.precision) == (2, 32, "auto")
+    assert (config.optim.name, config.optim.lr, config.track.wandb) == ("adamw", 3e-4, "disabled")
+
+
+def test_flags_alone_start_from_the_default_preset() -> None:
+    assert load_config(["--data.shards", "x"]) == load_config(["resnet50", "--data.shards", "x"])
+
+
+@pytest.mark.parametrize(
+    ("yaml_text", "told"),
+    [
+        ("train: {epoks: 3}", ["train.epoks", "did you mean train.epochs"]),
+        ("trian: {epochs: 3}", ["trian"]),
+        ("train: {epochs: many}", ["train.epochs", "int"]),
+        ("train: {epochs: 2.5}", ["train.epochs", "int"]),
+        ("train: {epochs: 0}", ["train.epochs", "at least 1"]),
+        ("optim: {lr: 0}", ["optim.lr", "above 0"]),
+        ("labels: {positive_at: 1.5}", ["labels.positive_at", "at most 1"]),
+        ("train: {precision: fp8}", ["train.precision", "bf16"]),
+        ("model: {backbone: resnet51}", ["model.backbone", "resnet50"]),
+        ("train: [1, 2]", ["train"]),
+        ("- a", ["no sections"]),
+        ("a: {b", ["YAML"]),
+    ],
+)
+def test_a_fault_in_a_file_is_one_line_naming_file_and_key(tmp_path: Path, yaml_text: str, told: list[str]) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml_text)
+    with pytest.raises(ConfigError) as caught:
+        load_config([str(file), "--data.shards", "x"])
+    message = str(caught.value)
+    assert "\n" not in message and str(file) in message
+    for part in told:
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--train.epoch", "3"], ["--train.epoch", "did you mean train.epochs"]),
+        (["--train.epochs", "-1"], ["train.epochs", "at least 1"]),
+        (["--optim.lr", "fast"], ["optim.lr", "fast"]),
+        (["--train.channels_last", "maybe"], ["train.channels_last", "bool"]),
+        (["--optim.warmup_epochs", "99"], ["optim.warmup_epochs", "train.epochs"]),
+    ],
+)
+def test_a_fault_in_a_flag_is_one_line(flags: list[str], told: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(["demo", "--data.shards", "x", *flags])
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in told:
+        assert part in message
+
+
+def test_no_shards_and_no_such_preset_say_what_to_do() -> None:
+    with pytest.raises(ConfigError, match=r"--data\.shards DIR"):
+        load_config(["demo"])
+    with pytest.raises(ConfigError, match=r"nope: neither a preset \(demo, reference_report, resnet50\)"):
+        load_config(["nope"])
+
+
+@pytest.mark.parametrize("preset", presets())
+def test_a_dumped_configuration_reads_back_equal(tmp_path: Path, preset: str) -> None:
+    config = load_config([preset, "--data.shards", "a", "b"])
+    file = tmp_path / "config.yaml"
+    file.write_text(dump_config(config))
+    assert load_config([str(file)]) == config
+
+
+def test_the_reference_report_is_kept_exactly() -> None:
+    config = load_config(["reference_report", "--data.shards", "x"])
+    assert (config.data.image_px, config.train.epochs, config.train.global_batch) == (224, 30, 8)
+    assert (config.model.backbone, config.model.head, config.model.hidden) == ("resnet50", "mlp", 512)
+    assert config.model.dropout > 0
+    assert (config.optim.name, config.optim.lr, config.optim.weight_decay) == ("adam", 1e-4, 1e-4)
+    assert (config.optim.schedule, config.optim.halve_every, config.optim.warmup_epochs) == ("step", 15, 0)
+    assert config.checkpoint.every_epochs == 10
+
+
+def test_every_knob_is_explained_in_help() -> None:
+    shown = subprocess.run([sys.executable, "-m", "attrtrain.train", "--help"], capture_output=True, text=True, check=True).stdout
+    for section in dataclasses.fields(TrainConfig):
+        for knob in dataclasses.fields(section.type):
+            begin = shown.index(f"\n  --{section.name}.{knob.name}") + 3
+            explanation = shown[begin:].split("\n  --", 1)[0]
+            assert "(type:" in explanation and explanation.index("(type:") > 40, f"{section.name}.{knob.name} has no help"
+
+
+def test_print_config_prints_what_would_be_used() -> None:
+    command = [sys.executable, "-m", "attrtrain.train", "demo", "--data.shards", "x", "--train.epochs", "3", "--print_config"]
+    printed = yaml.safe_load(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert printed["train"]["epochs"] == 3 and printed["data"]["shards"] == ["x"]
+
+
+def test_a_mistake_is_told_before_anything_heavy_is_imported() -> None:
+    code = (
+        "import sys; from attrtrain.train import main; code = main(['demo', '--train.epochs', '0']); "
+        "assert code == 2, code; assert not {'torch', 'accelerate', 'wandb', 'torchvision'} & set(sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("\n") == 1 and result.stderr.startswith("error: command line: train.epochs")

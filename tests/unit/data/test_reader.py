@@ -1,0 +1,78 @@
+"""Random access: the same samples that plain webdataset reads, and the labels that were written."""
+
+import gc
+import json
+import pickle
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import webdataset
+
+from attrtrain.data.reader import ShardSet
+from attrtrain.errors import ShardError
+
+
+def plain_samples(folder: Path, split: str) -> dict[int, tuple[bytes, dict]]:
+    """Every sample of a split as webdataset's own reader gives it."""
+    paths = [str(path) for path in sorted(folder.glob(f"{split}-*.tar"))]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # webdataset leaves its files to the garbage collector
+        samples = list(webdataset.WebDataset(paths, shardshuffle=False))
+        gc.collect()
+    return {int(sample["__key__"]): (sample["jpg"], json.loads(sample["json"])) for sample in samples}
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_reads_the_bytes_and_labels_that_webdataset_reads(toy_shards: Path, split: str) -> None:
+    shards = ShardSet([toy_shards], split)
+    plain = plain_samples(toy_shards, split)
+    ids = shards.column("object_id")
+    assert len(shards) == len(plain) > 20 and set(ids.tolist()) == set(plain)
+    labels = shards.labels(np.arange(len(shards)))
+    for position, object_id in enumerate(ids):
+        jpeg, content = plain[int(object_id)]
+        assert shards.jpeg(position) == jpeg
+        known = {shards.vocabulary.names[column]: labels[position, column] for column in np.flatnonzero(~np.isnan(labels[position]))}
+        assert known == pytest.approx(content["labels"], abs=1e-6)
+        assert shards.column("known", np.array([position]))[0] == len(known)
+        assert shards.categories()[position] == content["category"]
+
+
+def test_several_folders_are_one_data_set_in_order(toy_shards: Path) -> None:
+    one, two = ShardSet([toy_shards], "train"), ShardSet([toy_shards, toy_shards], "train")
+    assert len(two) == 2 * len(one)
+    positions = np.array([0, len(one), len(one) - 1, len(two) - 1, 3])
+    assert two.column("object_id", positions).tolist() == one.column("object_id", positions % len(one)).tolist()
+    assert np.array_equal(two.labels(positions), one.labels(positions % len(one)), equal_nan=True)
+    assert two.jpeg(len(one) + 2) == one.jpeg(2)
+    assert two.fingerprint != one.fingerprint
+
+
+def test_travels_to_another_process_without_its_arrays(toy_shards: Path) -> None:
+    shards = ShardSet([toy_shards], "val")
+    sent = pickle.dumps(shards)
+    assert len(sent) < 1000
+    assert pickle.loads(sent).jpeg(1) == shards.jpeg(1)
+
+
+def test_what_is_no_finished_shard_folder_says_what_to_do(toy_shards: Path, tmp_path: Path) -> None:
+    with pytest.raises(ShardError, match="no such shard folder; make one with `attrtrain shard"):
+        ShardSet([tmp_path / "nowhere"], "train")
+    with pytest.raises(ShardError, match=r"manifest\.json"):
+        ShardSet([tmp_path], "train")
+    (tmp_path / "plan.json").write_text("{}")
+    with pytest.raises(ShardError, match="has not finished"):
+        ShardSet([tmp_path], "train")
+    with pytest.raises(ShardError, match="no sample in split 'test'; there are: train, val"):
+        ShardSet([toy_shards], "test")
+
+
+def test_a_tar_that_ends_early_names_the_sample(toy_shards: Path, tmp_path: Path) -> None:
+    for path in toy_shards.iterdir():
+        if path.is_file():
+            (tmp_path / path.name).write_bytes(path.read_bytes() if path.suffix != ".tar" else path.read_bytes()[:2000])
+    shards = ShardSet([tmp_path], "train")
+    with pytest.raises(ShardError, match=r"train-000000\.tar: ends inside sample \d{12}; check it with `attrtrain verify"):
+        shards.jpeg(3)

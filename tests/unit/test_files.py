@@ -1,0 +1,98 @@
+"""A name holds the whole content or what it held before, whatever happens in between."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from attrtrain.files import atomic_write, fsync_folder, remove_partials, sha256_of
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_name_appears_with_the_whole_content(tmp_path):
+    path = tmp_path / "file"
+    with atomic_write(path) as file:
+        file.write(b"new")
+        file.flush()
+        assert not path.exists()
+    assert path.read_bytes() == b"new"
+    assert names_in(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("before", [None, b"old"])
+def test_after_an_exception_the_name_is_what_it_was(tmp_path, error, before):
+    path = tmp_path / "file"
+    if before is not None:
+        path.write_bytes(before)
+    with pytest.raises(error), atomic_write(path) as file:
+        file.write(b"new")
+        raise error
+    assert (path.read_bytes() if path.exists() else None) == before
+    assert names_in(tmp_path) == ([] if before is None else ["file"])
+
+
+def test_a_name_that_cannot_be_replaced_leaves_no_partial(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError), atomic_write(tmp_path / "folder") as file:
+        file.write(b"new")
+    assert names_in(tmp_path) == ["folder"]
+
+
+def test_the_content_is_on_the_disk_before_the_name_moves(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: calls.append(("fsync", os.fstat(descriptor).st_size)))
+    monkeypatch.setattr("pathlib.Path.replace", lambda *_: calls.append(("replace", None)))
+    with atomic_write(tmp_path / "file") as file:
+        file.write(b"1234")
+    assert calls == [("fsync", 4), ("replace", None)]
+
+
+def test_readers_of_the_old_file_keep_it(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with path.open("rb") as reader:
+        with atomic_write(path) as file:
+            file.write(b"new")
+        assert reader.read() == b"old"
+
+
+WRITE_AND_DIE = """
+import os, signal, sys
+from pathlib import Path
+from attrtrain.files import atomic_write
+with atomic_write(Path(sys.argv[1])) as file:
+    file.write(b"half")
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_kill_leaves_a_partial_that_can_be_cleared_away(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    (tmp_path / "own.partial").touch()
+    (tmp_path / ".hidden").touch()
+    killed = subprocess.run([sys.executable, "-c", WRITE_AND_DIE, path])
+    assert killed.returncode == -signal.SIGKILL
+    assert path.read_bytes() == b"old"
+    assert len(names_in(tmp_path)) == 4
+    remove_partials(tmp_path)
+    assert names_in(tmp_path) == [".hidden", "file", "own.partial"]
+
+
+def test_sha256_is_the_known_one(tmp_path):
+    (tmp_path / "file").write_bytes(b"abc" * 1_000_000)
+    assert sha256_of(tmp_path / "file") == hashlib.sha256(b"abc" * 1_000_000).hexdigest()
+
+
+def test_a_folder_can_be_synced(tmp_path):
+    fsync_folder(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        fsync_folder(tmp_path / "nowhere")

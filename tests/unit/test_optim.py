@@ -1,0 +1,105 @@
+"""Optimizer groups, learning rates and weight averages, against torch's own."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from attrtrain.config.schema import OptimConfig
+from attrtrain.optim import build_average, build_optimizer, learning_rate
+
+
+def network() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
+
+
+@pytest.mark.parametrize(("name", "kind"), [("adamw", torch.optim.AdamW), ("adam", torch.optim.Adam), ("sgd", torch.optim.SGD)])
+def test_norms_and_biases_are_not_decayed_and_nothing_is_forgotten(name: str, kind: type) -> None:
+    model = network()
+    optimizer = build_optimizer(model, OptimConfig(name=name, weight_decay=0.3))
+    assert isinstance(optimizer, kind)
+    decay = {id(parameter): group["weight_decay"] for group in optimizer.param_groups for parameter in group["params"]}
+    assert len(decay) == len(list(model.parameters()))
+    for parameter_name, parameter in model.named_parameters():
+        expected = 0.3 if parameter_name in ("0.weight", "3.weight") else 0.0
+        assert decay[id(parameter)] == expected, parameter_name
+
+
+def reference_rates(scheduler_of, total: int) -> list[float]:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.2)
+    scheduler = scheduler_of(optimizer)
+    rates = []
+    for _ in range(total):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
+@pytest.mark.parametrize("total", [10, 37, 200])
+def test_one_cycle_is_torchs(total: int) -> None:
+    config = OptimConfig(lr=0.2, schedule="one_cycle")
+    ours = [learning_rate(step, total, 5, config) for step in range(total)]
+    theirs = reference_rates(lambda optimizer: torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.2, total_steps=total + 1, cycle_momentum=False), total)
+    # torch counts one more step than are taken; the same curve over `total` steps is compared at its own length
+    exact = torch.optim.lr_scheduler.OneCycleLR(
+        torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.2), 0.2, total_steps=total, cycle_momentum=False
+    )
+    assert ours[0] == pytest.approx(exact.get_last_lr()[0])
+    assert ours[0] == pytest.approx(theirs[0])
+    for step in range(1, total):
+        exact.optimizer.step()
+        exact.step()
+        assert ours[step] == pytest.approx(exact.get_last_lr()[0]), step
+
+
+def test_cosine_and_step_are_torchs() -> None:
+    total, steps_per_epoch = 60, 4
+    cosine = [learning_rate(step, total, steps_per_epoch, OptimConfig(lr=0.2, schedule="cosine")) for step in range(total)]
+    assert cosine == pytest.approx(reference_rates(lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, total), total))
+    halving = [learning_rate(step, total, steps_per_epoch, OptimConfig(lr=0.2, schedule="step", halve_every=3)) for step in range(total)]
+    assert halving == pytest.approx(reference_rates(lambda o: torch.optim.lr_scheduler.StepLR(o, 3 * steps_per_epoch, 0.5), total))
+
+
+def test_warm_up_rises_in_a_line_and_then_the_schedule_begins() -> None:
+    config = OptimConfig(lr=1.0, schedule="constant", warmup_epochs=2.0)
+    rates = [learning_rate(step, 100, 5, config) for step in range(14)]
+    steps = [later - earlier for earlier, later in zip(rates[:10], rates[1:11], strict=True)]
+    assert rates[0] > 0 and steps == pytest.approx([steps[0]] * 10) and rates[10:] == [1.0] * 4
+
+
+def test_rate_is_a_pure_function_of_the_step() -> None:
+    config = replace(OptimConfig(), schedule="cosine", warmup_epochs=1.0)
+    forwards = [learning_rate(step, 50, 5, config) for step in range(50)]
+    backwards = [learning_rate(step, 50, 5, config) for step in reversed(range(50))]
+    assert forwards == backwards[::-1]
+
+
+def test_average_follows_the_warmed_up_decay_and_copies_counters() -> None:
+    model = network()
+    average = build_average(model, 0.9)
+    weight = lambda module: module[0].weight.detach().clone()  # noqa: E731
+    expected = weight(model)
+    for count in range(30):
+        with torch.no_grad():
+            model[0].weight.add_(torch.randn_like(model[0].weight))
+        model[1].num_batches_tracked += 1
+        average.update_parameters(model)
+        if count == 0:  # the first update copies
+            expected = weight(model)
+        else:
+            decay = min(0.9, (1 + count) / (10 + count))
+            expected = decay * expected + (1 - decay) * weight(model)
+    assert torch.allclose(average.module[0].weight, expected, atol=1e-5)
+    assert average.module[1].num_batches_tracked.item() == 30
+
+
+def test_average_state_round_trips() -> None:
+    model = network()
+    average = build_average(model, 0.5)
+    average.update_parameters(model)
+    other = build_average(copy.deepcopy(model), 0.5)
+    other.load_state_dict(average.state_dict())
+    assert int(other.n_averaged) == 1
