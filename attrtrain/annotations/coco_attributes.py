@@ -7,8 +7,8 @@ A value is the mean vote of the annotators (Patterson & Hays, "COCO Attributes",
 """
 
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +35,35 @@ class CocoAttributes:
         annotation_ids: (N,) int64 COCO annotation ids; the same in COCO 2014 and 2017.
         splits: (N,) str, "train" or "val": the label file's own split, without its year.
         labels: (N, A) float32 vote shares in [0, 1], NaN = unknown.
-        source: the file itself.
-        note: one line that says whether this is the published file.
+        path: the file.
     """
 
     vocabulary: AttributeVocabulary
     annotation_ids: NDArray[np.int64]
     splits: NDArray[Any]
     labels: NDArray[np.float32]
-    source: SourceFile
-    note: str
+    path: Path
+
+    @cached_property
+    def source(self) -> SourceFile:
+        """The file with its checksum, which takes a second for a gigabyte and is therefore worked out when it is asked for."""
+        return SourceFile.of(self.path)
+
+    @property
+    def note(self) -> str:
+        """One line that says whether this is the published file."""
+        if (size := self.path.stat().st_size) != PUBLISHED_BYTES:
+            return (
+                f"{self.path.name} is not the published COCO Attributes file "
+                f"({size:,} bytes; the published one has {PUBLISHED_BYTES:,})"
+            )
+        digest = self.source.sha256
+        if digest != PUBLISHED_SHA256:
+            return (
+                f"{self.path.name} has the size of the published COCO Attributes file "
+                f"but other content (sha256 {digest[:12]}…)"
+            )
+        return f"{self.path.name} is the published COCO Attributes file (sha256 {digest[:12]}…)"
 
 
 def read_coco_attributes(path: str | Path) -> CocoAttributes:
@@ -55,10 +74,7 @@ def read_coco_attributes(path: str | Path) -> CocoAttributes:
         LabelError: the file is missing, damaged, or has neither published layout.
     """
     path = Path(path)
-    with ThreadPoolExecutor(1) as pool:  # the checksum of a gigabyte takes a second of its own
-        reading = pool.submit(SourceFile.of, path)
-        content = load_pickle(path)
-        source = reading.result()
+    content = load_pickle(path)
     if not isinstance(content, Mapping):
         raise LabelError(f"{path}: holds a {type(content).__name__}, not the dictionary of a COCO Attributes file")
     try:
@@ -80,7 +96,7 @@ def read_coco_attributes(path: str | Path) -> CocoAttributes:
         raise LabelError(
             f"{path}: not laid out as COCO Attributes files are ({type(error).__name__}: {error})"
         ) from None
-    return CocoAttributes(vocabulary, annotation_ids, _split_names(splits), labels, source, _provenance(source))
+    return CocoAttributes(vocabulary, annotation_ids, _split_names(splits), labels, path)
 
 
 def _first_layout(content: Mapping[str, Any]) -> tuple[list[int], list[str], list[Any]]:
@@ -123,17 +139,3 @@ def _matrix(vectors: list[Any], width: int) -> NDArray[np.float32]:
 
 def _split_names(splits: Iterable[str]) -> NDArray[Any]:
     return np.array([str(split).removesuffix("2014").removesuffix("2017") for split in splits], dtype=str)
-
-
-def _provenance(source: SourceFile) -> str:
-    if source.bytes != PUBLISHED_BYTES:
-        return (
-            f"{source.name} is not the published COCO Attributes file "
-            f"({source.bytes:,} bytes; the published one has {PUBLISHED_BYTES:,})"
-        )
-    if source.sha256 != PUBLISHED_SHA256:
-        return (
-            f"{source.name} has the size of the published COCO Attributes file "
-            f"but other content (sha256 {source.sha256[:12]}…)"
-        )
-    return f"{source.name} is the published COCO Attributes file (sha256 {source.sha256[:12]}…)"

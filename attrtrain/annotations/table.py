@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from attrtrain.errors import LabelError
 from attrtrain.vocabulary import AttributeVocabulary
 
-_PIECE_BYTES = 16 * 1024**2
-
 
 @dataclass(frozen=True)
 class SourceFile:
@@ -25,13 +23,9 @@ class SourceFile:
     @classmethod
     def of(cls, path: Path) -> "SourceFile":
         """Reads `path` once to describe it."""
-        digest, size = hashlib.sha256(), 0
         with path.open("rb") as file:
-            # Pieces so large that a thread doing this seldom has to wait for the one that unpickles.
-            while piece := file.read(_PIECE_BYTES):
-                digest.update(piece)
-                size += len(piece)
-        return cls(name=path.name, bytes=size, sha256=digest.hexdigest())
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return cls(name=path.name, bytes=path.stat().st_size, sha256=digest)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from attrtrain.annotations import read_labels, table
+from attrtrain.annotations import read_labels
 from attrtrain.annotations.table import SourceFile
 from attrtrain.errors import LabelError
 
@@ -79,8 +79,7 @@ def test_what_does_not_fit_together(files, labels, instances, message):
         read_labels([files / name for name in labels], [files / name for name in instances])
 
 
-def test_source_file_of_many_pieces(tmp_path, monkeypatch):
-    monkeypatch.setattr(table, "_PIECE_BYTES", 7)
+def test_source_file(tmp_path):
     (tmp_path / "f").write_bytes(bytes(range(100)))
     assert SourceFile.of(tmp_path / "f") == SourceFile("f", 100, hashlib.sha256(bytes(range(100))).hexdigest())
 
