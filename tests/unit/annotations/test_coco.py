@@ -101,6 +101,11 @@ def test_2014_and_2017_together_take_the_file_named_first(write, coco_2017):
         assert read.image[4] == name
 
 
+def test_of_many_equal_ids_the_file_named_first_is_taken(write):
+    paths = [write(f"{name}.json", [image(3, name)], [annotation(i, 3) for i in range(500)]) for name in ("new", "old")]
+    assert set(read_instances(paths).image) == {"new000000000003.jpg"}
+
+
 @pytest.mark.parametrize("change", [{"image_id": 2}, {"bbox": [1, 2, 3, 4]}])
 def test_one_id_for_two_objects_is_refused(write, coco_2017, change):
     other = write("other.json", [image(2), image(3)], [annotation(50, 3) | change])
