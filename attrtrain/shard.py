@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -156,9 +156,14 @@ def _checked(arguments: argparse.Namespace) -> CropSettings:
 def _write(jobs: list[write.ShardJob], workers: int) -> None:
     objects = sum(len(job.table) for job in jobs)
     if workers == 1 or len(jobs) == 1:
-        with _progress_bar(objects) as bar:
+        with _progress_bar(objects) as bar, _interrupts_held_back() as stop_if_interrupted:
+
+            def after_object() -> None:
+                bar.update()
+                stop_if_interrupted()
+
             for job in jobs:
-                write.write_shard(job, bar.update)
+                write.write_shard(job, after_object)
         return
     context = multiprocessing.get_context("spawn")
     done: Synchronized[int] = context.Value("q", 0)
@@ -167,7 +172,7 @@ def _write(jobs: list[write.ShardJob], workers: int) -> None:
             ProcessPoolExecutor(min(workers, len(jobs)), context, _start_worker, (done,)) as executor,
             _stopped_at_once(executor),
         ):
-            with _starting_workers():
+            with _interrupts_held_back(), _children_deaf_to_interrupts():
                 futures = [executor.submit(_write_and_count, job) for job in jobs]
             with _progress_bar(objects) as bar, _follow(bar, done):
                 for future in as_completed(futures):
@@ -243,23 +248,32 @@ def _follow(bar: "tqdm[Any]", done: "Synchronized[int]") -> Iterator[None]:
 
 
 @contextmanager
-def _starting_workers() -> Iterator[None]:
-    """Makes processes started in the block deaf to Ctrl-C, which a terminal sends to them too, from their first instruction on.
-
-    Ctrl-C and SIGTERM that reach this process meanwhile are held back to the end of the block: a worker is never left half started.
-    """
+def _interrupts_held_back() -> Iterator[Callable[[], None]]:
+    """Holds Ctrl-C and SIGTERM back to where the block calls what it is given, or to the block's end, so that nothing is left half done."""
     held: list[int] = []
+
+    def stop_if_interrupted() -> None:
+        if held:
+            raise KeyboardInterrupt(held[0])
+
     numbers = (signal.SIGINT, signal.SIGTERM)
     handlers = {number: signal.signal(number, lambda number, _: held.append(number)) for number in numbers}
+    try:
+        yield stop_if_interrupted
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    stop_if_interrupted()
+
+
+@contextmanager
+def _children_deaf_to_interrupts() -> Iterator[None]:
+    """Makes processes started in the block deaf, from their first instruction on, to the Ctrl-C that a terminal sends to them too."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # what a thread blocks, the processes it starts block
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    if held:
-        signal.raise_signal(held[0])
 
 
 @contextmanager
