@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from attrtrain.errors import AttrtrainError
 from attrtrain.shards.manifest import CropSettings
@@ -84,7 +84,7 @@ def load_image(path: Path, declared_size: tuple[int, int] = (0, 0)) -> Image.Ima
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata in thousands of good photographs
-            with Image.open(path) as image:
+            with path.open("rb") as file, Image.open(file) as image:
                 if image.format in _PROGRAMS:
                     raise LeftOutError("image_broken", f"{path}: {image.format} is a drawing program, not a photograph")
                 image.load()
@@ -100,6 +100,8 @@ def load_image(path: Path, declared_size: tuple[int, int] = (0, 0)) -> Image.Ima
                 return _rgb(image.transpose(upright))
     except LeftOutError:
         raise
+    except UnidentifiedImageError:
+        raise LeftOutError("image_broken", f"{path}: no picture of a known format") from None
     except Image.DecompressionBombError as error:
         raise LeftOutError("image_too_large", f"{path}: {error}") from None
     except MemoryError:
