@@ -14,7 +14,7 @@ COMMANDS = {
     "verify": ("attrtrain.verify", "reread every byte of shard folders against their manifests"),
     "train": ("attrtrain.train", "train a model (the same as `python -m attrtrain.train`)"),
     "evaluate": ("attrtrain.evaluate", "measure a trained model on shards"),
-    "predict": ("attrtrain.predict", "tell the attributes of objects in photographs"),
+    "predict": ("attrtrain.predict", "tell the attributes of objects in a photograph"),
 }
 
 
