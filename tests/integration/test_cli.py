@@ -1,0 +1,218 @@
+"""The command line: quick, and never a traceback for a user's mistake."""
+
+import importlib
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from attrtrain import __version__, cli
+from attrtrain.errors import ConfigError, ShardError
+
+ATTRTRAIN = [sys.executable, "-W", "error", "-m", "attrtrain"]
+
+
+def run(*arguments):
+    return subprocess.run([*ATTRTRAIN, *arguments], capture_output=True, text=True, timeout=60)
+
+
+def test_help_lists_every_command():
+    done = run("--help")
+    assert done.returncode == 0 and done.stderr == ""
+    for name, (_, text) in cli.COMMANDS.items():
+        assert f"  {name:<10}{text}" in done.stdout
+
+
+@pytest.mark.parametrize("name", [name for name in cli.COMMANDS if name != "train"])
+def test_the_list_tells_what_each_command_tells_of_itself(name):
+    module_name, text = cli.COMMANDS[name]
+    if importlib.util.find_spec(module_name) is None:
+        pytest.skip(f"{module_name} is not there yet")
+    assert text == importlib.import_module(module_name).HELP
+
+
+@pytest.mark.parametrize("name", ["shard", "verify"])
+def test_a_commands_help_has_every_option_and_an_example(name):
+    done = run(name, "--help")
+    assert done.returncode == 0 and done.stderr == ""
+    assert f"usage: attrtrain {name}" in done.stdout
+    assert cli.COMMANDS[name][1] in done.stdout
+    assert f"attrtrain {name} " in done.stdout.split("example")[-1]
+    if name == "shard":
+        for option in (
+            "labels",
+            "instances",
+            "images",
+            "out",
+            "workers",
+            "store-px",
+            "quality",
+            "context",
+            "split",
+            "max-failure-rate",
+        ):
+            assert f"--{option} " in done.stdout
+        assert "default: 256" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "unneeded"),
+    [
+        (["--help"], ["torch", "numpy", "pydantic", "PIL", "attrtrain.shard"]),
+        (["shard", "--help"], ["torch", "torchvision", "accelerate", "wandb", "webdataset", "pycocotools"]),
+        (["verify", "--help"], ["torch", "torchvision", "accelerate", "wandb", "webdataset", "PIL"]),
+    ],
+)
+def test_help_imports_nothing_heavy(arguments, unneeded):
+    script = (
+        "import sys\nfrom attrtrain.cli import main\n"
+        f"try: main({arguments})\nexcept SystemExit: pass\n"
+        f"print([name for name in {unneeded} if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stderr == "[]\n"
+
+
+def test_sharding_and_verifying_import_no_torch():
+    script = (
+        "import sys, attrtrain.shard, attrtrain.verify, attrtrain.shards.write, attrtrain.shards.verify, tools.shard_coco\n"
+        "print([name for name in ('torch', 'torchvision', 'accelerate', 'webdataset') if name in sys.modules])"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=root)
+    assert done.stdout == "[]\n", done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["shard", "--help"], ["verify", "--help"]])
+def test_help_answers_at_once(arguments):
+    seconds = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        run(*arguments)
+        seconds.append(time.perf_counter() - begin)
+    assert min(seconds) < 1.5  # 0.1 to 0.5 where nothing else runs
+
+
+def test_version():
+    assert run("--version").stdout == f"attrtrain {__version__}\n"
+
+
+def test_without_a_command_the_help_is_shown_as_a_usage_error():
+    done = run()
+    assert done.returncode == 2 and "commands:" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments", [["shrad"], ["--surprise"], ["shard"], ["shard", "--labels", "x.csv"], ["verify"]]
+)
+def test_a_wrong_command_line_is_a_usage_error(arguments):
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == "" and "Traceback" not in done.stderr
+    assert "error: " in done.stderr.splitlines()[-1]
+
+
+def test_an_unknown_command_names_those_that_exist():
+    assert all(f"'{name}'" in run("shrad").stderr or name in run("shrad").stderr for name in cli.COMMANDS)
+
+
+class Failing:
+    """Stands in for a command's module."""
+
+    HELP, EXAMPLES = "fails", ""
+
+    def __init__(self, error):
+        self.error = error
+
+    def add_arguments(self, parser):
+        pass
+
+    def run(self, arguments):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code", "line"),
+    [
+        (ShardError("no space"), 1, "error: no space\n"),
+        (ConfigError("--workers 0"), 2, "error: --workers 0\n"),
+        (KeyboardInterrupt(), 130, "stopped; run the same command again to go on\n"),
+        (KeyboardInterrupt(signal.SIGTERM), 143, "stopped; run the same command again to go on\n"),
+    ],
+)
+def test_what_a_user_can_meet_is_one_line_with_its_exit_code(monkeypatch, capsys, error, exit_code, line):
+    monkeypatch.setattr(cli.importlib, "import_module", lambda name: Failing(error))
+    assert cli.main(["shard"]) == exit_code
+    assert capsys.readouterr().err == line
+
+
+def test_a_defect_of_ours_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr(cli.importlib, "import_module", lambda name: Failing(ZeroDivisionError()))
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["shard"])
+
+
+def test_a_reader_that_has_gone_is_no_news(tmp_path):
+    """As in `attrtrain verify … | head -0`."""
+    script = (
+        "import sys, types\nfrom attrtrain import cli\n"
+        "command = types.SimpleNamespace(HELP='', EXAMPLES='', add_arguments=lambda parser: None, run=lambda _: print('x' * 10) or 0)\n"
+        "cli.importlib.import_module = lambda name: command\n"
+        "sys.exit(cli.main(['shard']))"
+    )
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([sys.executable, "-c", script], stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def coco_folder(root, *names):
+    for name in names:
+        path = root / name
+        if path.suffix:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        else:
+            path.mkdir(parents=True)
+    return root
+
+
+YEAR_2017 = ("annotations/instances_train2017.json", "annotations/instances_val2017.json", "train2017", "val2017")
+YEAR_2014 = tuple(name.replace("2017", "2014") for name in YEAR_2017)
+
+
+@pytest.mark.parametrize(
+    ("names", "year", "splits"),
+    [
+        (YEAR_2017, "2017", ("train", "val")),
+        (YEAR_2014, "2014", ("train", "val")),
+        (YEAR_2014 + YEAR_2017, "2017", ("train", "val")),
+        (YEAR_2014 + YEAR_2017[:2], "2014", ("train", "val")),  # 2017 without its photographs
+        (YEAR_2017[1::2], "2017", ("val",)),
+    ],
+)
+def test_shard_coco_finds_what_a_coco_folder_holds(tmp_path, names, year, splits):
+    from tools.shard_coco import arguments_for
+
+    coco = coco_folder(tmp_path, *names)
+    assert arguments_for(coco, "labels.jbl", "out", ["--quality", "80"]) == [
+        "shard", "--labels", "labels.jbl",
+        "--instances", *(str(coco / "annotations" / f"instances_{split}{year}.json") for split in splits),
+        "--images", *(str(coco / f"{split}{year}") for split in splits),
+        "--out", "out", "--quality", "80",
+    ]  # fmt: skip
+
+
+def test_shard_coco_says_what_is_missing_and_how_it_is_used(tmp_path):
+    script = Path(__file__).parents[2] / "tools" / "shard_coco.py"
+    done = subprocess.run([sys.executable, script, tmp_path, "labels.jbl", "out"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {tmp_path}: no annotations/") and len(done.stderr.splitlines()) == 1
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    assert done.returncode == 1 and "python tools/shard_coco.py COCO_FOLDER" in done.stderr

@@ -1,0 +1,388 @@
+"""Pictures as people have them → crops, each beside a plain reference."""
+
+import io
+import math
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from attrtrain.shards.crop import LeftOutError, cut, find_image, load_image
+from attrtrain.shards.manifest import CropSettings
+
+ORIENTATION = 0x0112
+RED = (200, 30, 40)
+
+
+def pixels(image):
+    return np.asarray(image).astype(int)
+
+
+def upright():
+    """24 x 16 pixels, no two of them equal."""
+    y, x = np.mgrid[:16, :24]
+    return np.stack([x * 10, y * 15, (x * 7 + y * 3) % 251], axis=2).astype(np.uint8)
+
+
+def stored_as(orientation, u):
+    """How a camera stores the upright picture `u`; after the EXIF 2.32 table: where row 0 and column 0 of the file are to be seen."""
+    height, width = u.shape[:2]
+    rows, columns = (width, height) if orientation >= 5 else (height, width)
+    source = {
+        1: lambda r, c: (r, c),  # row 0 is the top, column 0 the left
+        2: lambda r, c: (r, width - 1 - c),  # top, right
+        3: lambda r, c: (height - 1 - r, width - 1 - c),  # bottom, right
+        4: lambda r, c: (height - 1 - r, c),  # bottom, left
+        5: lambda r, c: (c, r),  # left, top
+        6: lambda r, c: (c, width - 1 - r),  # right, top
+        7: lambda r, c: (height - 1 - c, width - 1 - r),  # right, bottom
+        8: lambda r, c: (height - 1 - c, r),  # left, bottom
+    }[orientation]
+    return np.array([[u[source(r, c)] for c in range(columns)] for r in range(rows)], dtype=np.uint8)
+
+
+def save_turned(path, orientation, **options):
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    Image.fromarray(stored_as(orientation, upright())).save(path, exif=exif, **options)
+    return path
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(("suffix", "options"), [(".png", {}), (".webp", {"lossless": True}), (".tif", {})])
+def test_every_exif_orientation_is_turned_upright(tmp_path, orientation, suffix, options):
+    path = save_turned(tmp_path / f"turned{suffix}", orientation, **options)
+    assert np.array_equal(pixels(load_image(path)), upright())
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_declared_size_tells_whether_boxes_mean_the_stored_or_the_upright_picture(tmp_path, orientation):
+    path = save_turned(tmp_path / "turned.png", orientation)
+    assert np.array_equal(pixels(load_image(path, (24, 16))), upright())
+    assert np.array_equal(pixels(load_image(path, (16, 24))), stored_as(orientation, upright()))
+
+
+@pytest.mark.parametrize("declared", [(25, 16), (24, 17), (240, 160)])
+def test_a_picture_of_another_size_than_declared_is_left_out(tmp_path, declared):
+    path = save_turned(tmp_path / "turned.png", 6)
+    with pytest.raises(LeftOutError, match="its annotation says") as caught:
+        load_image(path, declared)
+    assert caught.value.reason == "image_size_differs"
+
+
+@pytest.mark.parametrize("declared", [(0, 0), (640, 0), (0, 480)])
+def test_a_size_that_is_not_wholly_declared_is_not_compared(tmp_path, declared):
+    assert load_image(save_turned(tmp_path / "turned.png", 1), declared).size == (24, 16)
+
+
+def _palette(transparency):
+    image = Image.new("P", (8, 8), 1)
+    image.putpalette([0, 0, 0, *RED, 9, 9, 9])
+    image.info["transparency"] = transparency
+    return image
+
+
+KINDS = {
+    "grayscale.jpg": (Image.new("L", (8, 8), 90), (90, 90, 90)),
+    "black-and-white.png": (Image.new("1", (8, 8), 1), (255, 255, 255)),
+    "cmyk.jpg": (Image.new("RGB", (8, 8), RED).convert("CMYK"), RED),
+    "cmyk.tif": (Image.new("RGB", (8, 8), RED).convert("CMYK"), RED),
+    "rgba-opaque.png": (Image.new("RGBA", (8, 8), (*RED, 255)), RED),
+    "rgba-transparent.png": (Image.new("RGBA", (8, 8), (*RED, 0)), (255, 255, 255)),
+    "rgba-half.webp": (Image.new("RGBA", (8, 8), (0, 0, 0, 128)), (127, 127, 127)),
+    "la-transparent.png": (Image.new("LA", (8, 8), (10, 0)), (255, 255, 255)),
+    "palette.png": (_palette(0), RED),
+    "palette-transparent.png": (_palette(1), (255, 255, 255)),
+    "palette-half.png": (_palette(bytes([255, 0, 255])), (255, 255, 255)),
+    "palette.gif": (_palette(0), RED),
+    "sixteen-bit.png": (Image.fromarray(np.full((8, 8), 128 * 257, np.uint16)), (128, 128, 128)),
+    "sixteen-bit-dark.png": (Image.fromarray(np.full((8, 8), 200, np.uint16)), (0, 0, 0)),
+    "thirty-two-bit.tif": (Image.fromarray(np.full((8, 8), 128 * 257, np.int32)), (128, 128, 128)),
+    "float.tif": (Image.fromarray(np.full((8, 8), 77, np.float32)), (77, 77, 77)),
+    "colour.webp": (Image.new("RGB", (8, 8), RED), RED),
+    "colour.bmp": (Image.new("RGB", (8, 8), RED), RED),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_pictures_of_every_kind_become_rgb(tmp_path, name):
+    image, colour = KINDS[name]
+    image.save(tmp_path / name)
+    loaded = load_image(tmp_path / name)
+    assert (loaded.mode, loaded.size) == ("RGB", (8, 8))
+    assert np.abs(pixels(loaded)[4, 4] - colour).max() <= 6
+    assert cut(loaded, (1, 1, 6, 6), False, CropSettings()).size == (6, 6)
+
+
+def test_cmyk_jpegs_tested_here_are_inverted_as_adobe_writes_them(tmp_path):
+    image, _ = KINDS["cmyk.jpg"]
+    image.save(tmp_path / "cmyk.jpg")
+    assert b"Adobe" in (tmp_path / "cmyk.jpg").read_bytes()
+
+
+def test_the_content_counts_and_not_the_suffix(tmp_path):
+    Image.fromarray(upright()).save(tmp_path / "picture.jpg", "PNG")
+    assert np.array_equal(pixels(load_image(tmp_path / "picture.jpg")), upright())
+
+
+def test_a_picture_with_damaged_exif_is_used_as_stored(tmp_path):
+    Image.fromarray(upright()).save(tmp_path / "odd.jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01\x12\0\x07")
+    Image.fromarray(upright()).save(tmp_path / "plain.jpg")
+    assert np.array_equal(pixels(load_image(tmp_path / "odd.jpg")), pixels(load_image(tmp_path / "plain.jpg")))
+
+
+def jpeg_bytes(size=(64, 48)):
+    buffer = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(noise).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\xff\xd8", b"<html>404 Not Found</html>", jpeg_bytes()[:100], jpeg_bytes()[:-2000], b"\x89PNG\r\n\x1a\n"],
+    ids=["empty", "two bytes", "html", "only a header", "cut off", "only a signature"],
+)
+def test_a_damaged_picture_is_left_out_as_broken(tmp_path, content):
+    (tmp_path / "broken.jpg").write_bytes(content)
+    with pytest.raises(LeftOutError, match=r"broken\.jpg") as caught:
+        load_image(tmp_path / "broken.jpg")
+    assert caught.value.reason == "image_broken"
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "JPEG2000", "TGA", "ICO", "PCX"])
+def test_no_damage_gets_past_as_another_error(tmp_path, kind):
+    buffer = io.BytesIO()
+    Image.fromarray(upright()).resize((32, 32)).save(buffer, kind)
+    whole, rng = buffer.getvalue(), random.Random(kind)
+    path = tmp_path / "fuzzed"
+    for _ in range(60):
+        damaged = bytearray(whole[: rng.randrange(1, len(whole) + 1)])
+        for _ in range(rng.randrange(1, 12)):
+            damaged[rng.randrange(min(len(damaged), 200))] = rng.randrange(256)
+        path.write_bytes(damaged)
+        try:
+            assert load_image(path).mode == "RGB"
+        except LeftOutError as error:
+            assert error.reason in ("image_broken", "image_too_large")
+
+
+def test_a_decompression_bomb_is_left_out_before_it_is_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    Image.new("RGB", (60, 60)).save(tmp_path / "bomb.png")
+    Image.new("RGB", (40, 40)).save(tmp_path / "large.png")  # Pillow warns of it only
+    with pytest.raises(LeftOutError, match=r"bomb\.png") as caught:
+        load_image(tmp_path / "bomb.png")
+    assert caught.value.reason == "image_too_large"
+    assert load_image(tmp_path / "large.png").size == (40, 40)
+
+
+def test_a_drawing_program_is_not_run(tmp_path, monkeypatch):
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_: pytest.fail("the program was run"))
+    Image.new("RGB", (8, 8)).save(tmp_path / "drawing.eps")
+    (tmp_path / "drawing.eps").rename(tmp_path / "drawing.jpg")
+    with pytest.raises(LeftOutError, match="not a photograph") as caught:
+        load_image(tmp_path / "drawing.jpg")
+    assert caught.value.reason == "image_broken"
+
+
+def test_a_file_that_cannot_be_read_is_not_called_broken():
+    if not Path("/proc/self/mem").exists():
+        pytest.skip("needs a file whose reading fails: Linux's /proc/self/mem")
+    with pytest.raises(LeftOutError) as caught:
+        load_image(find_image("mem", [Path("/proc/self")]))
+    assert caught.value.reason == "image_unreadable"
+
+
+def test_running_out_of_memory_is_not_blamed_on_the_picture(tmp_path, monkeypatch):
+    def out_of_memory(_):
+        raise MemoryError
+
+    Image.new("RGB", (8, 8)).save(tmp_path / "good.png")
+    monkeypatch.setattr("attrtrain.shards.crop._rgb", out_of_memory)
+    with pytest.raises(MemoryError):
+        load_image(tmp_path / "good.png")
+
+
+# --- find_image
+
+
+@pytest.mark.parametrize(
+    "stored", ["000000000042.jpg", "COCO_val2014_000000000042.jpg", "COCO_train2014_000000000042.jpg"]
+)
+@pytest.mark.parametrize(
+    "asked", ["000000000042.jpg", "COCO_val2014_000000000042.jpg", "COCO_train2014_000000000042.jpg"]
+)
+def test_names_of_2014_and_2017_find_each_other(tmp_path, stored, asked):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / stored).touch()
+    assert find_image(asked, [tmp_path / "empty", tmp_path]) == tmp_path / stored
+
+
+def test_the_given_name_goes_before_other_years_and_the_first_folder_before_the_second(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder / "sub").mkdir(parents=True)
+        (tmp_path / folder / "sub" / "x.jpg").touch()
+    (tmp_path / "a" / "sub" / "COCO_val2014_x.jpg").touch()
+    folders = [tmp_path / "a", tmp_path / "b"]
+    assert find_image("sub/x.jpg", folders) == tmp_path / "a" / "sub" / "x.jpg"
+    assert find_image("sub/x.jpg", folders[::-1]) == tmp_path / "b" / "sub" / "x.jpg"
+
+
+@pytest.mark.parametrize(
+    "name", ["nowhere.jpg", "", ".", "..", "/", "folder.jpg", "x" * 5000, "a\0b.jpg", "file.jpg/x.jpg"]
+)
+def test_what_names_no_file_is_missing(tmp_path, name):
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "file.jpg").touch()
+    with pytest.raises(LeftOutError) as caught:
+        find_image(name, [tmp_path])
+    assert caught.value.reason == "image_missing"
+
+
+# --- cut
+
+NAN, INF = math.nan, math.inf
+
+
+@pytest.mark.parametrize(
+    ("box", "reason"),
+    [
+        ((10, 10, 0, 20), "box_empty"),
+        ((10, 10, 20, 0), "box_empty"),
+        ((10, 10, -5, 20), "box_empty"),
+        ((30, 10, 1e-20, 20), "box_empty"),
+        ((NAN, 10, 5, 5), "box_not_finite"),
+        ((10, 10, 5, NAN), "box_not_finite"),
+        ((10, -INF, 5, 5), "box_not_finite"),
+        ((10, 10, INF, 5), "box_not_finite"),
+        ((100, 10, 5, 5), "box_outside_image"),
+        ((10, 80, 5, 5), "box_outside_image"),
+        ((-5, 10, 5, 5), "box_outside_image"),
+        ((10, -50, 5, 49), "box_outside_image"),
+        ((1e300, 1e300, 1e300, 1e300), "box_outside_image"),
+    ],
+)
+@pytest.mark.parametrize("context", [0.0, 4.0])
+def test_boxes_without_an_object_are_left_out(box, reason, context):
+    with pytest.raises(LeftOutError) as caught:
+        cut(Image.new("RGB", (100, 80)), box, False, CropSettings(context=context))
+    assert caught.value.reason == reason
+
+
+def test_a_crowd_is_left_out():
+    with pytest.raises(LeftOutError) as caught:
+        cut(Image.new("RGB", (100, 80)), (10, 10, 20, 20), True, CropSettings())
+    assert caught.value.reason == "crowd"
+
+
+@pytest.mark.parametrize(
+    "box",
+    [(0, 0, 1e308, 1e308), (-1e308, -1e308, 1.5e308, 1.5e308), (-1e9, -1e9, 2e9, 2e9)],
+)
+@pytest.mark.parametrize("context", [0.0, 4.0])
+def test_a_box_as_huge_as_numbers_go_is_the_whole_picture(box, context):
+    crop = cut(Image.new("RGB", (100, 80)), box, False, CropSettings(context=context))
+    assert crop.size == (100, 80)
+    assert crop.box == (0, 0, 100, 80)
+
+
+@pytest.mark.parametrize("box", [(10.3, 20.6, 0.2, 0.1), (99.999, 79.999, 5, 5), (-0.5, -0.5, 0.6, 0.6)])
+def test_a_box_smaller_than_a_pixel_gives_the_pixel_it_lies_in(box):
+    crop = cut(Image.new("RGB", (100, 80)), box, False, CropSettings())
+    assert crop.size == (1, 1)
+    assert Image.open(io.BytesIO(crop.jpeg)).size == (1, 1)
+
+
+def find_white(jpeg):
+    """x, y, width, height of the white area in a JPEG, to about a pixel."""
+    ys, xs = np.nonzero(pixels(Image.open(io.BytesIO(jpeg)).convert("L")) > 127)
+    return np.array([xs.min(), ys.min(), xs.max() - xs.min() + 1, ys.max() - ys.min() + 1])
+
+
+@pytest.mark.parametrize("context", [0.0, 0.08, 0.5, 4.0])
+@pytest.mark.parametrize("store_px", [24, 40, 1000])
+@pytest.mark.parametrize(
+    "box",
+    [(100, 80, 60, 40), (0, 0, 50, 50), (250, 10, 50, 60), (200, 190, 70, 50), (-30, 100, 60, 60), (280, 210, 90, 90)],
+    ids=["inside", "corner", "right", "bottom", "over the left", "over the corner"],
+)
+def test_the_recorded_box_is_where_the_object_is_to_be_seen(box, store_px, context):
+    picture = Image.new("RGB", (300, 240))
+    x, y, width, height = box
+    ImageDraw.Draw(picture).rectangle((x, y, x + width - 1, y + height - 1), fill="white")
+    crop = cut(picture, box, False, CropSettings(store_px=store_px, context=context, quality=100))
+    assert crop.size == Image.open(io.BytesIO(crop.jpeg)).size
+    assert crop.source_size == (300, 240)
+    assert np.abs(find_white(crop.jpeg) - crop.box).max() <= 1
+    assert min(crop.size) <= max(store_px, 1)
+
+
+def test_context_is_a_share_of_the_box_on_each_side_and_cut_at_the_border():
+    picture = Image.new("RGB", (300, 240))
+    inside = cut(picture, (100, 100, 40, 20), False, CropSettings(context=0.5))
+    assert (inside.size, inside.box) == ((80, 40), (20, 10, 40, 20))
+    at_corner = cut(picture, (10, 0, 40, 20), False, CropSettings(context=0.5))
+    assert (at_corner.size, at_corner.box) == ((70, 30), (10, 0, 40, 20))
+
+
+def test_fractions_of_pixels_at_the_edge_are_kept():
+    crop = cut(Image.new("RGB", (300, 240)), (10.4, 20.6, 5.2, 5.2), False, CropSettings())
+    assert crop.size == (6, 6)  # pixels 10 to 15 and 20 to 25
+    assert crop.box == pytest.approx((0.4, 0.6, 5.2, 5.2))
+
+
+@pytest.mark.parametrize("store_px", [8, 31, 64, 100, 256])
+@pytest.mark.parametrize("size", [(31, 64), (64, 31), (33, 33), (1, 90), (200, 100)])
+def test_the_short_side_is_at_most_store_px_and_never_enlarged(size, store_px):
+    crop = cut(Image.new("RGB", (300, 300)), (3, 5, *size), False, CropSettings(store_px=store_px))
+    assert min(crop.size) == min(store_px, *size)
+    if min(size) <= store_px:
+        assert crop.size == size
+    else:
+        assert crop.size[0] / crop.size[1] == pytest.approx(size[0] / size[1], rel=0.5 / min(crop.size) + 0.01)
+
+
+@pytest.mark.parametrize("size", [(1000, 1), (1, 1000)])
+def test_a_line_one_pixel_thin_is_a_crop(size):
+    crop = cut(Image.new("RGB", (1000, 1000), RED), (0, 0, *size), False, CropSettings(store_px=32))
+    assert crop.size == size
+    assert np.abs(pixels(Image.open(io.BytesIO(crop.jpeg))) - RED).max() <= 6
+
+
+def test_a_side_longer_than_jpeg_allows_is_shrunk_to_fit():
+    crop = cut(Image.new("RGB", (70_000, 2)), (0, 0, 70_000, 2), False, CropSettings())
+    assert crop.size == (65_500, 2)
+    assert crop.box == pytest.approx((0, 0, 65_500, 2))
+
+
+def test_a_reduced_crop_is_smoothed_and_not_picked_from_every_nth_pixel():
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, ::2] = 255
+    crop = cut(Image.fromarray(stripes), (0, 0, 64, 64), False, CropSettings(store_px=8))
+    assert np.abs(pixels(Image.open(io.BytesIO(crop.jpeg))) - 127).max() <= 20
+
+
+def test_quality_decides_the_size():
+    picture = Image.open(io.BytesIO(jpeg_bytes()))
+    low, high = (len(cut(picture, (0, 0, 64, 48), False, CropSettings(quality=q)).jpeg) for q in (30, 95))
+    assert low < high / 2
+
+
+def test_nothing_of_the_photograph_but_its_pixels_gets_into_a_crop(tmp_path):
+    exif = Image.Exif()
+    exif[0x010E] = "SECRET description"
+    Image.fromarray(upright()).save(
+        tmp_path / "x.jpg", exif=exif, comment=b"SECRET comment", icc_profile=b"SECRET" * 20
+    )
+    assert (tmp_path / "x.jpg").read_bytes().count(b"SECRET") == 22
+    assert b"SECRET" not in cut(load_image(tmp_path / "x.jpg"), (0, 0, 9, 9), False, CropSettings()).jpeg
+
+
+def test_a_comment_too_long_for_a_jpeg_is_no_obstacle(tmp_path):
+    Image.fromarray(upright()).save(tmp_path / "x.gif", comment=b"x" * 70_000)
+    image = load_image(tmp_path / "x.gif")
+    image.info["comment"] = b"x" * 70_000  # some plugins keep it, some do not
+    assert cut(image, (0, 0, 9, 9), False, CropSettings()).size == (9, 9)
