@@ -13,6 +13,7 @@ A checkpoint is written under a hidden name, flushed to the disk, and renamed; o
 """
 
 import json
+import pickle
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -98,7 +99,7 @@ def damage(checkpoint: Path) -> str | None:
                 return f"{name} is missing"
             if path.stat().st_size != expected["bytes"] or sha256_of(path) != expected["sha256"]:
                 return f"{name} is not as it was written"
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{COMPLETE}: {error}"
     return None
 
@@ -111,11 +112,14 @@ def load(checkpoint: Path) -> Checkpoint:
     """
     if (problem := damage(checkpoint)) is not None:
         raise CheckpointError(f"{checkpoint}: damaged or no checkpoint ({problem})")
-    return Checkpoint(
-        tensors={path.stem: load_file(path) for path in checkpoint.glob("*.safetensors")},
-        optimizer=torch.load(checkpoint / OPTIMIZER, map_location="cpu", weights_only=True),
-        state=json.loads((checkpoint / STATE).read_text()),
-    )
+    try:
+        return Checkpoint(
+            tensors={path.stem: load_file(path) for path in checkpoint.glob("*.safetensors")},
+            optimizer=torch.load(checkpoint / OPTIMIZER, map_location="cpu", weights_only=True),
+            state=json.loads((checkpoint / STATE).read_text()),
+        )
+    except (pickle.UnpicklingError, RuntimeError, ValueError, OSError) as error:
+        raise CheckpointError(f"{checkpoint}: whole, but not written by attrtrain: {OPTIMIZER} or another file is refused ({type(error).__name__})") from None
 
 
 def prune(folder: Path, keep_last: int, keep_step: int) -> None:

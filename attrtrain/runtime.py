@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 
 from attrtrain.config.schema import Precision
@@ -59,6 +60,7 @@ def build_runtime(precision: Precision) -> Runtime:
     if device == "cpu":
         _use_all_cores()
     chosen = _resolve(precision, device)
+    AcceleratorState._reset_state()  # kept for the whole process; another command in it may need another precision
     accelerator = Accelerator(mixed_precision=chosen, cpu=device == "cpu")
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if launched != accelerator.num_processes:

@@ -1,0 +1,219 @@
+"""The main job, end to end, through the commands people type: train, evaluate, predict, go on after a kill."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import attrtrain
+from attrtrain.cli import main
+from attrtrain.errors import WeightsError
+
+SMALL = "--data.image_px 32 --model.backbone resnet18 --model.weights none --train.global_batch 16 --track.wandb disabled --track.every_steps 2".split()
+
+
+def train_command(run: Path, shards: Path, *flags: str) -> list[str]:
+    return [sys.executable, "-m", "attrtrain.train", "demo", "--run.dir", str(run), "--data.shards", str(shards), *SMALL, *flags]
+
+
+def train(run: Path, shards: Path, *flags: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(train_command(run, shards, *flags), capture_output=True, text=True, env={**os.environ, **(env or {})})
+
+
+def metrics(run: Path) -> list[dict]:
+    """metrics.jsonl without what depends on the clock."""
+    clocked = ("seconds", "objects_per_second")
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in clocked} for line in lines]
+
+
+@pytest.fixture(scope="session")
+def trained(toy_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of three epochs with a moving average."""
+    run = tmp_path_factory.mktemp("runs") / "trained"
+    result = train(run, toy_shards, "--train.epochs", "3", "--model.head", "mlp", "--train.ema", "0.9")
+    assert result.returncode == 0, result.stderr
+    (run / "printed.txt").write_text(result.stdout)
+    return run
+
+
+def test_a_run_directory_is_complete(trained: Path) -> None:
+    result = json.loads((trained / "result.json").read_text())
+    assert set(result) == {"best_epoch", "val", "seconds"} and set(result["val"]) == {"map", "prior_map", "objects"}
+    for name in ("config.yaml", "metrics.jsonl", "report.html", "bundle/model.json", "bundle/weights.safetensors", "checkpoints/latest"):
+        assert (trained / name).is_file(), name
+    assert not list(trained.rglob("*.partial"))
+    best = [line for line in metrics(trained) if line["kind"] == "val" and line["epoch"] == result["best_epoch"]]
+    assert result["val"]["map"] == pytest.approx(best[0]["map"], abs=1e-9)
+    assert result["val"]["map"] == max(line["map"] for line in metrics(trained) if line["kind"] == "val")
+
+
+def test_every_epoch_prints_map_beside_its_prior(trained: Path) -> None:
+    lines = [line for line in (trained / "printed.txt").read_text().splitlines() if line.startswith("epoch ")]
+    assert len(lines) == 3 and all("val mAP" in line and "beside a prior of" in line for line in lines)
+
+
+def test_evaluate_gives_the_same_numbers_as_training(trained: Path, toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = json.loads((trained / "result.json").read_text())
+    for number, model in enumerate((trained, trained / "bundle")):
+        out = tmp_path / str(number)
+        assert main(["evaluate", "--model", str(model), "--shards", str(toy_shards), "--out", str(out)]) == 0
+        found = json.loads((out / "metrics.json").read_text())
+        assert found["overall"]["map"] == result["val"]["map"]
+        assert found["overall"]["prior_map"] == result["val"]["prior_map"]
+        assert found["objects"] == result["val"]["objects"]
+        assert f"{result['val']['map']:.4f}" in capsys.readouterr().out
+    judged = [entry for entry in found["attributes"] if entry["ap"] is not None]
+    assert np.mean([entry["ap"] for entry in judged]) == pytest.approx(result["val"]["map"])
+
+
+def test_the_report_shows_every_attribute_and_needs_no_network(trained: Path) -> None:
+    page = (trained / "report.html").read_text()
+    names = json.loads((trained / "bundle" / "model.json").read_text())["vocabulary"]["names"]
+    assert all(f"<td>{name}</td>" in page for name in names)
+    assert "http://" not in page and "https://" not in page and "<script src" not in page
+    assert page.count("data:image/jpeg;base64,") == 24
+
+
+def test_predict_agrees_with_the_model_in_python(trained: Path, toy_coco: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photograph = sorted((toy_coco / "val2017").glob("*.jpg"))[0]
+    command = ["predict", "--model", str(trained), str(photograph), "--box", "20,10,60,50", "--box", "1,2,30,40", "--top", "3"]
+    assert main([*command, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [found["box"] for found in told["objects"]] == [[20, 10, 60, 50], [1, 2, 30, 40]]
+    scores = [attribute["score"] for attribute in told["objects"][0]["attributes"]]
+    assert len(scores) == 3 and scores == sorted(scores, reverse=True) and 0 <= min(scores) <= max(scores) <= 1
+    assert main(command) == 0
+    assert told["objects"][0]["attributes"][0]["name"] in capsys.readouterr().out
+    assert main(["predict", "--model", str(trained), str(photograph), "--json"]) == 0  # the whole picture
+    assert len(json.loads(capsys.readouterr().out)["objects"][0]["attributes"]) == 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["nowhere.jpg"], "no such picture"),
+        (["{photo}", "--box", "1,2,3"], "four numbers"),
+        (["{photo}", "--box", "1,2,0,5"], "above 0"),
+        (["{photo}", "--box", "9000,9000,5,5"], "outside the picture"),
+        (["{photo}", "--top", "0"], "at least 1"),
+        (["{text}"], "notes.jpg"),
+    ],
+)
+def test_predict_tells_a_mistake_in_one_line(
+    trained: Path, toy_coco: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], told: str
+) -> None:
+    (tmp_path / "notes.jpg").write_text("not a picture")
+    names = {"photo": str(sorted((toy_coco / "val2017").glob("*.jpg"))[0]), "text": str(tmp_path / "notes.jpg")}
+    code = main(["predict", "--model", str(trained), *(word.format(**names) for word in arguments)])
+    error = capsys.readouterr().err
+    assert code != 0 and error.count("\n") == 1 and error.startswith("error: ") and told in error
+
+
+def test_load_model_takes_a_run_a_bundle_or_a_state_dict(trained: Path, tmp_path: Path) -> None:
+    attributes = len(json.loads((trained / "bundle" / "model.json").read_text())["vocabulary"]["names"])
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    tensors = load_file(trained / "bundle" / "weights.safetensors")
+    torch.save(tensors, tmp_path / "plain.pth")
+    outputs = []
+    for path in (trained, trained / "bundle", trained / "bundle" / "weights.safetensors", tmp_path / "plain.pth"):
+        model, device = attrtrain.load_model(path, num_attributes=attributes)
+        assert not model.training
+        with torch.inference_mode():
+            outputs.append(model(images.to(device)).cpu())
+    assert outputs[0].shape == (2, attributes)
+    assert all(torch.equal(output, outputs[0]) for output in outputs)
+    with pytest.raises(WeightsError, match=f"{attributes} attributes, not 204"):
+        attrtrain.load_model(trained, num_attributes=204)
+    with pytest.raises(WeightsError, match="no bundle here"):
+        attrtrain.load_model(tmp_path)
+
+
+def test_a_finished_run_is_not_trained_again(trained: Path, toy_shards: Path) -> None:
+    before = (trained / "metrics.jsonl").read_bytes(), load_file(trained / "bundle" / "weights.safetensors")
+    result = train(trained, toy_shards, "--train.epochs", "3", "--model.head", "mlp", "--train.ema", "0.9")
+    assert result.returncode == 0, result.stderr
+    assert (trained / "metrics.jsonl").read_bytes() == before[0]
+    assert "epoch 1/3" not in result.stdout
+
+
+@pytest.mark.slow
+def test_killed_after_an_epoch_and_started_again_it_ends_with_the_same_weights_and_metrics(toy_shards: Path, tmp_path: Path) -> None:
+    flags = ("--train.epochs", "3", "--model.head", "mlp", "--train.ema", "0.9", "--model.dropout", "0.3")
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert train(whole, toy_shards, *flags).returncode == 0
+    process = subprocess.Popen(train_command(killed, toy_shards, *flags), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (killed / "checkpoints" / "latest").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (killed / "result.json").exists()
+    result = train(killed, toy_shards, *flags)
+    assert result.returncode == 0, result.stderr
+    assert "going on from" in result.stdout
+    assert metrics(killed) == metrics(whole)
+    for name in ("model.safetensors", "average.safetensors"):
+        one, other = (load_file(sorted((run / "checkpoints").glob("step-*"))[-1] / name) for run in (whole, killed))
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[key], other[key]) for key in one), name
+
+
+def test_a_run_directory_of_another_run_is_refused_with_what_differs(trained: Path, toy_shards: Path) -> None:
+    result = train(trained, toy_shards, "--train.epochs", "3", "--train.global_batch", "8", "--train.ema", "0.9")
+    assert result.returncode == 1
+    assert result.stderr.strip().count("\n") == 0
+    assert "train.global_batch: 16 → 8" in result.stderr and "model" in result.stderr
+    result = train(trained, toy_shards, "--checkpoint.resume", "never")
+    assert result.returncode == 1 and "resume is never" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--data.shards", "/nowhere"], "/nowhere: no such shard folder"),
+        (["--data.val_split", "test"], "no sample in split 'test'"),
+        (["--model.weights", "/nowhere.pth"], "no such weights file"),
+        (["--train.global_batch", "100000"], "train.global_batch"),
+        (["--train.micro_batch", "5"], "train.micro_batch"),
+        (["--train.precision", "fp16"], "fp16 needs a GPU"),
+    ],
+)
+def test_training_tells_a_mistake_in_one_line(toy_shards: Path, tmp_path: Path, flags: list[str], told: str) -> None:
+    result = train(tmp_path / "run", toy_shards, *flags, env={"ACCELERATE_USE_CPU": "true"})
+    assert result.returncode in (1, 2)
+    assert told in result.stderr and "Traceback" not in result.stderr
+    assert len([line for line in result.stderr.splitlines() if line.startswith("error: ")]) == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_accelerate_launch_trains_and_wandb_offline_is_written(toy_shards: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "-m", *train_command(run, toy_shards)[2:]]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")} | {"HOME": str(tmp_path)}
+    result = subprocess.run(
+        [*command, "--train.epochs", "1", "--track.wandb", "auto", "--train.precision", "bf16", "--train.micro_batch", "4"],
+        capture_output=True, text=True, env=environment,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "W&B: no API key found" in result.stdout and "batch 16 = 1 x 4 x 4" in result.stdout and "precision bf16" in result.stdout
+    assert list((run / "wandb").glob("offline-run-*/run-*.wandb"))
+    assert (run / "result.json").exists()
+
+
+def test_a_diverging_run_ends_with_one_clear_line(toy_shards: Path, tmp_path: Path) -> None:
+    result = train(
+        tmp_path / "run", toy_shards, "--train.epochs", "2", "--optim.name", "sgd", "--optim.lr", "1e30", "--optim.schedule", "constant",
+        "--train.clip_norm", "0",
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert "lower optim.lr" in result.stderr and "Traceback" not in result.stderr

@@ -1,0 +1,109 @@
+"""One step: the same gradient however the global batch is cut up, and the reference's when done by hand."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from attrtrain.data.loader import Batch
+from attrtrain.engine.step import StepSettings, optimizer_step
+from attrtrain.runtime import build_runtime
+
+SETTINGS = StepSettings(seed=0, flip=0.0, unknown="mask", clip_norm=0.0, channels_last=False, global_batch=8)
+
+
+class Small(nn.Module):
+    """No batch statistics, so that cutting up a batch changes nothing."""
+
+    def __init__(self, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Dropout(dropout), nn.Linear(3 * 4 * 4, 5))
+
+    def forward(self, images):
+        return self.layers(images.float() / 255)
+
+
+@pytest.fixture(scope="module")
+def runtime():
+    return build_runtime("no")
+
+
+def data(rows: int = 8) -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    known = torch.rand(rows, 5, generator=generator) < 0.4
+    return Batch(
+        image=torch.randint(0, 256, (rows, 3, 4, 4), dtype=torch.uint8, generator=generator),
+        target=torch.where(known, torch.rand(rows, 5, generator=generator), 0.0),
+        known=known,
+        index=torch.arange(rows),
+        epoch=0,
+        step_known=int(known.sum()),
+    )
+
+
+def cut(batch: Batch, size: int) -> list[Batch]:
+    return [
+        Batch(*(getattr(batch, name)[i : i + size] for name in ("image", "target", "known", "index")), batch.epoch, batch.step_known)
+        for i in range(0, len(batch.index), size)
+    ]
+
+
+def train_once(runtime, batches: list[Batch], settings: StepSettings = SETTINGS, dropout: float = 0.0):
+    torch.manual_seed(0)
+    model = Small(dropout)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    loss, norm = optimizer_step(runtime, model, optimizer, batches, 3, settings)
+    return model.layers[2].weight.detach(), loss.item(), norm.item()
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_accumulation_gives_the_whole_batchs_step(runtime, size: int) -> None:
+    whole, whole_loss, whole_norm = train_once(runtime, [data()])
+    parts, parts_loss, parts_norm = train_once(runtime, cut(data(), size))
+    assert torch.allclose(whole, parts, atol=1e-7)
+    assert parts_loss == pytest.approx(whole_loss, rel=1e-6) and parts_norm == pytest.approx(whole_norm, rel=1e-5)
+
+
+@pytest.mark.parametrize("unknown", ["mask", "negative"])
+def test_equals_a_step_by_hand(runtime, unknown: str) -> None:
+    batch = data()
+    settings = replace(SETTINGS, unknown=unknown)
+    weight, loss, norm = train_once(runtime, [batch], settings)
+    torch.manual_seed(0)
+    model = Small()
+    logits = model(batch.image)
+    cells = nn.functional.binary_cross_entropy_with_logits(logits, batch.target, reduction="none")
+    expected = cells[batch.known].mean() if unknown == "mask" else cells.mean()
+    expected.backward()
+    gradient = model.layers[2].weight.grad
+    assert loss == pytest.approx(expected.item(), rel=1e-6)
+    assert torch.allclose(weight, model.layers[2].weight.detach() - 0.5 * gradient, atol=1e-7)
+    total = sum((parameter.grad**2).sum() for parameter in model.parameters()) ** 0.5
+    assert norm == pytest.approx(total.item(), rel=1e-5)
+
+
+def test_long_gradients_are_shortened_and_the_norm_before_is_told(runtime) -> None:
+    settings = replace(SETTINGS, clip_norm=1e-3)
+    torch.manual_seed(0)
+    before = Small().layers[2].weight.detach()
+    weight, _, norm = train_once(runtime, [data()], settings)
+    assert norm > 1e-3
+    assert (weight - before).norm().item() <= 0.5 * 1e-3 * 1.001
+
+
+def test_dropout_follows_from_the_step_alone(runtime) -> None:
+    first, *_ = train_once(runtime, [data()], dropout=0.5)
+    torch.rand(17)  # whatever else drew random numbers in between
+    second, *_ = train_once(runtime, [data()], dropout=0.5)
+    assert torch.equal(first, second)
+
+
+def test_a_batch_without_any_known_label_changes_nothing(runtime) -> None:
+    batch = data()
+    batch.known[:] = False
+    batch.step_known = 0
+    torch.manual_seed(0)
+    before = Small().layers[2].weight.detach()
+    weight, loss, _ = train_once(runtime, [batch])
+    assert torch.equal(weight, before) and loss == 0.0

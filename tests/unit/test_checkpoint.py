@@ -1,0 +1,92 @@
+"""Checkpoints: complete or absent, read without running anything, pruned only after the new one is there."""
+
+import hashlib
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from attrtrain import checkpoint
+from attrtrain.errors import CheckpointError
+
+
+def save(folder: Path, step: int) -> Path:
+    model = {"w": torch.full((3,), float(step)), "n": torch.tensor(step)}
+    return checkpoint.save(folder, step, {"model": model}, {"optimizer": {"state": {0: torch.ones(2) * step}}}, {"position": step})
+
+
+def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
+    loaded = checkpoint.load(save(tmp_path, 7))
+    assert loaded.tensors["model"]["w"].tolist() == [7.0] * 3 and int(loaded.tensors["model"]["n"]) == 7
+    assert loaded.optimizer["optimizer"]["state"][0].tolist() == [7.0, 7.0]
+    assert loaded.state == {"position": 7}
+    assert (tmp_path / "latest").read_text() == "step-00000007"
+
+
+@pytest.mark.parametrize("harm", ["flip", "cut", "delete", "no_marker", "marker_garbage"])
+def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_taken(tmp_path: Path, harm: str) -> None:
+    save(tmp_path, 5)
+    newest = save(tmp_path, 10)
+    victim = newest / "model.safetensors"
+    match harm:
+        case "flip":
+            data = bytearray(victim.read_bytes())
+            data[-1] ^= 1
+            victim.write_bytes(data)
+        case "cut":
+            victim.write_bytes(victim.read_bytes()[:-4])
+        case "delete":
+            victim.unlink()
+        case "no_marker":
+            (newest / "complete.json").unlink()
+        case "marker_garbage":
+            (newest / "complete.json").write_text("[1]")
+    found, complaints = checkpoint.find_latest(tmp_path)
+    assert found == tmp_path / "step-00000005"
+    assert len(complaints) == 1 and str(newest) in complaints[0]
+    with pytest.raises(CheckpointError, match="damaged"):
+        checkpoint.load(newest)
+
+
+def test_leftovers_of_killed_saves_are_no_checkpoints_and_are_cleaned(tmp_path: Path) -> None:
+    leftover = tmp_path / ".step-00000009.partial"
+    leftover.mkdir()
+    (leftover / "model.safetensors").write_bytes(b"half")
+    assert checkpoint.find_latest(tmp_path) == (None, [])
+    assert not leftover.exists()
+
+
+def test_the_last_and_the_best_are_kept(tmp_path: Path) -> None:
+    for step in (10, 20, 30, 40):
+        save(tmp_path, step)
+        checkpoint.prune(tmp_path, keep_last=2, keep_step=10)
+    assert sorted(path.name for path in tmp_path.glob("step-*")) == ["step-00000010", "step-00000030", "step-00000040"]
+
+
+class Payload:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self):
+        return (Path.touch, (self.marker,))
+
+
+def test_code_in_a_checkpoint_does_not_run(tmp_path: Path) -> None:
+    folder = save(tmp_path, 1)
+    (folder / "optimizer.pt").write_bytes(pickle.dumps(Payload(tmp_path / "ran"), protocol=2))
+    marker = json.loads((folder / "complete.json").read_text())
+    data = (folder / "optimizer.pt").read_bytes()
+    marker["optimizer.pt"] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    (folder / "complete.json").write_text(json.dumps(marker))
+    with pytest.raises(CheckpointError, match="optimizer.pt"):
+        checkpoint.load(folder)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(CheckpointError) as caught:
+        save(tmp_path / "file" / "checkpoints", 1)
+    assert "\n" not in str(caught.value)
