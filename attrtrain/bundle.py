@@ -1,8 +1,8 @@
 """The artefact people use: a model with all that is needed to apply it, in two files without code.
 
-    bundle/
-      weights.safetensors     the network's state dict, float32
-      model.json              ModelCard: architecture, attributes, input size, what it was trained on and how well it did
+bundle/
+  weights.safetensors     the network's state dict, float32
+  model.json              ModelCard: architecture, attributes, input size, what it was trained on and how well it did
 """
 
 import shutil
@@ -94,7 +94,9 @@ def read_bundle(path: str | Path) -> tuple[AttributeModel, ModelCard]:
     path = Path(path)
     if (folder := find_bundle(path)) is None:
         unfinished = " (a run writes its bundle after its first evaluation)" if (path / "config.yaml").exists() else ""
-        raise WeightsError(f"{path}: no bundle here, nor in a bundle folder below{unfinished}; give a run directory or a bundle")
+        raise WeightsError(
+            f"{path}: no bundle here, nor in a bundle folder below{unfinished}; give a run directory or a bundle"
+        )
     try:
         card = ModelCard.model_validate_json((folder / CARD).read_bytes())
     except (OSError, ValidationError) as error:

@@ -39,7 +39,13 @@ class Checkpoint:
     state: dict[str, Any]
 
 
-def save(folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], optimizer: dict[str, Any], state: dict[str, Any]) -> Path:
+def save(
+    folder: Path,
+    step: int,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    optimizer: dict[str, Any],
+    state: dict[str, Any],
+) -> Path:
     """Writes a checkpoint for optimizer step `step` and points `latest` at it.
 
     Args:
@@ -57,10 +63,15 @@ def save(folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], o
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         for stem, values in tensors.items():
-            save_file({name: value.detach().cpu().contiguous() for name, value in values.items()}, partial / f"{stem}.safetensors")
+            save_file(
+                {name: value.detach().cpu().contiguous() for name, value in values.items()},
+                partial / f"{stem}.safetensors",
+            )
         torch.save(optimizer, partial / OPTIMIZER)
         (partial / STATE).write_text(json.dumps(state, indent=1))
-        files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in sorted(partial.iterdir())}
+        files = {
+            path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in sorted(partial.iterdir())
+        }
         (partial / COMPLETE).write_text(json.dumps(files, indent=1))
         for path in partial.iterdir():
             fsync_folder(path)
@@ -73,7 +84,9 @@ def save(folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], o
             file.write(final.name.encode())
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise CheckpointError(f"{final}: {error.strerror or error}; free space and run the same command again to go on from the checkpoint before") from None
+        raise CheckpointError(
+            f"{final}: {error.strerror or error}; free space and run the same command again to go on from the checkpoint before"
+        ) from None
     return final
 
 
@@ -119,7 +132,9 @@ def load(checkpoint: Path) -> Checkpoint:
             state=json.loads((checkpoint / STATE).read_text()),
         )
     except (pickle.UnpicklingError, RuntimeError, ValueError, OSError) as error:
-        raise CheckpointError(f"{checkpoint}: whole, but not written by attrtrain: {OPTIMIZER} or another file is refused ({type(error).__name__})") from None
+        raise CheckpointError(
+            f"{checkpoint}: whole, but not written by attrtrain: {OPTIMIZER} or another file is refused ({type(error).__name__})"
+        ) from None
 
 
 def prune(folder: Path, keep_last: int, keep_step: int) -> None:
@@ -131,6 +146,3 @@ def prune(folder: Path, keep_last: int, keep_step: int) -> None:
 
 def _name(step: int) -> str:
     return f"step-{step:08d}"
-
-
-

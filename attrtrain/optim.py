@@ -2,7 +2,6 @@
 
 import math
 
-
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -69,7 +68,9 @@ def build_average(model: nn.Module, decay: float) -> AveragedModel:
     """An exponential moving average of weights and buffers whose decay warms up as (1 + n) / (10 + n), so that short runs are not held back by their start."""
 
     @torch.no_grad()
-    def update(averages: list[Tensor] | tuple[Tensor, ...], currents: list[Tensor] | tuple[Tensor, ...], updates: Tensor | int) -> None:
+    def update(
+        averages: list[Tensor] | tuple[Tensor, ...], currents: list[Tensor] | tuple[Tensor, ...], updates: Tensor | int
+    ) -> None:
         count = int(updates)
         kept = min(decay, (1 + count) / (10 + count))
         for average, current in zip(averages, currents, strict=True):
@@ -79,5 +80,3 @@ def build_average(model: nn.Module, decay: float) -> AveragedModel:
                 average.copy_(current)
 
     return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
-
-

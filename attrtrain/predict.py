@@ -18,10 +18,20 @@ Box = tuple[float, float, float, float]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    parser.add_argument("--model", required=True, type=Path, metavar="RUN_OR_BUNDLE", help="a run directory or a bundle")
+    parser.add_argument(
+        "--model", required=True, type=Path, metavar="RUN_OR_BUNDLE", help="a run directory or a bundle"
+    )
     parser.add_argument("image", type=Path, metavar="IMAGE", help="a photograph")
-    parser.add_argument("--box", action="append", default=[], metavar="X,Y,W,H", help="an object in it, pixels; may be given several times (default: the whole picture)")
-    parser.add_argument("--top", type=int, default=10, metavar="N", help="attributes shown for each object (default: %(default)s)")
+    parser.add_argument(
+        "--box",
+        action="append",
+        default=[],
+        metavar="X,Y,W,H",
+        help="an object in it, pixels; may be given several times (default: the whole picture)",
+    )
+    parser.add_argument(
+        "--top", type=int, default=10, metavar="N", help="attributes shown for each object (default: %(default)s)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -71,7 +81,10 @@ def predict(model_path: Path, image_path: Path, boxes: list[Box], top: int) -> l
     return [
         {
             "box": list(box),
-            "attributes": [{"name": card.vocabulary.names[column], "score": round(float(row[column]), 6)} for column in row.argsort(descending=True)[:top]],
+            "attributes": [
+                {"name": card.vocabulary.names[column], "score": round(float(row[column]), 6)}
+                for column in row.argsort(descending=True)[:top]
+            ],
         }
         for box, row in zip(boxes, scores, strict=True)
     ]

@@ -29,7 +29,7 @@ class Runtime:
     @property
     def device(self) -> torch.device:
         """Where batches and models belong."""
-        return self.accelerator.device
+        return torch.device(self.accelerator.device)
 
     @property
     def is_main(self) -> bool:
@@ -109,7 +109,10 @@ def _resolve(precision: Precision, device: str) -> Literal["no", "fp16", "bf16"]
     match precision, device:
         case "auto", "cuda":
             return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-        case "auto", "cpu":  # emulated bf16 is slower than float32; these two are the instruction sets that compute in it
+        case (
+            "auto",
+            "cpu",
+        ):  # emulated bf16 is slower than float32; these two are the instruction sets that compute in it
             return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "no"
         case "auto", _:
             return "no"

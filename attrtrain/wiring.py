@@ -36,13 +36,28 @@ def run(config: TrainConfig) -> None:
     world_size = runtime.accelerator.num_processes
     micro_batch = config.train.micro_batch or max(config.train.global_batch // world_size, 1)
     order = TrainOrder(
-        len(train_shards), config.run.seed, config.train.global_batch, micro_batch, runtime.accelerator.process_index, world_size
+        len(train_shards),
+        config.run.seed,
+        config.train.global_batch,
+        micro_batch,
+        runtime.accelerator.process_index,
+        world_size,
     )
     source = _checkpoint_to_resume(config, folder, runtime.is_main)
 
     seed_everything(config.run.seed)
-    model = build_network(config.model.backbone, config.model.head, config.model.hidden, config.model.dropout, len(train_shards.vocabulary))
-    told = load_backbone_weights(model, config.model.backbone, config.model.weights) if source is None else f"going on from {source}"
+    model = build_network(
+        config.model.backbone,
+        config.model.head,
+        config.model.hidden,
+        config.model.dropout,
+        len(train_shards.vocabulary),
+    )
+    told = (
+        load_backbone_weights(model, config.model.backbone, config.model.weights)
+        if source is None
+        else f"going on from {source}"
+    )
     learner = prepare_learner(runtime, model, config)
     state = RunState()
     if source is not None:
@@ -58,7 +73,10 @@ def run(config: TrainConfig) -> None:
         if note:
             print(note, flush=True)
         tracker = Trackers(
-            [JsonlTracker(folder / "metrics.jsonl", state.step), wandb_tracker.start(mode, folder, config.track.project, asdict(config))]
+            [
+                JsonlTracker(folder / "metrics.jsonl", state.step),
+                wandb_tracker.start(mode, folder, config.track.project, asdict(config)),
+            ]
         )
     fit(runtime, learner, train_shards, val_shards, config, order, state, folder, tracker)
     _finish(runtime, config, val_shards, state, folder, tracker)
@@ -79,7 +97,9 @@ def _checkpoint_to_resume(config: TrainConfig, folder: Path, is_main: bool) -> P
             return Path(path)
 
 
-def _opening(config: TrainConfig, order: TrainOrder, train_shards: ShardSet, val_shards: ShardSet, runtime: Runtime) -> str:
+def _opening(
+    config: TrainConfig, order: TrainOrder, train_shards: ShardSet, val_shards: ShardSet, runtime: Runtime
+) -> str:
     return (
         f"{config.run.dir}: {config.model.backbone} + {config.model.head} head, {len(train_shards.vocabulary)} attributes, "
         f"{len(train_shards):,} objects to train on, {len(val_shards):,} to be judged on\n"
@@ -88,25 +108,46 @@ def _opening(config: TrainConfig, order: TrainOrder, train_shards: ShardSet, val
     )
 
 
-def _finish(runtime: Runtime, config: TrainConfig, val_shards: ShardSet, state: RunState, folder: Path, tracker: Tracker) -> None:
+def _finish(
+    runtime: Runtime, config: TrainConfig, val_shards: ShardSet, state: RunState, folder: Path, tracker: Tracker
+) -> None:
     """Judges the bundle as anybody else would, and writes result.json and report.html from that. Collective."""
     model, card = bundle.read_bundle(folder)
     evaluation = evaluate(
-        runtime, model.to(runtime.device), val_shards, card.image_px, runtime.workers(config.data.workers), card.positive_at, card.channels_last
+        runtime,
+        model.to(runtime.device),
+        val_shards,
+        image_px=card.image_px,
+        positive_at=card.positive_at,
+        channels_last=card.channels_last,
+        workers=runtime.workers(config.data.workers),
     )
     if not runtime.is_main:
         return
     result = {
         "best_epoch": state.best_epoch,
-        "val": {"map": evaluation.scores.map, "prior_map": evaluation.scores.prior_map, "objects": len(evaluation.labels)},
+        "val": {
+            "map": evaluation.scores.map,
+            "prior_map": evaluation.scores.prior_map,
+            "objects": len(evaluation.labels),
+        },
         "seconds": state.seconds,
     }
-    write_report(folder / "report.html", folder.name, evaluation, val_shards, dump_config(config), folder / "metrics.jsonl", card.positive_at)
+    write_report(
+        folder / "report.html",
+        folder.name,
+        evaluation,
+        val_shards,
+        dump_config(config),
+        folder / "metrics.jsonl",
+        card.positive_at,
+    )
     with atomic_write(folder / "result.json") as file:
         file.write(json.dumps(result, indent=1).encode() + b"\n")
-    tracker.finish({"best_epoch": state.best_epoch, "val/map": evaluation.scores.map, "val/prior_map": evaluation.scores.prior_map})
+    tracker.finish(
+        {"best_epoch": state.best_epoch, "val/map": evaluation.scores.map, "val/prior_map": evaluation.scores.prior_map}
+    )
     print(
         f"best epoch {state.best_epoch}: val mAP {evaluation.scores.map:.4f} beside a prior of {evaluation.scores.prior_map:.4f} "
         f"on {len(evaluation.labels):,} objects\n{folder}/report.html shows it; {folder}/bundle is the model"
     )
-

@@ -6,6 +6,7 @@ from argparse import ArgumentError
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
+from typing import Any, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentParser, set_parsing_settings
@@ -15,6 +16,7 @@ from attrtrain.errors import ConfigError
 
 DEFAULT_PRESET = "resnet50"
 _LIST_FLAGS = ("--data.shards",)
+_SECTIONS: dict[str, type[Any]] = get_type_hints(TrainConfig)
 
 USAGE = """%(prog)s [PRESET or FILE.yaml] [--section.key value ...]
 
@@ -72,8 +74,8 @@ def _parser(prog: str) -> ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--config", action="config", help="The same as naming the file first.")
-    for section in dataclasses.fields(TrainConfig):
-        parser.add_class_arguments(section.type, section.name)
+    for name, kind in _SECTIONS.items():
+        parser.add_class_arguments(kind, name)
     return parser
 
 
@@ -117,13 +119,13 @@ def _parse(parser: ArgumentParser, argv: list[str], source: str) -> TrainConfig:
         sections = parser.instantiate(parser.parse_args(argv))
     except (ArgumentError, TypeError, ValueError, KeyError) as error:
         raise ConfigError(f"{source}: {_one_line(str(error))}") from None
-    config = TrainConfig(**{section.name: sections[section.name] for section in dataclasses.fields(TrainConfig)})
-    for section in dataclasses.fields(config):
-        for knob in dataclasses.fields(section.type):
-            value = getattr(getattr(config, section.name), knob.name)
+    config = TrainConfig(**{name: sections[name] for name in _SECTIONS})
+    for section, kind in _SECTIONS.items():
+        for knob in dataclasses.fields(kind):
+            value = getattr(getattr(config, section), knob.name)
             for rule, bound in knob.metadata.get("bounds", {}).items():
                 if not {"at least": value >= bound, "above": value > bound, "at most": value <= bound}[rule]:
-                    raise ConfigError(f"{source}: {section.name}.{knob.name}: must be {rule} {bound}, not {value}")
+                    raise ConfigError(f"{source}: {section}.{knob.name}: must be {rule} {bound}, not {value}")
     return config
 
 
@@ -142,10 +144,6 @@ def _one_line(message: str) -> str:
 
 
 def _suggestion(key: str) -> str:
-    keys = [
-        f"{section.name}.{knob.name}"
-        for section in dataclasses.fields(TrainConfig)
-        for knob in dataclasses.fields(section.type)
-    ]
+    keys = [f"{section}.{knob.name}" for section, kind in _SECTIONS.items() for knob in dataclasses.fields(kind)]
     close = get_close_matches(key, keys, n=1)
     return f"; did you mean {close[0]}?" if close else "; `--help` lists them"

@@ -23,4 +23,5 @@ def decode_crop(jpeg: bytes, image_px: int) -> Tensor:
 
 def squash(image: Tensor, image_px: int) -> Tensor:
     """Resizes (3, H, W) uint8 to (3, image_px, image_px) uint8, bilinear with antialiasing."""
-    return transforms.resize(image, [image_px, image_px], antialias=True)
+    resized: Tensor = transforms.resize(image, [image_px, image_px], antialias=True)
+    return resized

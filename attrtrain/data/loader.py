@@ -43,7 +43,9 @@ class Batch:
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def _map(self, change) -> "Batch":  # type: ignore[no-untyped-def]
-        return Batch(change(self.image), change(self.target), change(self.known), self.index, self.epoch, self.step_known)
+        return Batch(
+            change(self.image), change(self.target), change(self.known), self.index, self.epoch, self.step_known
+        )
 
 
 class CropDataset(Dataset[Batch]):
@@ -59,13 +61,17 @@ class CropDataset(Dataset[Batch]):
         Raises:
             ShardError: naming a sample that cannot be read or decoded.
         """
-        images = torch.empty((len(request.index), self.image_px, self.image_px, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+        images = torch.empty((len(request.index), self.image_px, self.image_px, 3), dtype=torch.uint8).permute(
+            0, 3, 1, 2
+        )
         for row, position in enumerate(request.index):
             try:
                 images[row] = decode_crop(self.shards.jpeg(int(position)), self.image_px)
             except ValueError as error:
                 object_id = self.shards.column("object_id", np.array([position]))[0]
-                raise ShardError(f"object {object_id} in {self.shards.folders[0]}: {error}; check the shards with `attrtrain verify`") from None
+                raise ShardError(
+                    f"object {object_id} in {self.shards.folders[0]}: {error}; check the shards with `attrtrain verify`"
+                ) from None
         labels = torch.from_numpy(self.shards.labels(request.index))  # (B, A)
         known = ~labels.isnan()
         return Batch(

@@ -6,7 +6,6 @@ rank r takes the r-th contiguous part, in micro-batches.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,8 @@ from attrtrain.errors import ConfigError
 from attrtrain.keyed_random import permute
 
 
-class BatchRequest(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class BatchRequest:
     """What a loader is asked for.
 
     Attributes:
@@ -42,7 +42,9 @@ class TrainOrder:
 
     def __post_init__(self) -> None:
         if self.size < self.global_batch:
-            raise ConfigError(f"train.global_batch: {self.global_batch} is more than the {self.size} samples there are to train on; lower it")
+            raise ConfigError(
+                f"train.global_batch: {self.global_batch} is more than the {self.size} samples there are to train on; lower it"
+            )
         if self.global_batch % (self.world_size * self.micro_batch):
             raise ConfigError(
                 f"train.global_batch: {self.global_batch} does not divide among {self.world_size} processes in micro-batches of {self.micro_batch}; "
@@ -66,7 +68,7 @@ class TrainOrder:
         return permute(np.arange(step * self.global_batch, (step + 1) * self.global_batch), self.size, self.seed, epoch)
 
     def requests(self, epochs: int, epoch: int, samples_in_epoch: int) -> Iterator[BatchRequest]:
-        """This rank's micro-batches from a position on until `epochs` are over, `accumulation` of them a step."""
+        """Micro-batches of this rank from a position on until `epochs` are over, `accumulation` of them a step."""
         share = self.global_batch // self.world_size
         for current in range(epoch, epochs):
             first = samples_in_epoch // self.global_batch if current == epoch else 0

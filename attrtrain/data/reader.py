@@ -33,11 +33,15 @@ class ShardSet:
         _require_same_kind(self.folders, manifests)
         self.vocabulary: AttributeVocabulary = manifests[0].vocabulary.vocabulary()
         self.crop = manifests[0].crop
-        self.fingerprint = hashlib.sha256("\n".join(manifest.fingerprint for manifest in manifests).encode()).hexdigest()
+        self.fingerprint = hashlib.sha256(
+            "\n".join(manifest.fingerprint for manifest in manifests).encode()
+        ).hexdigest()
         self._parts = [part for pair in zip(self.folders, manifests, strict=True) if len(part := _Part(*pair, split))]
         if not self._parts:
             names = sorted({name for manifest in manifests for name in manifest.splits})
-            raise ShardError(f"{', '.join(map(str, self.folders))}: no sample in split '{split}'; there are: {', '.join(names)}")
+            raise ShardError(
+                f"{', '.join(map(str, self.folders))}: no sample in split '{split}'; there are: {', '.join(names)}"
+            )
         self._starts = np.cumsum([0, *(len(part) for part in self._parts)])
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -99,7 +103,8 @@ class _Part:
         return len(self.index)
 
     def array(self, name: str) -> NDArray[Any]:
-        return self.labels if name == "labels" else self.index[name]
+        column: NDArray[Any] = self.labels if name == "labels" else self.index[name]
+        return column
 
     def jpeg(self, row: int) -> bytes:
         sample = self.index[row]
@@ -109,9 +114,13 @@ class _Part:
                 handle = self._handles[int(sample["shard"])] = os.open(path, os.O_RDONLY)
             data = os.pread(handle, int(sample["jpeg_bytes"]), int(sample["jpeg_offset"]))
         except OSError as error:
-            raise ShardError(f"{path}: {error.strerror or error}; check it with `attrtrain verify {path.parent}`") from None
+            raise ShardError(
+                f"{path}: {error.strerror or error}; check it with `attrtrain verify {path.parent}`"
+            ) from None
         if len(data) != sample["jpeg_bytes"]:
-            raise ShardError(f"{path}: ends inside sample {sample['object_id']:012d}; check it with `attrtrain verify {path.parent}`")
+            raise ShardError(
+                f"{path}: ends inside sample {sample['object_id']:012d}; check it with `attrtrain verify {path.parent}`"
+            )
         return data
 
     def __del__(self) -> None:
@@ -122,7 +131,9 @@ class _Part:
 def _require_same_kind(folders: Sequence[Path], manifests: Sequence[Manifest]) -> None:
     for folder, manifest in zip(folders[1:], manifests[1:], strict=True):
         if manifest.vocabulary.fingerprint != manifests[0].vocabulary.fingerprint:
-            raise ShardError(f"{folder} has other attributes than {folders[0]}; shards are only read together when their vocabularies are equal")
+            raise ShardError(
+                f"{folder} has other attributes than {folders[0]}; shards are only read together when their vocabularies are equal"
+            )
         if manifest.crop.context != manifests[0].crop.context:
             raise ShardError(
                 f"{folder} stores a context of {manifest.crop.context:g}, {folders[0]} of {manifests[0].crop.context:g}; shard them alike"

@@ -1,6 +1,6 @@
 """Scores of a model on one split: every sample once, whatever the number of processes."""
 
-from collections.abc import Callable
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from attrtrain.data.loader import CropDataset, load_batches
 from attrtrain.data.order import evaluation_requests
@@ -16,6 +17,7 @@ from attrtrain.errors import AttrtrainError
 from attrtrain.metrics.functional import AttributeScores, bce, score_attributes
 from attrtrain.runtime import Runtime
 
+BAR_SECONDS = 0.5 if sys.stderr.isatty() else 30  # a log file needs no smooth bar
 EVALUATION_BATCH = 64  # part of what a score is computed from: kernels may round differently for another batch size
 
 
@@ -40,12 +42,19 @@ class Evaluation:
         scores = self.scores
         return {
             "objects": len(self.labels),
-            "overall": {"map": scores.map, "prior_map": scores.prior_map, "judged_attributes": int(scores.judged.sum()), "loss": self.loss},
+            "overall": {
+                "map": scores.map,
+                "prior_map": scores.prior_map,
+                "judged_attributes": int(scores.judged.sum()),
+                "loss": self.loss,
+            },
             "attributes": [
                 {
                     "name": name,
                     "ap": float(scores.average_precision[column]) if scores.judged[column] else None,
-                    "prior": float(scores.prior[column]) if scores.positives[column] + scores.negatives[column] else None,
+                    "prior": float(scores.prior[column])
+                    if scores.positives[column] + scores.negatives[column]
+                    else None,
                     "positives": int(scores.positives[column]),
                     "negatives": int(scores.negatives[column]),
                     "unknowns": int(scores.unknowns[column]),
@@ -59,40 +68,47 @@ def evaluate(
     runtime: Runtime,
     model: nn.Module,
     shards: ShardSet,
+    *,
     image_px: int,
-    workers: int,
     positive_at: float,
-    channels_last: bool = True,
-    on_batch: Callable[[int], object] = lambda samples: None,
+    channels_last: bool,
+    workers: int,
 ) -> Evaluation:
     """Evaluates a model, not wrapped for training, on every sample of a shard set. Collective: every rank calls it and gets all of it.
 
     Args:
         image_px: side of the square crops are resized to.
-        workers: decoding processes of each rank.
         positive_at: vote share from which an attribute counts as present.
-        on_batch: called with the number of samples this rank has just done, for a progress bar.
+        channels_last: memory layout to compute in; part of what a score is rounded by.
+        workers: decoding processes of each rank.
 
     Raises:
         AttrtrainError: the model gave NaN for an object, or samples were lost or counted twice between ranks.
     """
     accelerator = runtime.accelerator
-    requests = list(evaluation_requests(len(shards), EVALUATION_BATCH, accelerator.process_index, accelerator.num_processes))
+    requests = list(
+        evaluation_requests(len(shards), EVALUATION_BATCH, accelerator.process_index, accelerator.num_processes)
+    )
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     was_training = model.training
-    model.eval().to(memory_format=memory_format)  # type: ignore[call-overload]
+    model.eval().to(memory_format=memory_format)
     parts: list[Tensor] = []
-    with torch.inference_mode():
+    own_samples = sum(len(request.index) for request in requests)
+    bar = tqdm(
+        total=own_samples, desc="evaluating", unit="object", disable=not runtime.is_main, leave=False,
+        dynamic_ncols=True, mininterval=BAR_SECONDS,
+    )  # fmt: skip
+    with torch.inference_mode(), bar:
         for batch in load_batches(CropDataset(shards, image_px), requests, runtime.device, workers):
             images = _filled_up(batch.image).contiguous(memory_format=memory_format)
             with runtime.autocast():
                 logits = model(images)
             parts.append(logits[: len(batch.index)].float())
-            on_batch(len(batch.index))
+            bar.update(len(batch.index))
     model.train(was_training)
     own = torch.cat(parts) if parts else torch.zeros((0, len(shards.vocabulary)), device=runtime.device)
-    own_index = torch.tensor(np.concatenate([request.index for request in requests]) if requests else np.zeros(0, np.int64), device=runtime.device)
-    logits = _gather(runtime, own, own_index, len(shards))
+    positions = np.concatenate([request.index for request in requests]) if requests else np.zeros(0, np.int64)
+    logits = _gather(runtime, own, torch.from_numpy(positions).to(runtime.device), len(shards))
     labels = shards.labels(np.arange(len(shards)))
     _require_numbers(logits, shards)
     return Evaluation(logits, labels, score_attributes(logits, labels, positive_at), bce(logits, labels))
@@ -114,7 +130,9 @@ def _gather(runtime: Runtime, own: Tensor, own_index: Tensor, size: int) -> NDAr
         own, own_index = own[own_index >= 0], own_index[own_index >= 0]
     order = torch.argsort(own_index)
     if not torch.equal(own_index[order].cpu(), torch.arange(size)):
-        raise AttrtrainError(f"evaluation saw {len(own_index)} of {size} samples; this is a defect of attrtrain, please report it")
+        raise AttrtrainError(
+            f"evaluation saw {len(own_index)} of {size} samples; this is a defect of attrtrain, please report it"
+        )
     return own[order].cpu().numpy()
 
 

@@ -1,6 +1,5 @@
 """Training from wherever a run stands to its end."""
 
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -18,7 +17,7 @@ from attrtrain.config.schema import TrainConfig
 from attrtrain.data.loader import Batch, CropDataset, load_batches
 from attrtrain.data.order import TrainOrder
 from attrtrain.data.reader import ShardSet
-from attrtrain.engine.evaluate import Evaluation, evaluate
+from attrtrain.engine.evaluate import BAR_SECONDS, Evaluation, evaluate
 from attrtrain.engine.state import RunState
 from attrtrain.engine.step import StepSettings, optimizer_step
 from attrtrain.errors import AttrtrainError, CheckpointError
@@ -55,7 +54,7 @@ def prepare_learner(runtime: Runtime, model: AttributeModel, config: TrainConfig
     """Puts a model on its device and wraps it, its average and its optimizer for training."""
     model.to(runtime.device)
     if config.train.channels_last:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.to(memory_format=torch.channels_last)
     average = build_average(model, config.train.ema) if config.train.ema else None
     optimizer = build_optimizer(model, config.optim)
     wrapped, prepared = runtime.accelerator.prepare(model, optimizer)
@@ -79,7 +78,12 @@ def fit(
         AttrtrainError: the loss is no number any more.
     """
     settings = StepSettings(
-        config.run.seed, config.data.flip, config.labels.unknown, config.train.clip_norm, config.train.channels_last, config.train.global_batch
+        config.run.seed,
+        config.data.flip,
+        config.labels.unknown,
+        config.train.clip_norm,
+        config.train.channels_last,
+        config.train.global_batch,
     )
     total_steps = config.train.epochs * order.steps_per_epoch
     batches = load_batches(
@@ -123,14 +127,16 @@ def _train_epoch(
     first = state.samples_in_epoch // order.global_batch
     bar = tqdm(
         total=order.steps_per_epoch, initial=first, desc=f"epoch {state.epoch + 1}/{config.train.epochs}", unit="step",
-        disable=not runtime.is_main, leave=False, dynamic_ncols=True, mininterval=0.5 if sys.stderr.isatty() else 30,
+        disable=not runtime.is_main, leave=False, dynamic_ncols=True, mininterval=BAR_SECONDS,
     )  # fmt: skip
     with bar:
         for step_in_epoch in range(first, order.steps_per_epoch):
             rate = learning_rate(state.step, total_steps, order.steps_per_epoch, config.optim)
             set_learning_rate(learner.optimizer, rate)
             micro_batches = list(islice(batches, order.accumulation))
-            loss, norm = optimizer_step(runtime, learner.wrapped, learner.optimizer, micro_batches, state.step, settings)
+            loss, norm = optimizer_step(
+                runtime, learner.wrapped, learner.optimizer, micro_batches, state.step, settings
+            )
             if learner.average is not None:
                 learner.average.update_parameters(learner.module)
             state.step += 1
@@ -144,7 +150,9 @@ def _train_epoch(
                 tracker.log("train", state.step, {"epoch": state.epoch + 1, "lr": rate, **values})
                 bar.set_postfix(loss=f"{values['loss']:.4f}", objects_per_s=f"{values['objects_per_second']:.0f}")
                 if values["loss"] != values["loss"]:
-                    raise AttrtrainError(f"the loss is not a number at step {state.step}; lower optim.lr, or use --train.precision no")
+                    raise AttrtrainError(
+                        f"the loss is not a number at step {state.step}; lower optim.lr, or use --train.precision no"
+                    )
     return epoch_loss / max(epoch_steps, 1)
 
 
@@ -168,7 +176,9 @@ class _Window:
 
     def close(self, global_batch: int) -> dict[str, float]:
         """Means over the window, summed over ranks. Collective."""
-        sums = self._runtime.accelerator.reduce(torch.stack([self._loss, self._norm / self._runtime.accelerator.num_processes]), reduction="sum").tolist()
+        sums = self._runtime.accelerator.reduce(
+            torch.stack([self._loss, self._norm / self._runtime.accelerator.num_processes]), reduction="sum"
+        ).tolist()
         seconds = time.monotonic() - self._begun
         values = {
             "loss": sums[0] / self.steps,
@@ -180,22 +190,37 @@ class _Window:
 
 
 def _evaluate_epoch(runtime: Runtime, learner: Learner, val_shards: ShardSet, config: TrainConfig) -> Evaluation:
-    with tqdm(
-        total=len(val_shards), desc="evaluating", unit="object", disable=not runtime.is_main, leave=False, dynamic_ncols=True,
-        mininterval=0.5 if sys.stderr.isatty() else 30,
-    ) as bar:  # fmt: skip
-        return evaluate(
-            runtime, learner.judged, val_shards, config.data.image_px, runtime.workers(config.data.workers), config.labels.positive_at,
-            config.train.channels_last, lambda samples: bar.update(min(samples * runtime.accelerator.num_processes, bar.total - bar.n)),
-        )  # fmt: skip
+    return evaluate(
+        runtime,
+        learner.judged,
+        val_shards,
+        image_px=config.data.image_px,
+        positive_at=config.labels.positive_at,
+        channels_last=config.train.channels_last,
+        workers=runtime.workers(config.data.workers),
+    )
 
 
 def _report_epoch(
-    runtime: Runtime, evaluation: Evaluation, config: TrainConfig, state: RunState, train_loss: float, seconds: float, tracker: Tracker
+    runtime: Runtime,
+    evaluation: Evaluation,
+    config: TrainConfig,
+    state: RunState,
+    train_loss: float,
+    seconds: float,
+    tracker: Tracker,
 ) -> None:
     scores = evaluation.scores
     tracker.log(
-        "val", state.step, {"epoch": state.epoch, "map": scores.map, "prior_map": scores.prior_map, "loss": evaluation.loss, "seconds": seconds}
+        "val",
+        state.step,
+        {
+            "epoch": state.epoch,
+            "map": scores.map,
+            "prior_map": scores.prior_map,
+            "loss": evaluation.loss,
+            "seconds": seconds,
+        },
     )
     if runtime.is_main:
         better = " (best)" if scores.map > state.best_map else ""
@@ -206,10 +231,15 @@ def _report_epoch(
         )
 
 
-def _save_bundle(runtime: Runtime, learner: Learner, shards: ShardSet, config: TrainConfig, evaluation: Evaluation, folder: Path) -> None:
+def _save_bundle(
+    runtime: Runtime, learner: Learner, shards: ShardSet, config: TrainConfig, evaluation: Evaluation, folder: Path
+) -> None:
     card = bundle.ModelCard(
         architecture=bundle.Architecture(
-            backbone=config.model.backbone, head=config.model.head, hidden=config.model.hidden, dropout=config.model.dropout
+            backbone=config.model.backbone,
+            head=config.model.head,
+            hidden=config.model.hidden,
+            dropout=config.model.dropout,
         ),
         vocabulary=VocabularyRecord.of(shards.vocabulary),
         image_px=config.data.image_px,
@@ -218,7 +248,11 @@ def _save_bundle(runtime: Runtime, learner: Learner, shards: ShardSet, config: T
         precision=runtime.precision,
         channels_last=config.train.channels_last,
         data_fingerprint=shards.fingerprint,
-        metrics={"val.map": evaluation.scores.map, "val.prior_map": evaluation.scores.prior_map, "val.objects": len(evaluation.labels)},
+        metrics={
+            "val.map": evaluation.scores.map,
+            "val.prior_map": evaluation.scores.prior_map,
+            "val.objects": len(evaluation.labels),
+        },
     )
     bundle.save_bundle(folder / "bundle", learner.judged.state_dict(), card)
 
@@ -236,19 +270,26 @@ def identity(config: TrainConfig, shards: ShardSet) -> dict[str, Any]:
     }
 
 
-def save_checkpoint(runtime: Runtime, learner: Learner, shards: ShardSet, config: TrainConfig, state: RunState, folder: Path) -> None:
+def save_checkpoint(
+    runtime: Runtime, learner: Learner, shards: ShardSet, config: TrainConfig, state: RunState, folder: Path
+) -> None:
     """Saves all that is needed to go on from here, then removes what is no longer wanted."""
     tensors = {"model": learner.module.state_dict()}
     if learner.average is not None:
         tensors["average"] = learner.average.state_dict()
     scaler = runtime.accelerator.scaler
-    optimizer = {"optimizer": learner.optimizer.state_dict(), "scaler": scaler.state_dict() if scaler is not None else {}}
+    optimizer = {
+        "optimizer": learner.optimizer.state_dict(),
+        "scaler": scaler.state_dict() if scaler is not None else {},
+    }
     content = {"position": state.state_dict(), "identity": identity(config, shards), "config": asdict(config)}
     checkpoint.save(folder / "checkpoints", state.step, tensors, optimizer, content)
     checkpoint.prune(folder / "checkpoints", config.checkpoint.keep_last, state.best_step)
 
 
-def restore(runtime: Runtime, learner: Learner, shards: ShardSet, config: TrainConfig, state: RunState, source: Path) -> None:
+def restore(
+    runtime: Runtime, learner: Learner, shards: ShardSet, config: TrainConfig, state: RunState, source: Path
+) -> None:
     """Takes up a run where a checkpoint left it.
 
     Raises:
@@ -256,8 +297,14 @@ def restore(runtime: Runtime, learner: Learner, shards: ShardSet, config: TrainC
     """
     saved = checkpoint.load(source)
     own = identity(config, shards)
-    if differing := [f"{key}: {_short(saved.state['identity'].get(key))} → {_short(own[key])}" for key in own if saved.state["identity"].get(key) != own[key]]:
-        raise CheckpointError(f"{source} belongs to another run ({'; '.join(differing)}); choose another --run.dir, or give the settings it was begun with")
+    if differing := [
+        f"{key}: {_short(saved.state['identity'].get(key))} → {_short(own[key])}"
+        for key in own
+        if saved.state["identity"].get(key) != own[key]
+    ]:
+        raise CheckpointError(
+            f"{source} belongs to another run ({'; '.join(differing)}); choose another --run.dir, or give the settings it was begun with"
+        )
     learner.module.load_state_dict(saved.tensors["model"])
     if learner.average is not None:
         learner.average.load_state_dict(saved.tensors["average"])

@@ -28,7 +28,12 @@ class StepSettings:
 
 
 def optimizer_step(
-    runtime: Runtime, model: nn.Module, optimizer: Optimizer, batches: Sequence[Batch], step: int, settings: StepSettings
+    runtime: Runtime,
+    model: nn.Module,
+    optimizer: Optimizer,
+    batches: Sequence[Batch],
+    step: int,
+    settings: StepSettings,
 ) -> tuple[Tensor, Tensor]:
     """Trains on one global batch. Collective: every rank calls it with its own micro-batches.
 
@@ -49,14 +54,18 @@ def optimizer_step(
         norm = accelerator.clip_grad_norm_(model.parameters(), settings.clip_norm)
     else:
         accelerator.unscale_gradients()
-        norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in model.parameters() if parameter.grad is not None])
+        norm = torch.nn.utils.get_total_norm(
+            [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        )
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return loss_sum, norm
 
 
 def _loss(runtime: Runtime, model: nn.Module, batch: Batch, settings: StepSettings) -> Tensor:
-    flips = draw_flips(settings.seed, batch.epoch, batch.index.numpy(), settings.flip).to(runtime.device, non_blocking=True)
+    flips = draw_flips(settings.seed, batch.epoch, batch.index.numpy(), settings.flip).to(
+        runtime.device, non_blocking=True
+    )
     images = apply_flips(batch.image, flips)
     if settings.channels_last:
         images = images.contiguous(memory_format=torch.channels_last)

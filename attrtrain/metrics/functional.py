@@ -38,7 +38,9 @@ class AttributeScores:
         return _mean(self.prior[self.judged])
 
 
-def score_attributes(scores: NDArray[np.floating], labels: NDArray[np.floating], positive_at: float = 0.5) -> AttributeScores:
+def score_attributes(
+    scores: NDArray[np.floating], labels: NDArray[np.floating], positive_at: float = 0.5
+) -> AttributeScores:
     """Scores predictions attribute by attribute over known cells.
 
     Args:

@@ -35,7 +35,8 @@ class AttributeModel(nn.Module):
         Returns:
             (B, A) logits; `sigmoid` gives scores in (0, 1).
         """
-        return self.head(self.backbone(self.normalise(images)))
+        logits: Tensor = self.head(self.backbone(self.normalise(images)))
+        return logits
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 or [0, 1] → zero mean and unit variance on ImageNet, float32."""
@@ -70,10 +71,14 @@ def bare_backbone(name: Backbone) -> torchvision.models.ResNet:
             return torchvision.models.resnet101()
 
 
-def build_head(kind: Literal["linear", "mlp"], features: int, hidden: int, dropout: float, attributes: int) -> nn.Module:
+def build_head(
+    kind: Literal["linear", "mlp"], features: int, hidden: int, dropout: float, attributes: int
+) -> nn.Module:
     """A head from features (B, `features`) to logits (B, `attributes`)."""
     match kind:
         case "linear":
             return nn.Linear(features, attributes)
         case "mlp":
-            return nn.Sequential(nn.Linear(features, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, attributes))
+            return nn.Sequential(
+                nn.Linear(features, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, attributes)
+            )

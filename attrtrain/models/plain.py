@@ -25,11 +25,18 @@ def model_from_tensors(tensors: dict[str, Tensor], origin: str) -> AttributeMode
     Raises:
         WeightsError: no ResNet of torchvision's, or a head of another kind.
     """
-    named = {_attrtrain_name(name): tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    named = {
+        _attrtrain_name(name): tensor.float() if tensor.is_floating_point() else tensor
+        for name, tensor in tensors.items()
+    }
     backbone = _backbone(named, origin)
-    layers = sorted(name.removesuffix(".weight") for name in named if name.startswith("head.") and name.endswith("weight"))
+    layers = sorted(
+        name.removesuffix(".weight") for name in named if name.startswith("head.") and name.endswith("weight")
+    )
     if len(layers) not in (1, 2):
-        raise WeightsError(f"{origin}: its head has {len(layers)} layers with weights; attrtrain knows heads of one or two")
+        raise WeightsError(
+            f"{origin}: its head has {len(layers)} layers with weights; attrtrain knows heads of one or two"
+        )
     last = named[f"{layers[-1]}.weight"]
     hidden = named[f"{layers[0]}.weight"].shape[0] if len(layers) == 2 else 1
     model = build_network(backbone, "mlp" if len(layers) == 2 else "linear", hidden, 0.0, last.shape[0])
@@ -44,12 +51,14 @@ def model_from_tensors(tensors: dict[str, Tensor], origin: str) -> AttributeMode
     missing, unexpected = model.load_state_dict(named, strict=False)
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
     if missing or unexpected:
-        raise WeightsError(f"{origin}: does not fill a {backbone} ({len(missing)} tensors missing, {len(unexpected)} unknown; first: {(missing + unexpected)[0]})")
+        raise WeightsError(
+            f"{origin}: does not fill a {backbone} ({len(missing)} tensors missing, {len(unexpected)} unknown; first: {(missing + unexpected)[0]})"
+        )
     return model
 
 
 def _attrtrain_name(name: str) -> str:
-    """torchvision's `layer1.…`, `fc.…` → `backbone.layer1.…`, `head.…`; attrtrain's own names stay. `model.` in front is cut off."""
+    """Torchvision's `layer1.…`, `fc.…` → `backbone.layer1.…`, `head.…`; attrtrain's own names stay. `model.` in front is cut off."""
     name = name.removeprefix("model.")
     if name.startswith(("backbone.", "head.")):
         return name
@@ -57,9 +66,13 @@ def _attrtrain_name(name: str) -> str:
 
 
 def _backbone(named: dict[str, Tensor], origin: str) -> Backbone:
-    blocks = tuple(len({name.split(".")[2] for name in named if name.startswith(f"backbone.layer{stage}.")}) for stage in (1, 2, 3, 4))
+    blocks = tuple(
+        len({name.split(".")[2] for name in named if name.startswith(f"backbone.layer{stage}.")})
+        for stage in (1, 2, 3, 4)
+    )
     bottleneck = "backbone.layer1.0.conv3.weight" in named
     if (backbone := _RESNETS.get((blocks, bottleneck))) is None:
-        raise WeightsError(f"{origin}: not the weights of a torchvision ResNet ({', '.join(sorted(set(_RESNETS.values())))})")
+        raise WeightsError(
+            f"{origin}: not the weights of a torchvision ResNet ({', '.join(sorted(set(_RESNETS.values())))})"
+        )
     return backbone
-

@@ -1,10 +1,12 @@
 """Where a network's weights come from. Nothing is left at random in silence: what does not fit is reported or refused."""
 
+import pickle
 from pathlib import Path
 from urllib.error import URLError
 
 import torch
 import torchvision
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -37,10 +39,21 @@ def load_backbone_weights(model: AttributeModel, backbone: Backbone, source: str
     missing = sorted(name for name in expected if name not in tensors and not name.endswith("num_batches_tracked"))
     differing = sorted(name for name in expected if name in tensors and tensors[name].shape != expected[name].shape)
     if missing or differing:
-        what = f"lacks {len(missing)} of {len(expected)} tensors (first: {missing[0]})" if missing else f"has other shapes (first: {differing[0]})"
+        what = (
+            f"lacks {len(missing)} of {len(expected)} tensors (first: {missing[0]})"
+            if missing
+            else f"has other shapes (first: {differing[0]})"
+        )
         raise WeightsError(f"model.weights: {origin} {what}, so it is no {backbone}; give weights of that backbone")
     unused = sorted(set(tensors) - set(expected))
-    model.backbone.load_state_dict({name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items() if name in expected}, strict=False)
+    model.backbone.load_state_dict(
+        {
+            name: tensor.float() if tensor.is_floating_point() else tensor
+            for name, tensor in tensors.items()
+            if name in expected
+        },
+        strict=False,
+    )
     told = [f"weights: {len(expected) - len(missing)} tensors of {backbone} from {origin}"]
     if dropped:
         told.append(f"its classifier ({', '.join(dropped)}) left out")
@@ -58,9 +71,15 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise WeightsError(f"{path}: no such weights file")
     try:
-        content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch and safetensors raise many kinds; to the user they mean one thing
-        raise WeightsError(f"{path}: not a readable weights file of tensors only ({str(error).splitlines()[0] if str(error) else type(error).__name__})") from None
+        content = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError, KeyError, EOFError, OSError) as error:
+        raise WeightsError(
+            f"{path}: not a readable weights file of tensors only ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+        ) from None
     for wrapper in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]

@@ -49,7 +49,15 @@ class Picture:
     guesses: list[Guess]
 
 
-def write_report(path: Path, title: str, evaluation: Evaluation, shards: ShardSet, settings: str, metrics: Path | None, positive_at: float) -> None:
+def write_report(
+    path: Path,
+    title: str,
+    evaluation: Evaluation,
+    shards: ShardSet,
+    settings: str,
+    metrics: Path | None,
+    positive_at: float,
+) -> None:
     """Writes the page.
 
     Args:
@@ -60,7 +68,9 @@ def write_report(path: Path, title: str, evaluation: Evaluation, shards: ShardSe
         metrics: the run's metrics.jsonl, or None where there was no training.
         positive_at: vote share that counts as present.
     """
-    template = Environment(autoescape=True).from_string((files("attrtrain.report") / "page.html.j2").read_text(encoding="utf-8"))
+    template = Environment(autoescape=True).from_string(
+        (files("attrtrain.report") / "page.html.j2").read_text(encoding="utf-8")
+    )
     html = template.render(
         title=title,
         scores=evaluation.scores,
@@ -101,7 +111,7 @@ def _gallery(evaluation: Evaluation, shards: ShardSet, positive_at: float) -> li
     ]
 
 
-def _guesses(logits: np.ndarray, labels: np.ndarray, names: tuple[str, ...], positive_at: float) -> list[Guess]:  # type: ignore[type-arg]
+def _guesses(logits: np.ndarray, labels: np.ndarray, names: tuple[str, ...], positive_at: float) -> list[Guess]:
     """The likeliest attributes, and the present ones that the model would not have named."""
     scores = 1 / (1 + np.exp(-logits.astype(np.float64)))
     top = np.argsort(-scores)[:_SHOWN_ATTRIBUTES]

@@ -22,7 +22,10 @@ def resolve_mode(asked: Literal["auto", "online", "offline", "disabled"]) -> tup
         return mode, f"W&B: {mode}, as WANDB_MODE says"  # type: ignore[return-value]
     if _has_key():
         return "online", ""
-    return "offline", "W&B: no API key found, so this run is logged offline; `wandb login` once, or `wandb sync` the run folder later"
+    return (
+        "offline",
+        "W&B: no API key found, so this run is logged offline; `wandb login` once, or `wandb sync` the run folder later",
+    )
 
 
 def _has_key() -> bool:

@@ -17,15 +17,41 @@ import attrtrain
 from attrtrain.cli import main
 from attrtrain.errors import WeightsError
 
-SMALL = "--data.image_px 32 --model.backbone resnet18 --model.weights none --train.global_batch 16 --track.wandb disabled --track.every_steps 2".split()
+SMALL = [
+    "--data.image_px",
+    "32",
+    "--model.backbone",
+    "resnet18",
+    "--model.weights",
+    "none",
+    "--train.global_batch",
+    "16",
+    "--track.wandb",
+    "disabled",
+    "--track.every_steps",
+    "2",
+]
 
 
 def train_command(run: Path, shards: Path, *flags: str) -> list[str]:
-    return [sys.executable, "-m", "attrtrain.train", "demo", "--run.dir", str(run), "--data.shards", str(shards), *SMALL, *flags]
+    return [
+        sys.executable,
+        "-m",
+        "attrtrain.train",
+        "demo",
+        "--run.dir",
+        str(run),
+        "--data.shards",
+        str(shards),
+        *SMALL,
+        *flags,
+    ]
 
 
 def train(run: Path, shards: Path, *flags: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(train_command(run, shards, *flags), capture_output=True, text=True, env={**os.environ, **(env or {})})
+    return subprocess.run(
+        train_command(run, shards, *flags), capture_output=True, text=True, env={**os.environ, **(env or {})}
+    )
 
 
 def metrics(run: Path) -> list[dict]:
@@ -48,7 +74,14 @@ def trained(toy_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_directory_is_complete(trained: Path) -> None:
     result = json.loads((trained / "result.json").read_text())
     assert set(result) == {"best_epoch", "val", "seconds"} and set(result["val"]) == {"map", "prior_map", "objects"}
-    for name in ("config.yaml", "metrics.jsonl", "report.html", "bundle/model.json", "bundle/weights.safetensors", "checkpoints/latest"):
+    for name in (
+        "config.yaml",
+        "metrics.jsonl",
+        "report.html",
+        "bundle/model.json",
+        "bundle/weights.safetensors",
+        "checkpoints/latest",
+    ):
         assert (trained / name).is_file(), name
     assert not list(trained.rglob("*.partial"))
     best = [line for line in metrics(trained) if line["kind"] == "val" and line["epoch"] == result["best_epoch"]]
@@ -61,7 +94,9 @@ def test_every_epoch_prints_map_beside_its_prior(trained: Path) -> None:
     assert len(lines) == 3 and all("val mAP" in line and "beside a prior of" in line for line in lines)
 
 
-def test_evaluate_gives_the_same_numbers_as_training(trained: Path, toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_gives_the_same_numbers_as_training(
+    trained: Path, toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     result = json.loads((trained / "result.json").read_text())
     for number, model in enumerate((trained, trained / "bundle")):
         out = tmp_path / str(number)
@@ -83,9 +118,22 @@ def test_the_report_shows_every_attribute_and_needs_no_network(trained: Path) ->
     assert page.count("data:image/jpeg;base64,") == 24
 
 
-def test_predict_agrees_with_the_model_in_python(trained: Path, toy_coco: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predict_agrees_with_the_model_in_python(
+    trained: Path, toy_coco: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     photograph = sorted((toy_coco / "val2017").glob("*.jpg"))[0]
-    command = ["predict", "--model", str(trained), str(photograph), "--box", "20,10,60,50", "--box", "1,2,30,40", "--top", "3"]
+    command = [
+        "predict",
+        "--model",
+        str(trained),
+        str(photograph),
+        "--box",
+        "20,10,60,50",
+        "--box",
+        "1,2,30,40",
+        "--top",
+        "3",
+    ]
     assert main([*command, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert [found["box"] for found in told["objects"]] == [[20, 10, 60, 50], [1, 2, 30, 40]]
@@ -146,11 +194,15 @@ def test_a_finished_run_is_not_trained_again(trained: Path, toy_shards: Path) ->
 
 
 @pytest.mark.slow
-def test_killed_after_an_epoch_and_started_again_it_ends_with_the_same_weights_and_metrics(toy_shards: Path, tmp_path: Path) -> None:
+def test_killed_after_an_epoch_and_started_again_it_ends_with_the_same_weights_and_metrics(
+    toy_shards: Path, tmp_path: Path
+) -> None:
     flags = ("--train.epochs", "3", "--model.head", "mlp", "--train.ema", "0.9", "--model.dropout", "0.3")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert train(whole, toy_shards, *flags).returncode == 0
-    process = subprocess.Popen(train_command(killed, toy_shards, *flags), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        train_command(killed, toy_shards, *flags), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     while not (killed / "checkpoints" / "latest").exists():
         assert process.poll() is None
         time.sleep(0.02)
@@ -199,13 +251,19 @@ def test_training_tells_a_mistake_in_one_line(toy_shards: Path, tmp_path: Path, 
 def test_accelerate_launch_trains_and_wandb_offline_is_written(toy_shards: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "-m", *train_command(run, toy_shards)[2:]]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")} | {"HOME": str(tmp_path)}
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")} | {
+        "HOME": str(tmp_path)
+    }
     result = subprocess.run(
         [*command, "--train.epochs", "1", "--track.wandb", "auto", "--train.precision", "bf16", "--train.micro_batch", "4"],
         capture_output=True, text=True, env=environment,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    assert "W&B: no API key found" in result.stdout and "batch 16 = 1 x 4 x 4" in result.stdout and "precision bf16" in result.stdout
+    assert (
+        "W&B: no API key found" in result.stdout
+        and "batch 16 = 1 x 4 x 4" in result.stdout
+        and "precision bf16" in result.stdout
+    )
     assert list((run / "wandb").glob("offline-run-*/run-*.wandb"))
     assert (run / "result.json").exists()
 

@@ -45,5 +45,7 @@ def test_parts_with_the_whole_batch_as_denominator_add_up_to_the_whole() -> None
 
 
 def test_half_precision_logits_are_summed_in_float32() -> None:
-    loss = masked_bce(torch.zeros(4, 4, dtype=torch.bfloat16), torch.zeros(4, 4), torch.ones(4, 4, dtype=torch.bool), 16)
+    loss = masked_bce(
+        torch.zeros(4, 4, dtype=torch.bfloat16), torch.zeros(4, 4), torch.ones(4, 4, dtype=torch.bool), 16
+    )
     assert loss.dtype == torch.float32 and loss.item() == pytest.approx(math.log(2), rel=1e-6)

@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -15,7 +16,9 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
 
 
-@pytest.mark.parametrize(("name", "kind"), [("adamw", torch.optim.AdamW), ("adam", torch.optim.Adam), ("sgd", torch.optim.SGD)])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("adamw", torch.optim.AdamW), ("adam", torch.optim.Adam), ("sgd", torch.optim.SGD)]
+)
 def test_norms_and_biases_are_not_decayed_and_nothing_is_forgotten(name: str, kind: type) -> None:
     model = network()
     optimizer = build_optimizer(model, OptimConfig(name=name, weight_decay=0.3))
@@ -42,7 +45,12 @@ def reference_rates(scheduler_of, total: int) -> list[float]:
 def test_one_cycle_is_torchs(total: int) -> None:
     config = OptimConfig(lr=0.2, schedule="one_cycle")
     ours = [learning_rate(step, total, 5, config) for step in range(total)]
-    theirs = reference_rates(lambda optimizer: torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.2, total_steps=total + 1, cycle_momentum=False), total)
+    theirs = reference_rates(
+        lambda optimizer: torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, 0.2, total_steps=total + 1, cycle_momentum=False
+        ),
+        total,
+    )
     # torch counts one more step than are taken; the same curve over `total` steps is compared at its own length
     exact = torch.optim.lr_scheduler.OneCycleLR(
         torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.2), 0.2, total_steps=total, cycle_momentum=False
@@ -57,16 +65,25 @@ def test_one_cycle_is_torchs(total: int) -> None:
 
 def test_cosine_and_step_are_torchs() -> None:
     total, steps_per_epoch = 60, 4
-    cosine = [learning_rate(step, total, steps_per_epoch, OptimConfig(lr=0.2, schedule="cosine")) for step in range(total)]
-    assert cosine == pytest.approx(reference_rates(lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, total), total))
-    halving = [learning_rate(step, total, steps_per_epoch, OptimConfig(lr=0.2, schedule="step", halve_every=3)) for step in range(total)]
-    assert halving == pytest.approx(reference_rates(lambda o: torch.optim.lr_scheduler.StepLR(o, 3 * steps_per_epoch, 0.5), total))
+    cosine = [
+        learning_rate(step, total, steps_per_epoch, OptimConfig(lr=0.2, schedule="cosine")) for step in range(total)
+    ]
+    assert cosine == pytest.approx(
+        reference_rates(lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, total), total)
+    )
+    halving = [
+        learning_rate(step, total, steps_per_epoch, OptimConfig(lr=0.2, schedule="step", halve_every=3))
+        for step in range(total)
+    ]
+    assert halving == pytest.approx(
+        reference_rates(lambda o: torch.optim.lr_scheduler.StepLR(o, 3 * steps_per_epoch, 0.5), total)
+    )
 
 
 def test_warm_up_rises_in_a_line_and_then_the_schedule_begins() -> None:
     config = OptimConfig(lr=1.0, schedule="constant", warmup_epochs=2.0)
     rates = [learning_rate(step, 100, 5, config) for step in range(14)]
-    steps = [later - earlier for earlier, later in zip(rates[:10], rates[1:11], strict=True)]
+    steps = [later - earlier for earlier, later in pairwise(rates[:11])]
     assert rates[0] > 0 and steps == pytest.approx([steps[0]] * 10) and rates[10:] == [1.0] * 4
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 import yaml
@@ -23,9 +24,36 @@ def test_flags_override_the_file_and_the_file_overrides_the_defaults(tmp_path: P
 
 def test_the_flags_people_type_most() -> None:
     config = load_config(
-        "demo --run.dir runs/x --run.seed 7 --data.shards a b --data.image_px 112 --model.backbone resnet50 --model.head mlp "
-        "--model.weights w.pth --train.epochs 2 --train.global_batch 32 --train.precision auto --optim.name adamw --optim.lr 3e-4 "
-        "--track.wandb disabled".split()
+        [
+            "demo",
+            "--run.dir",
+            "runs/x",
+            "--run.seed",
+            "7",
+            "--data.shards",
+            "a",
+            "b",
+            "--data.image_px",
+            "112",
+            "--model.backbone",
+            "resnet50",
+            "--model.head",
+            "mlp",
+            "--model.weights",
+            "w.pth",
+            "--train.epochs",
+            "2",
+            "--train.global_batch",
+            "32",
+            "--train.precision",
+            "auto",
+            "--optim.name",
+            "adamw",
+            "--optim.lr",
+            "3e-4",
+            "--track.wandb",
+            "disabled",
+        ]
     )
     assert config.run.dir == "runs/x" and config.run.seed == 7
     assert config.data.shards == ["a", "b"] and config.data.image_px == 112
@@ -111,16 +139,28 @@ def test_the_reference_report_is_kept_exactly() -> None:
 
 
 def test_every_knob_is_explained_in_help() -> None:
-    shown = subprocess.run([sys.executable, "-m", "attrtrain.train", "--help"], capture_output=True, text=True, check=True).stdout
-    for section in dataclasses.fields(TrainConfig):
-        for knob in dataclasses.fields(section.type):
-            begin = shown.index(f"\n  --{section.name}.{knob.name}") + 3
+    shown = subprocess.run(
+        [sys.executable, "-m", "attrtrain.train", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    for section, kind in get_type_hints(TrainConfig).items():
+        for knob in dataclasses.fields(kind):
+            begin = shown.index(f"\n  --{section}.{knob.name}") + 3
             explanation = shown[begin:].split("\n  --", 1)[0]
-            assert "(type:" in explanation and explanation.index("(type:") > 40, f"{section.name}.{knob.name} has no help"
+            assert "(type:" in explanation and explanation.index("(type:") > 40, f"{section}.{knob.name} has no help"
 
 
 def test_print_config_prints_what_would_be_used() -> None:
-    command = [sys.executable, "-m", "attrtrain.train", "demo", "--data.shards", "x", "--train.epochs", "3", "--print_config"]
+    command = [
+        sys.executable,
+        "-m",
+        "attrtrain.train",
+        "demo",
+        "--data.shards",
+        "x",
+        "--train.epochs",
+        "3",
+        "--print_config",
+    ]
     printed = yaml.safe_load(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert printed["train"]["epochs"] == 3 and printed["data"]["shards"] == ["x"]
 

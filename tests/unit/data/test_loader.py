@@ -53,7 +53,11 @@ def test_workers_change_nothing(toy_shards: Path) -> None:
     helped = list(load_batches(dataset, requests, CPU, workers=2))
     assert len(alone) == len(helped) == len(requests)
     for one, other in zip(alone, helped, strict=True):
-        assert torch.equal(one.image, other.image) and torch.equal(one.index, other.index) and torch.equal(one.target, other.target)
+        assert (
+            torch.equal(one.image, other.image)
+            and torch.equal(one.index, other.index)
+            and torch.equal(one.target, other.target)
+        )
 
 
 def test_flips_follow_from_seed_epoch_and_sample_alone() -> None:

@@ -11,13 +11,22 @@ def orders(world_size: int, micro_batch: int, size: int = 103, global_batch: int
     return [TrainOrder(size, 5, global_batch, micro_batch, rank, world_size) for rank in range(world_size)]
 
 
-def global_sequence(world_size: int, micro_batch: int, epochs: int = 3, epoch: int = 0, samples: int = 0) -> list[list[int]]:
+def global_sequence(
+    world_size: int, micro_batch: int, epochs: int = 3, epoch: int = 0, samples: int = 0
+) -> list[list[int]]:
     """The samples of every step, put together from what each rank sees."""
     per_rank = [list(order.requests(epochs, epoch, samples)) for order in orders(world_size, micro_batch)]
     accumulation = orders(world_size, micro_batch)[0].accumulation
     steps = []
     for begin in range(0, len(per_rank[0]), accumulation):
-        steps.append([int(sample) for rank in per_rank for request in rank[begin : begin + accumulation] for sample in request.index])
+        steps.append(
+            [
+                int(sample)
+                for rank in per_rank
+                for request in rank[begin : begin + accumulation]
+                for sample in request.index
+            ]
+        )
     return steps
 
 
@@ -31,7 +40,7 @@ def test_an_epoch_sees_no_sample_twice_and_leaves_out_less_than_a_step() -> None
     for epoch in range(4):
         seen = np.concatenate([order.step_index(epoch, step) for step in range(order.steps_per_epoch)])
         assert len(set(seen.tolist())) == len(seen) == 96
-        assert 0 <= seen.min() and seen.max() < 103
+        assert seen.min() >= 0 and seen.max() < 103
 
 
 def test_epochs_and_seeds_differ() -> None:
@@ -64,6 +73,9 @@ def test_a_world_that_does_not_divide_is_refused_with_those_that_would() -> None
 @pytest.mark.parametrize("world_size", [1, 2, 3, 7])
 def test_evaluation_gives_every_sample_to_one_rank_once(size: int, world_size: int) -> None:
     seen = [
-        int(sample) for rank in range(world_size) for request in evaluation_requests(size, 4, rank, world_size) for sample in request.index
+        int(sample)
+        for rank in range(world_size)
+        for request in evaluation_requests(size, 4, rank, world_size)
+        for sample in request.index
     ]
     assert sorted(seen) == list(range(size))

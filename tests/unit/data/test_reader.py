@@ -34,7 +34,10 @@ def test_reads_the_bytes_and_labels_that_webdataset_reads(toy_shards: Path, spli
     for position, object_id in enumerate(ids):
         jpeg, content = plain[int(object_id)]
         assert shards.jpeg(position) == jpeg
-        known = {shards.vocabulary.names[column]: labels[position, column] for column in np.flatnonzero(~np.isnan(labels[position]))}
+        known = {
+            shards.vocabulary.names[column]: labels[position, column]
+            for column in np.flatnonzero(~np.isnan(labels[position]))
+        }
         assert known == pytest.approx(content["labels"], abs=1e-6)
         assert shards.column("known", np.array([position]))[0] == len(known)
         assert shards.categories()[position] == content["category"]
@@ -74,5 +77,7 @@ def test_a_tar_that_ends_early_names_the_sample(toy_shards: Path, tmp_path: Path
         if path.is_file():
             (tmp_path / path.name).write_bytes(path.read_bytes() if path.suffix != ".tar" else path.read_bytes()[:2000])
     shards = ShardSet([tmp_path], "train")
-    with pytest.raises(ShardError, match=r"train-000000\.tar: ends inside sample \d{12}; check it with `attrtrain verify"):
+    with pytest.raises(
+        ShardError, match=r"train-000000\.tar: ends inside sample \d{12}; check it with `attrtrain verify"
+    ):
         shards.jpeg(3)

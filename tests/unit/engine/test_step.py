@@ -44,7 +44,11 @@ def data(rows: int = 8) -> Batch:
 
 def cut(batch: Batch, size: int) -> list[Batch]:
     return [
-        Batch(*(getattr(batch, name)[i : i + size] for name in ("image", "target", "known", "index")), batch.epoch, batch.step_known)
+        Batch(
+            *(getattr(batch, name)[i : i + size] for name in ("image", "target", "known", "index")),
+            batch.epoch,
+            batch.step_known,
+        )
         for i in range(0, len(batch.index), size)
     ]
 

@@ -38,7 +38,9 @@ def torchvision_with(fc: torch.nn.Module, depth: str) -> torchvision.models.ResN
     ],
 )
 @pytest.mark.parametrize("prefix", ["", "model."])
-def test_a_plain_state_dict_of_torchvisions_becomes_the_same_function(depth: str, features: int, head: str, prefix: str) -> None:
+def test_a_plain_state_dict_of_torchvisions_becomes_the_same_function(
+    depth: str, features: int, head: str, prefix: str
+) -> None:
     torch.manual_seed(0)
     hidden = torch.nn.Linear(features, 16)
     fc = {

@@ -58,7 +58,9 @@ def test_an_attrtrain_bundle_is_a_source_too(tmp_path: Path) -> None:
 
 def test_a_missing_or_misshapen_tensor_is_refused_and_named(resnet18, tmp_path: Path) -> None:
     tensors = dict(resnet18.state_dict())
-    torch.save({name: tensor for name, tensor in tensors.items() if name != "layer3.0.conv1.weight"}, tmp_path / "a.pth")
+    torch.save(
+        {name: tensor for name, tensor in tensors.items() if name != "layer3.0.conv1.weight"}, tmp_path / "a.pth"
+    )
     with pytest.raises(WeightsError, match=r"lacks 1 of \d+ tensors \(first: layer3\.0\.conv1\.weight\)"):
         load_backbone_weights(network(), "resnet18", str(tmp_path / "a.pth"))
     torch.save({**tensors, "conv1.weight": torch.zeros(64, 1, 7, 7)}, tmp_path / "b.pth")
@@ -71,7 +73,9 @@ def test_a_missing_or_misshapen_tensor_is_refused_and_named(resnet18, tmp_path: 
 
 def test_what_the_backbone_does_not_know_is_told(resnet18, tmp_path: Path) -> None:
     torch.save({**resnet18.state_dict(), "extra.weight": torch.zeros(1)}, tmp_path / "w.pth")
-    assert "1 unknown tensors not used (first: extra.weight)" in load_backbone_weights(network(), "resnet18", str(tmp_path / "w.pth"))
+    assert "1 unknown tensors not used (first: extra.weight)" in load_backbone_weights(
+        network(), "resnet18", str(tmp_path / "w.pth")
+    )
 
 
 class Payload:
@@ -93,7 +97,9 @@ def test_code_in_a_weights_file_does_not_run(tmp_path: Path) -> None:
     assert not marker.exists()
 
 
-@pytest.mark.parametrize(("name", "content"), [("w.pth", b"garbage"), ("w.safetensors", b"garbage"), ("w.safetensors", b"")])
+@pytest.mark.parametrize(
+    ("name", "content"), [("w.pth", b"garbage"), ("w.safetensors", b"garbage"), ("w.safetensors", b"")]
+)
 def test_an_unreadable_file_is_one_line(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(WeightsError) as caught:
