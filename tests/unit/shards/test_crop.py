@@ -339,6 +339,7 @@ def test_fractions_of_pixels_at_the_edge_are_kept():
 def test_the_short_side_is_at_most_store_px_and_never_enlarged(size, store_px):
     crop = cut(Image.new("RGB", (300, 300)), (3, 5, *size), False, CropSettings(store_px=store_px))
     assert min(crop.size) == min(store_px, *size)
+    assert crop.box == pytest.approx((0, 0, *crop.size))  # to the last bit, although the long side was rounded
     if min(size) <= store_px:
         assert crop.size == size
     else:
