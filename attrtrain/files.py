@@ -14,8 +14,8 @@ PARTIAL_SUFFIX = ".partial"
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Opens a hidden file beside `path` for writing and moves it there once it is written and on the disk.
 
-    After an exception, a full disk or a kill, `path` is what it was before. The hidden name holds the process id, so two writers of
-    one name do not write into each other's file; the last to finish wins.
+    After an exception, a full disk or a kill, `path` is what it was before. The hidden name holds the process id, so
+    two writers of one name do not write into each other's file; the last to finish wins.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
     try:

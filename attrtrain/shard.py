@@ -75,7 +75,7 @@ def _usable_cpus() -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Shards, prints the summary, and returns the exit code: 1 when more was left out than `--max-failure-rate` allows."""
+    """Shards, prints the summary, and returns 1 when more was left out than `--max-failure-rate` allows, else 0."""
     crop = _checked(arguments)
     with _terminated_like_interrupted():
         table, split_note = _read(arguments)
@@ -99,7 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _read(arguments: argparse.Namespace) -> tuple[ObjectTable, str]:
-    """The labelled objects with their split, and a line that says where the split comes from. What is odd about them goes to stderr."""
+    """The labelled objects, and a line that says where their split comes from. What is odd goes to stderr."""
     table, note = read_labels(arguments.labels, arguments.instances)
     if not len(table):
         raise LabelError(f"{arguments.labels[0]}: holds no objects")
@@ -107,7 +107,8 @@ def _read(arguments: argparse.Namespace) -> tuple[ObjectTable, str]:
         print(note, file=sys.stderr)
     if (coverage := len(table) / (len(table) + len(table.unmatched))) < 0.9:
         print(
-            f"warning: only {coverage:.0%} of the labelled objects are in the instances files; are both train and val given?",
+            f"warning: only {coverage:.0%} of the labelled objects are in the instances files; "
+            "are both train and val given?",
             file=sys.stderr,
         )
     table, split_note = apply_split(table, arguments.split, arguments.val_share, arguments.split_seed)
@@ -179,7 +180,8 @@ def _write(jobs: list[write.ShardJob], workers: int) -> None:
                     future.result()
     except BrokenProcessPool:
         raise ShardError(
-            "a worker process died (out of memory?); finished shards are kept: run the same command again, with fewer --workers"
+            "a worker process died (out of memory?); finished shards are kept: "
+            "run the same command again, with fewer --workers"
         ) from None
     finally:
         write.clean(jobs[0].folder)  # after workers that were stopped within a shard
@@ -249,7 +251,9 @@ def _follow(bar: "tqdm[Any]", done: "Synchronized[int]") -> Iterator[None]:
 
 @contextmanager
 def _interrupts_held_back() -> Iterator[Callable[[], None]]:
-    """Holds Ctrl-C and SIGTERM back to where the block calls what it is given, or to the block's end, so that nothing is left half done."""
+    """Holds Ctrl-C and SIGTERM back to where the block calls what it is given, or to the block's end, so that nothing
+    is left half done.
+    """
     held: list[int] = []
 
     def stop_if_interrupted() -> None:
@@ -268,7 +272,7 @@ def _interrupts_held_back() -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def _children_deaf_to_interrupts() -> Iterator[None]:
-    """Makes processes started in the block deaf, from their first instruction on, to the Ctrl-C that a terminal sends to them too."""
+    """Makes processes started in the block deaf to the Ctrl-C a terminal sends them, from their first instruction."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # what a thread blocks, the processes it starts block
     try:
         yield
@@ -278,7 +282,7 @@ def _children_deaf_to_interrupts() -> Iterator[None]:
 
 @contextmanager
 def _stopped_at_once(executor: ProcessPoolExecutor) -> Iterator[None]:
-    """Ends the workers when the block is left by an exception, Ctrl-C among them, rather than waiting for their shards."""
+    """Ends the workers when the block is left by an exception, Ctrl-C among them, without waiting for their shards."""
     try:
         yield
     except BaseException:
@@ -295,8 +299,9 @@ def _judge(summary: write.Summary, arguments: argparse.Namespace) -> int:
         raise ShardError(f"not one crop was written; {arguments.out / write.FAILURES} says why for each object")
     if rate > arguments.max_failure_rate:
         print(
-            f"error: {left_out} of {summary.matched} objects ({rate:.1%}) were left out, more than --max-failure-rate {arguments.max_failure_rate:.1%}; "
-            f"{arguments.out / write.FAILURES} lists them. The shards are complete without them: mend and run again, or allow a higher rate",
+            f"error: {left_out} of {summary.matched} objects ({rate:.1%}) were left out, more than "
+            f"--max-failure-rate {arguments.max_failure_rate:g}; {arguments.out / write.FAILURES} lists them. "
+            "The shards are complete without them: mend and run again, or allow a higher rate",
             file=sys.stderr,
         )
         return 1
@@ -322,6 +327,7 @@ def _summary_table(summary: write.Summary, folder: Path) -> str:
     return "\n".join(
         [
             *lines,
-            f"{len(manifest.shards)} shards, {size / 1e6:,.1f} MB, {len(manifest.vocabulary.names)} attributes in {folder}",
+            f"{len(manifest.shards)} shards, {size / 1e6:,.1f} MB, "
+            f"{len(manifest.vocabulary.names)} attributes in {folder}",
         ]
     )

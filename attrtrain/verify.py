@@ -34,7 +34,8 @@ def _verify_one(folder: Path) -> int:
         return error.exit_code
     if problems:
         print(
-            f"{folder}: NOT as written; the `attrtrain shard` command that wrote it writes again what is missing or damaged, and nothing else",
+            f"{folder}: NOT as written; the `attrtrain shard` command that wrote it writes again what is missing or "
+            "damaged, and nothing else",
             file=sys.stderr,
         )
         return 1

@@ -46,8 +46,8 @@ class Crop:
 def find_image(name: str, folders: Sequence[Path]) -> Path:
     """Finds a photograph below the first of the folders that has it, under its 2017 or its 2014 name.
 
-    COCO renamed its files between 2014 (`COCO_val2014_000000000042.jpg`) and 2017 (`000000000042.jpg`) but not its images or annotations, so
-    annotations of one year find the pictures of the other.
+    COCO renamed its files between 2014 (`COCO_val2014_000000000042.jpg`) and 2017 (`000000000042.jpg`) but not its
+    images or annotations, so annotations of one year find the pictures of the other.
 
     Raises:
         LeftOutError: `image_missing`.
@@ -64,22 +64,24 @@ def find_image(name: str, folders: Sequence[Path]) -> Path:
     )
     for candidate in names:
         for folder in folders:
-            if os.path.isfile(found := folder / candidate):  # noqa: PTH113  Path.is_file raises where a folder may not be searched
+            # Path.is_file raises where a folder may not be searched or a name is too long.
+            if os.path.isfile(found := folder / candidate):  # noqa: PTH113
                 return found
     raise LeftOutError("image_missing", f"{name} is in none of {', '.join(map(str, folders))}")
 
 
 def load_image(path: Path, declared_size: tuple[int, int] = (0, 0)) -> Image.Image:
-    """Opens a photograph of any format Pillow reads as upright 8-bit RGB. What is transparent becomes white, as a viewer shows it.
+    """Opens a photograph of any format Pillow reads as upright 8-bit RGB. What is transparent becomes white, as a
+    viewer shows it.
 
     Args:
-        declared_size: width and height that the annotation gives, 0 where it gives none. Boxes are meant in that frame: a picture that has this
-            size only as stored, not as its EXIF orientation turns it, is left as stored.
+        declared_size: width and height that the annotation gives, 0 where it gives none. Boxes are meant in that frame:
+            a picture that has this size only as stored, not as its EXIF orientation turns it, is left as stored.
 
     Raises:
-        LeftOutError: `image_unreadable` when the file may not or cannot be read, `image_broken` when its content is damaged or no photograph,
-            `image_too_large` when it is beyond Pillow's guard against decompression bombs, or `image_size_differs` when no orientation has the declared
-            size, so boxes would cut the wrong place.
+        LeftOutError: `image_unreadable` when the file may not or cannot be read, `image_broken` when its content is
+            damaged or no photograph, `image_too_large` when it is beyond Pillow's guard against decompression bombs, or
+            `image_size_differs` when no orientation has the declared size, so boxes would cut the wrong place.
     """
     try:
         with warnings.catch_warnings():
@@ -151,8 +153,9 @@ def _rgb(image: Image.Image) -> Image.Image:
 def cut(image: Image.Image, box: Box, crowd: bool, settings: CropSettings) -> Crop:
     """Cuts one object out of a photograph.
 
-    The box is widened by the context and then cut off at the picture's border; where R-CNN (Girshick et al., CVPR 2014) pads with the mean colour there, nothing is
-    invented here, and the place of the box in the crop is recorded instead. Fractions of pixels at the edge are kept.
+    The box is widened by the context and then cut off at the picture's border; where R-CNN (Girshick et al., CVPR 2014)
+    pads with the mean colour there, nothing is invented here, and the place of the box in the crop is recorded instead.
+    Fractions of pixels at the edge are kept.
 
     Raises:
         LeftOutError: `crowd`, `box_not_finite`, `box_empty` or `box_outside_image`.

@@ -65,7 +65,7 @@ class CropSettings(Contract):
     quality: Annotated[int, Field(ge=1, le=100)] = 90
     """JPEG quality."""
     context: Annotated[float, Field(ge=0, le=4)] = 0.0
-    """Picture kept around the box on each side, as a share of the box's width and height. R-CNN's 16 of 227 pixels are 0.08."""
+    """Picture kept around the box on each side, as a share of its width and height. R-CNN's 16 of 227 pixels: 0.08."""
 
 
 class VocabularyRecord(Contract):
@@ -108,7 +108,7 @@ class SplitStatistics(Contract):
 def split_statistics(
     index: NDArray[Any], labels: NDArray[np.float32], shards: Sequence[ShardInfo]
 ) -> dict[str, SplitStatistics]:
-    """Counts each split of an index (N,) INDEX_DTYPE and labels (N, A), in the order in which the shards name the splits."""
+    """Counts each split of an index (N,) INDEX_DTYPE and labels (N, A); splits in the order of the shards."""
     split_of_shard = np.array([shard.split for shard in shards], dtype=str)
     statistics = {}
     for split in dict.fromkeys(split_of_shard.tolist()):
@@ -160,7 +160,8 @@ def read_manifest(folder: Path) -> Manifest:
     """Reads the manifest of a shard folder.
 
     Raises:
-        ShardError: the folder has none (it is no shard folder, or sharding has not finished), or one that cannot be read.
+        ShardError: the folder has none (it is no shard folder, or sharding has not finished), or one that cannot be
+            read.
     """
     path = folder / MANIFEST
     if not folder.is_dir():
@@ -179,7 +180,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def read_contract(kind: type[C], path: Path) -> C:
-    """Reads a JSON file of one of the contracts. Raises ShardError, naming file and field, if it is damaged or of another version."""
+    """Reads a contract's JSON. Raises ShardError, naming file and field, if it is damaged or of another version."""
     try:
         return kind.model_validate_json(path.read_bytes())
     except OSError as error:

@@ -1,6 +1,7 @@
 """Which object goes to which shard: decided, and hashed, before a pixel is read.
 
-Every shard is then a job of its own that any process on any machine can do in any order, with the same bytes as the result.
+Every shard is then a job of its own that any process on any machine can do in any order, with the same bytes as the
+result.
 """
 
 import hashlib
@@ -23,7 +24,9 @@ from attrtrain.shards.manifest import Contract, CropSettings
 
 @dataclass(frozen=True)
 class PlannedShard:
-    """One shard: its file name, its split, the rows of the table it holds in order, and the hash of all that decides its bytes."""
+    """One shard: its file name, its split, the rows of the table it holds in order, and the hash of all that decides
+    its bytes.
+    """
 
     name: str
     split: str
@@ -65,8 +68,8 @@ class PlanInputs(Contract):
 def make_plan(table: ObjectTable, crop: CropSettings, shard_objects: int) -> ShardPlan:
     """Deals objects out to shards of one split each, at most `shard_objects` unless one photograph alone has more.
 
-    Photographs are dealt in an order hashed from their ids, so that each shard is a fair sample of its split, and the objects of one stay together, so
-    that it is decoded once.
+    Photographs are dealt in an order hashed from their ids, so that each shard is a fair sample of its split, and the
+    objects of one stay together, so that it is decoded once.
 
     Raises:
         LabelError: a split has a name that no file can have.
@@ -87,7 +90,8 @@ def make_plan(table: ObjectTable, crop: CropSettings, shard_objects: int) -> Sha
         splits=_hash(by_id.split),
         shard_objects=shard_objects,
         **crop.model_dump(),
-        jpeg_encoder=f"Pillow {pillow_version}, libjpeg-turbo {features.version('libjpeg_turbo')}, libjpeg {features.version('jpg')}",
+        jpeg_encoder=f"Pillow {pillow_version}, libjpeg-turbo {features.version('libjpeg_turbo')}, "
+        f"libjpeg {features.version('jpg')}",
     )
     shards: list[PlannedShard] = []
     for split in sorted(set(table.split.tolist())):
@@ -110,7 +114,7 @@ def make_plan(table: ObjectTable, crop: CropSettings, shard_objects: int) -> Sha
 
 
 def _packs(image_id: NDArray[np.int64], size: int) -> list[slice]:
-    """Cuts a row of objects, those of one photograph side by side, into slices of about `size` that never part a photograph."""
+    """Cuts a row of objects, sorted by photograph, into slices of about `size` that never part a photograph."""
     firsts = np.flatnonzero(
         np.r_[True, image_id[1:] != image_id[:-1], True]
     )  # where each photograph begins, and the end

@@ -14,7 +14,8 @@ from attrtrain.shards.manifest import INDEX, LABELS, MANIFEST, Manifest, read_ma
 
 
 def verify(folder: Path) -> Iterator[str]:
-    """Yields a line for everything in the folder that is not as it was written, naming file and, where one is hit, sample.
+    """Yields a line for everything in the folder that is not as it was written, naming file and, where one is hit,
+    sample.
 
     Raises:
         ShardError: the manifest itself cannot be read.
@@ -63,7 +64,8 @@ def _damaged_samples(path: Path, samples: NDArray[Any]) -> Iterator[str]:
                 content = b""
             if len(content) != size or zlib.crc32(content) != sample["crc32"]:
                 damaged += 1
-                yield f"{path}: sample {sample['object_id']:012d} is damaged (bytes {sample['start']} to {sample['end']})"
+                place = f"bytes {sample['start']} to {sample['end']}"
+                yield f"{path}: sample {sample['object_id']:012d} is damaged ({place})"
     if not damaged:
         yield f"{path}: no sample is damaged, only what follows the last one"
 

@@ -1,8 +1,8 @@
 """Plan → tar shards, one job a shard, each finished shard on record.
 
-A shard is written under a hidden name, moved to its own, and then recorded in `records/`. A restart keeps shards that have a record made
-from the same plan and still the bytes it tells, and does the others again: being killed at any moment costs the shards in progress and nothing
-else, and a damaged shard is mended by the same command that wrote it.
+A shard is written under a hidden name, moved to its own, and then recorded in `records/`. A restart keeps shards that
+have a record made from the same plan and still the bytes it tells, and does the others again: being killed at any
+moment costs the shards in progress and nothing else, and a damaged shard is mended by the same command that wrote it.
 """
 
 import hashlib
@@ -120,7 +120,8 @@ def prepare(folder: Path, plan: ShardPlan) -> None:
         raise ShardError(f"{folder} holds tar files without a {PLAN}; choose an empty folder for --out")
     if not is_new and (differences := plan.inputs.differences(read_contract(PlanInputs, path))):
         raise ShardError(
-            f"{folder} holds shards of another plan ({'; '.join(differences)}); choose another --out, or delete that folder"
+            f"{folder} holds shards of another plan ({'; '.join(differences)}); "
+            "choose another --out, or delete that folder"
         )
     (folder / RECORDS).mkdir(parents=True, exist_ok=True)
     clean(folder)
@@ -146,7 +147,7 @@ def pending_jobs(
 
 
 def _is_finished(job: ShardJob) -> bool:
-    """Whether a shard is on record, its bytes are those that were written, and its left-out photographs are no better now."""
+    """Whether a shard is on record, has the bytes that were written, and its left-out photographs are no better now."""
     path = job.folder / RECORDS / f"{job.name}.json"
     if not path.exists():
         return False
@@ -250,7 +251,7 @@ def _write_samples(
 
 
 def _crops(job: ShardJob) -> Iterator[tuple[int, Crop | LeftOutError]]:
-    """Yields each row of the job with its crop, or with the reason why there is none. Each photograph is decoded once."""
+    """Yields each row of the job with its crop, or the reason why there is none. Each photograph is decoded once."""
     table = job.table
     # By file name and not by id: were two files given one id, each object would still come from the file its row names.
     photographs = zip(table.image.tolist(), *table.image_size.T.tolist(), strict=True)

@@ -1,4 +1,6 @@
-"""`attrtrain shard` and `attrtrain verify` as a user runs them: from nothing, again, killed, on a full disk, with mistakes."""
+"""`attrtrain shard` and `attrtrain verify` as a user runs them: from nothing, again, killed, on a full disk, with
+mistakes.
+"""
 
 import csv
 import fcntl

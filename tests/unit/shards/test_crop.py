@@ -27,7 +27,9 @@ def upright():
 
 
 def stored_as(orientation, u):
-    """How a camera stores the upright picture `u`; after the EXIF 2.32 table: where row 0 and column 0 of the file are to be seen."""
+    """How a camera stores the upright picture `u`; after the EXIF 2.32 table: where row 0 and column 0 of the file are
+    to be seen.
+    """
     height, width = u.shape[:2]
     rows, columns = (width, height) if orientation >= 5 else (height, width)
     source = {
