@@ -87,9 +87,8 @@ def run(arguments: argparse.Namespace) -> int:
                 kept = len(plan.shards) - len(jobs)
                 print(f"{kept} of {len(plan.shards)} shards are already written, and are kept", file=sys.stderr)
             if jobs:
-                (arguments.out / MANIFEST).unlink(
-                    missing_ok=True
-                )  # nothing counts as complete while it is being written
+                # Nothing counts as complete while it is being written.
+                (arguments.out / MANIFEST).unlink(missing_ok=True)
                 _write(jobs, arguments.workers)
         except OSError as error:
             raise ShardError(f"{error.filename or arguments.out}: {error.strerror or error}") from None
@@ -101,8 +100,6 @@ def run(arguments: argparse.Namespace) -> int:
 def _read(arguments: argparse.Namespace) -> tuple[ObjectTable, str]:
     """The labelled objects, and a line that says where their split comes from. What is odd goes to stderr."""
     table, note = read_labels(arguments.labels, arguments.instances)
-    if not len(table):
-        raise LabelError(f"{arguments.labels[0]}: holds no objects")
     if note:
         print(note, file=sys.stderr)
     if (coverage := len(table) / (len(table) + len(table.unmatched))) < 0.9:

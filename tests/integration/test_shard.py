@@ -6,6 +6,7 @@ import csv
 import fcntl
 import io
 import json
+import multiprocessing
 import os
 import random
 import resource
@@ -15,16 +16,19 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 import time
 from collections import Counter
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from tqdm import tqdm
 
 from attrtrain.cli import main
+from attrtrain.shard import _follow
 from attrtrain.shards.manifest import INDEX_DTYPE
 
 ATTRTRAIN = [sys.executable, "-W", "error", "-m", "attrtrain"]
@@ -147,6 +151,23 @@ def is_alive(pid):
         return False
 
 
+def ended(process):
+    """Waits for what `start` started, and gives its standard error."""
+    try:
+        return process.communicate(timeout=30)[1]
+    finally:
+        end_session(process)
+
+
+def end_session(process):
+    """Ends what `start` started, so that a test that fails leaves nobody behind."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    process.stderr.close()
+
+
 needs_proc = pytest.mark.skipif(
     not Path("/proc/self/task").exists(), reason="finds worker processes through Linux's /proc"
 )
@@ -226,8 +247,11 @@ def test_killed_at_any_moments_it_ends_with_the_same_bytes(data, tmp_path, undis
         time.sleep(rng.uniform(0, 0.5 if workers == "1" else 1.2))
         children = workers_of(process)
         process.kill()
-        process.communicate()
-        wait_until(lambda children=children: not any(map(is_alive, children)), seconds=5)
+        process.wait()
+        try:
+            wait_until(lambda children=children: not any(map(is_alive, children)), seconds=5)
+        finally:
+            end_session(process)
         recorded = {path.stem for path in (out / "records").glob("[!.]*.json")}
         now = {name: i for name, i in identities_of(out).items() if Path(name).stem in recorded}
         assert finished.items() <= now.items()  # what a run had finished, none after it wrote again
@@ -273,12 +297,13 @@ def test_stopped_by_a_signal_it_says_so_in_one_line(data, tmp_path, undisturbed,
     children = workers_of(process)
     assert (len(children) > 0) == (workers != "1")
     (os.killpg if to == "everyone" else os.kill)(process.pid, number)
-    _, errors = process.communicate(timeout=30)
+    errors = ended(process)
     assert process.returncode == exit_code, errors
     assert "Traceback" not in errors and "Exception" not in errors
     assert last_lines(errors)[-1] == "stopped; run the same command again to go on"
     assert not any(map(is_alive, children))
     assert not partials_below(out)
+    assert len(list(out.glob("*.tar"))) < 14  # at once, and not when all is done
     run(data, out)
     assert content_of(out) == undisturbed
 
@@ -290,10 +315,25 @@ def test_a_signal_while_workers_start_gives_no_traceback_either(data, tmp_path, 
     wait_until(lambda: workers_of(process), process)
     time.sleep(delay)
     os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    errors = ended(process)
     assert process.returncode == 130
     assert "Traceback" not in errors and "Exception" not in errors
     assert last_lines(errors)[-1] == "stopped; run the same command again to go on"
+
+
+@needs_proc
+def test_workers_are_deaf_to_an_interrupt_from_their_first_instruction_on(data, tmp_path, undisturbed):
+    """Only the parent decides what Ctrl-C means; a worker that is still importing would answer with a traceback."""
+    process = start(data, tmp_path / "out", "--workers", "3")
+    wait_until(lambda: workers_of(process), process)
+    for _ in range(60):
+        for child in workers_of(process):
+            os.kill(child, signal.SIGINT)
+        time.sleep(0.01)
+    errors = ended(process)
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors
+    assert content_of(tmp_path / "out") == undisturbed
 
 
 @needs_proc
@@ -303,7 +343,7 @@ def test_a_worker_killed_by_the_system_is_one_clear_line(data, tmp_path, undistu
     wait_until(started_writing(out), process)
     children = workers_of(process)
     os.kill(children[0], signal.SIGKILL)
-    _, errors = process.communicate(timeout=30)
+    errors = ended(process)
     assert process.returncode == 1
     assert "Traceback" not in errors
     assert last_lines(errors)[-1].startswith("error: a worker process died (out of memory?); finished shards are kept")
@@ -311,6 +351,30 @@ def test_a_worker_killed_by_the_system_is_one_clear_line(data, tmp_path, undistu
     assert not partials_below(out)
     run(data, out)
     assert content_of(out) == undisturbed
+
+
+def test_a_folder_being_written_again_does_not_count_as_complete(data, tmp_path, undisturbed):
+    """Were the old manifest left, a run stopped half-way would look like a finished one with damaged shards."""
+    out = tmp_path / "out"
+    shutil.copytree(data / "undisturbed", out)
+    (out / "train-000002.tar").unlink()
+    limited = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))}
+    run(data, out, exit_code=1, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}, **limited)
+    assert "sharding has not finished; run the same `attrtrain shard` command again" in verify(out).stderr
+
+
+def test_a_worker_killed_while_it_counts_does_not_hold_the_progress_bar():
+    done = multiprocessing.get_context("spawn").Value("q", 0)
+    finished = threading.Event()
+
+    def follow():
+        with _follow(tqdm(total=1, disable=True), done):
+            pass
+        finished.set()
+
+    with done.get_lock():  # as a worker that was killed holds it, for ever
+        threading.Thread(target=follow, daemon=True).start()
+        assert finished.wait(10)
 
 
 def test_a_finished_folder_is_left_as_it_is(data, tmp_path, undisturbed):
