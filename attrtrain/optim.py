@@ -19,11 +19,11 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
     ]
     match config.name:
         case "adamw":
-            return torch.optim.AdamW(groups, lr=config.lr)
+            return torch.optim.AdamW(groups, lr=config.lr, fused=True)
         case "adam":
-            return torch.optim.Adam(groups, lr=config.lr)
+            return torch.optim.Adam(groups, lr=config.lr, fused=True)
         case "sgd":
-            return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
+            return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
 
 
 def learning_rate(step: int, total_steps: int, steps_per_epoch: int, config: OptimConfig) -> float:

@@ -15,7 +15,7 @@ from attrtrain.files import atomic_write
 from attrtrain.keyed_random import mix64
 
 _GALLERY_SIZE = 24
-_SHOWN_ATTRIBUTES = 6
+_SHOWN_ATTRIBUTES = 10
 
 
 @dataclass(frozen=True)
@@ -112,17 +112,16 @@ def _gallery(evaluation: Evaluation, shards: ShardSet, positive_at: float) -> li
 
 
 def _guesses(logits: np.ndarray, labels: np.ndarray, names: tuple[str, ...], positive_at: float) -> list[Guess]:
-    """The likeliest attributes, and the present ones that the model would not have named."""
+    """The attributes that the model names, likeliest first, then those present that it does not name."""
     scores = 1 / (1 + np.exp(-logits.astype(np.float64)))
-    top = np.argsort(-scores)[:_SHOWN_ATTRIBUTES]
-    missed = [column for column in np.flatnonzero(labels >= positive_at) if column not in top and scores[column] < 0.5]
-    guesses = []
-    for column in [*top, *missed[:_SHOWN_ATTRIBUTES]]:
-        if column in missed:
-            verdict = "missed"
-        elif np.isnan(labels[column]):
-            verdict = "unknown"
-        else:
-            verdict = "right" if (labels[column] >= positive_at) == (scores[column] >= 0.5) else "wrong"
-        guesses.append(Guess(names[column], float(scores[column]), verdict))
-    return guesses
+    present = labels >= positive_at  # NaN compares false
+    named = [column for column in np.argsort(-scores) if scores[column] >= 0.5]
+    missed = [column for column in np.argsort(-scores) if scores[column] < 0.5 and present[column]]
+    verdicts = [
+        *(
+            (column, "unknown" if np.isnan(labels[column]) else "right" if present[column] else "wrong")
+            for column in named
+        ),
+        *((column, "missed") for column in missed),
+    ]
+    return [Guess(names[column], float(scores[column]), verdict) for column, verdict in verdicts[:_SHOWN_ATTRIBUTES]]
