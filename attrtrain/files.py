@@ -2,8 +2,9 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import secrets
+from collections.abc import Container, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,10 +15,11 @@ PARTIAL_SUFFIX = ".partial"
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Opens a hidden file beside `path` for writing and moves it there once it is written and on the disk.
 
-    After an exception, a full disk or a kill, `path` is what it was before. The hidden name holds the process id, so
-    two writers of one name do not write into each other's file; the last to finish wins.
+    After an exception, a full disk or a kill, `path` is what it was before. Every hidden name is its own, so two
+    writers of one name, also on two machines, do not write into each other's file; the last to finish wins.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
+    # Not the process id: on shared storage two machines may have the same.
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(6)}{PARTIAL_SUFFIX}")
     try:
         with partial.open("wb") as file:
             yield file
@@ -29,10 +31,36 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
-def remove_partials(folder: Path) -> None:
-    """Removes what killed writers left behind in `folder`, which nobody may be writing to."""
-    for partial in folder.glob(f".*{PARTIAL_SUFFIX}"):
+def create_once(path: Path, content: bytes) -> None:
+    """Writes a file unless there is one: of several writers at once, also on several machines, the first wins, and
+    the others leave what it wrote.
+    """
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(6)}{PARTIAL_SUFFIX}")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            with suppress(FileExistsError):
+                path.hardlink_to(partial)  # unlike a rename, it never replaces
+        except OSError:  # a file system without hard links
+            if not path.exists():
+                partial.replace(path)
+    finally:
         partial.unlink(missing_ok=True)
+
+
+def remove_partials(folder: Path, names: Container[str] | None = None) -> None:
+    """Removes what killed writers left behind in `folder`, which nobody may be writing to.
+
+    Args:
+        folder: where they wrote.
+        names: only what was to become these files, where others may be being written.
+    """
+    for partial in folder.glob(f".*{PARTIAL_SUFFIX}"):
+        if names is None or partial.name[1:].rsplit(".", 2)[0] in names:
+            partial.unlink(missing_ok=True)
 
 
 def sha256_of(path: Path) -> str:

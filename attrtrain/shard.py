@@ -1,36 +1,31 @@
 """`attrtrain shard`: label files and photographs → WebDataset shards of object crops."""
 
 import argparse
-import multiprocessing
-import multiprocessing.connection
 import os
-import signal
+import re
+import shlex
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from multiprocessing.sharedctypes import Synchronized
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from tqdm import tqdm
 
 from attrtrain.annotations import read_labels
 from attrtrain.annotations.split import apply_split
 from attrtrain.annotations.table import ObjectTable
 from attrtrain.errors import ConfigError, LabelError, ShardError
-from attrtrain.shards import write
-from attrtrain.shards.manifest import MANIFEST, CropSettings, ShardInfo, read_manifest
-from attrtrain.shards.plan import make_plan
+from attrtrain.shards import finish, write
+from attrtrain.shards.execute import terminated_like_interrupted, write_shards
+from attrtrain.shards.manifest import CropSettings, read_manifest
+from attrtrain.shards.plan import PlannedShard, ShardPlan, make_plan
 
 HELP = "cut labelled objects out of photographs and pack them into shards"
 EXAMPLES = """examples:
   attrtrain shard --labels cocottributes.jbl --instances instances_train2017.json instances_val2017.json \\
                   --images train2017 val2017 --out shards/coco
   attrtrain shard --labels boxes.csv --images photos/ --out shards/mine
+  on several machines: `--part 0/8` to `--part 7/8` of one command, at once or not, and then the same with `--merge`
 
 A run that was stopped goes on where it was when the same command is given again."""
 
@@ -67,6 +62,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     value("--split-seed", 0, "N", "chooses the drawn split")
     value("--shard-objects", 500, "N", "objects in a shard")
     value("--max-failure-rate", 0.05, "SHARE", "share of objects that may be left out before the exit code is 1")
+    share = parser.add_mutually_exclusive_group()
+    share.add_argument(
+        "--part",
+        type=_part,
+        metavar="I/N",
+        help="write every N-th shard from the I-th on, counted from 0, and nothing else; parts may run at the same time",
+    )
+    share.add_argument("--merge", action="store_true", help="write no shard: complete a folder whose parts are written")
+
+
+def _part(text: str) -> tuple[int, int]:
+    if not (match := re.fullmatch(r"(\d+)/(\d+)", text)) or not int(match[1]) < int(match[2]):
+        raise argparse.ArgumentTypeError(f"{text}: give I/N with I from 0 to N-1, such as 0/8")
+    return int(match[1]), int(match[2])
 
 
 def _usable_cpus() -> int:
@@ -77,24 +86,73 @@ def _usable_cpus() -> int:
 def run(arguments: argparse.Namespace) -> int:
     """Shards, prints the summary, and returns 1 when more was left out than `--max-failure-rate` allows, else 0."""
     crop = _checked(arguments)
-    with _terminated_like_interrupted():
+    with terminated_like_interrupted():
         table, split_note = _read(arguments)
         plan = make_plan(table, crop, arguments.shard_objects)
-        try:
-            write.prepare(arguments.out, plan)
-            jobs = write.pending_jobs(arguments.out, plan, table, arguments.images, crop)
-            if len(jobs) < len(plan.shards):
-                kept = len(plan.shards) - len(jobs)
-                print(f"{kept} of {len(plan.shards)} shards are already written, and are kept", file=sys.stderr)
-            if jobs:
-                # Nothing counts as complete while it is being written.
-                (arguments.out / MANIFEST).unlink(missing_ok=True)
-                _write(jobs, arguments.workers)
-        except OSError as error:
-            raise ShardError(f"{error.filename or arguments.out}: {error.strerror or error}") from None
-        summary = write.finish(arguments.out, plan, table, crop, split_note)
+        if arguments.part is not None:
+            return _write_part(arguments, plan, table, crop)
+        if arguments.merge:
+            _require_written(arguments, plan)
+        else:
+            _write(arguments, plan, plan.shards, table, crop)
+        summary = finish.finish(arguments.out, plan, table, crop, split_note)
+        if arguments.merge:
+            write.clean(arguments.out)  # what killed parts left; none of them is running, for all is written
     print(_summary_table(summary, arguments.out))
-    return _judge(summary, arguments)
+    return _judge(summary.written, summary.left_out, arguments, arguments.out / finish.FAILURES)
+
+
+def _write(
+    arguments: argparse.Namespace,
+    plan: ShardPlan,
+    shards: Sequence[PlannedShard],
+    table: ObjectTable,
+    crop: CropSettings,
+) -> None:
+    """Writes those of the shards that are not finished yet."""
+    try:
+        write.prepare(arguments.out, plan, None if arguments.part is None else shards)
+        jobs = write.pending_jobs(arguments.out, shards, table, arguments.images, crop)
+        if len(jobs) < len(shards):
+            kept = len(shards) - len(jobs)
+            print(f"{kept} of {len(shards)} shards are already written, and are kept", file=sys.stderr)
+        if jobs:
+            write.discard(jobs)
+            write_shards(jobs, arguments.workers)
+    except OSError as error:
+        raise ShardError(f"{error.filename or arguments.out}: {error.strerror or error}") from None
+
+
+def _write_part(arguments: argparse.Namespace, plan: ShardPlan, table: ObjectTable, crop: CropSettings) -> int:
+    number, parts = arguments.part
+    shards = plan.shards[number::parts]
+    _write(arguments, plan, shards, table, crop)
+    written, left_out = finish.count(arguments.out, shards)
+    reasons = "".join(f", {count:,} {reason.replace('_', ' ')}" for reason, count in left_out.items())
+    print(f"part {number}/{parts}: {len(shards)} of {len(plan.shards)} shards, {written:,} crops{reasons}")
+    if not shards:
+        return 0
+    return _judge(written, left_out, arguments, arguments.out / write.RECORDS)
+
+
+def _require_written(arguments: argparse.Namespace, plan: ShardPlan) -> None:
+    if missing := finish.unwritten(arguments.out, plan.shards):
+        names = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
+        raise ShardError(
+            f"{arguments.out}: {len(missing)} of {len(plan.shards)} shards are not written: {names}; "
+            f"write them with `{_command(arguments)}`"
+        )
+
+
+def _command(arguments: argparse.Namespace) -> str:
+    """The command line that does the whole of what these arguments do a share of."""
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    words = ["attrtrain", "shard"]
+    for name, value in vars(arguments).items():
+        if name not in ("part", "merge") and value != parser.get_default(name):
+            words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
+    return shlex.join(words)
 
 
 def _read(arguments: argparse.Namespace) -> tuple[ObjectTable, str]:
@@ -111,22 +169,6 @@ def _read(arguments: argparse.Namespace) -> tuple[ObjectTable, str]:
     table, split_note = apply_split(table, arguments.split, arguments.val_share, arguments.split_seed)
     print(split_note, file=sys.stderr)
     return table, split_note
-
-
-@contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """SIGTERM, as `kill` and job schedulers send it, leaves the block the way Ctrl-C does."""
-
-    def stop(number: int, _: object) -> None:
-        raise KeyboardInterrupt(number)
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _checked(arguments: argparse.Namespace) -> CropSettings:
@@ -151,153 +193,15 @@ def _checked(arguments: argparse.Namespace) -> CropSettings:
         ) from None
 
 
-def _write(jobs: list[write.ShardJob], workers: int) -> None:
-    objects = sum(len(job.table) for job in jobs)
-    if workers == 1 or len(jobs) == 1:
-        with _progress_bar(objects) as bar, _interrupts_held_back() as stop_if_interrupted:
-
-            def after_object() -> None:
-                bar.update()
-                stop_if_interrupted()
-
-            for job in jobs:
-                write.write_shard(job, after_object)
-        return
-    context = multiprocessing.get_context("spawn")
-    done: Synchronized[int] = context.Value("q", 0)
-    try:
-        with (
-            ProcessPoolExecutor(min(workers, len(jobs)), context, _start_worker, (done,)) as executor,
-            _stopped_at_once(executor),
-        ):
-            with _interrupts_held_back(), _children_deaf_to_interrupts():
-                futures = [executor.submit(_write_and_count, job) for job in jobs]
-            with _progress_bar(objects) as bar, _follow(bar, done):
-                for future in as_completed(futures):
-                    future.result()
-    except BrokenProcessPool:
-        raise ShardError(
-            "a worker process died (out of memory?); finished shards are kept: "
-            "run the same command again, with fewer --workers"
-        ) from None
-    finally:
-        write.clean(jobs[0].folder)  # after workers that were stopped within a shard
-
-
-def _progress_bar(objects: int) -> "tqdm[Any]":
-    # In a log file each update stays to be read: one in half a minute is enough there.
-    seconds = 0.1 if sys.stderr.isatty() else 30
-    return tqdm(
-        total=objects,
-        desc="sharding",
-        unit=" objects",
-        file=sys.stderr,
-        dynamic_ncols=True,
-        mininterval=seconds,
-        maxinterval=10 * seconds,
-    )
-
-
-# Each worker process counts the objects it has done into one number that the parent's progress bar follows.
-_done: "Synchronized[int] | None" = None
-
-
-def _start_worker(done: "Synchronized[int]") -> None:
-    global _done
-    _done = done
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """Ends this worker at once when its parent was killed, before it can write beside the run that takes over."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    multiprocessing.connection.wait([parent.sentinel])
-    os._exit(1)
-
-
-def _count_object() -> None:
-    if _done is not None:
-        with _done.get_lock():
-            _done.value += 1
-
-
-def _write_and_count(job: write.ShardJob) -> ShardInfo:
-    return write.write_shard(job, _count_object)
-
-
-@contextmanager
-def _follow(bar: "tqdm[Any]", done: "Synchronized[int]") -> Iterator[None]:
-    """Moves the bar to the workers' count, several times a second, while the block runs."""
-    finished = threading.Event()
-    count = done.get_obj()  # read without its lock, which a worker that was killed may hold for ever
-
-    def update() -> None:
-        while not finished.wait(0.2):
-            bar.update(count.value - bar.n)
-
-    thread = threading.Thread(target=update, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        finished.set()
-        thread.join()
-        bar.update(count.value - bar.n)
-
-
-@contextmanager
-def _interrupts_held_back() -> Iterator[Callable[[], None]]:
-    """Holds Ctrl-C and SIGTERM back to where the block calls what it is given, or to the block's end, so that nothing
-    is left half done.
-    """
-    held: list[int] = []
-
-    def stop_if_interrupted() -> None:
-        if held:
-            raise KeyboardInterrupt(held[0])
-
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    handlers = {number: signal.signal(number, lambda number, _: held.append(number)) for number in numbers}
-    try:
-        yield stop_if_interrupted
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    stop_if_interrupted()
-
-
-@contextmanager
-def _children_deaf_to_interrupts() -> Iterator[None]:
-    """Makes processes started in the block deaf to the Ctrl-C a terminal sends them, from their first instruction."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # what a thread blocks, the processes it starts block
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-
-
-@contextmanager
-def _stopped_at_once(executor: ProcessPoolExecutor) -> Iterator[None]:
-    """Ends the workers when the block is left by an exception, Ctrl-C among them, without waiting for their shards."""
-    try:
-        yield
-    except BaseException:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C need not hurry what takes no time
-        for process in list((executor._processes or {}).values()):
-            process.kill()
-        raise
-
-
-def _judge(summary: write.Summary, arguments: argparse.Namespace) -> int:
-    left_out = sum(summary.left_out.values())
-    rate = left_out / summary.matched
-    if summary.written == 0:
-        raise ShardError(f"not one crop was written; {arguments.out / write.FAILURES} says why for each object")
-    if rate > arguments.max_failure_rate:
+def _judge(written: int, left_out: dict[str, int], arguments: argparse.Namespace, listed_in: Path) -> int:
+    lost = sum(left_out.values())
+    matched = written + lost
+    if written == 0:
+        raise ShardError(f"not one crop was written; {listed_in} says why for each object")
+    if (rate := lost / matched) > arguments.max_failure_rate:
         print(
-            f"error: {left_out} of {summary.matched} objects ({rate:.1%}) were left out, more than "
-            f"--max-failure-rate {arguments.max_failure_rate:g}; {arguments.out / write.FAILURES} lists them. "
+            f"error: {lost} of {matched} objects ({rate:.1%}) were left out, more than "
+            f"--max-failure-rate {arguments.max_failure_rate:g}; {listed_in} lists them. "
             "The shards are complete without them: mend and run again, or allow a higher rate",
             file=sys.stderr,
         )
@@ -305,7 +209,7 @@ def _judge(summary: write.Summary, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _summary_table(summary: write.Summary, folder: Path) -> str:
+def _summary_table(summary: finish.Summary, folder: Path) -> str:
     manifest = read_manifest(folder)
     size = sum(shard.bytes for shard in manifest.shards)
     rows = [

@@ -196,4 +196,9 @@ def read_contract(kind: type[C], path: Path) -> C:
 def write_contract(content: Contract, path: Path) -> None:
     """Writes a contract as JSON, whole or not at all."""
     with atomic_write(path) as file:
-        file.write(content.model_dump_json(indent=1).encode() + b"\n")
+        file.write(to_json(content))
+
+
+def to_json(content: Contract) -> bytes:
+    """A contract as its file holds it."""
+    return content.model_dump_json(indent=1).encode() + b"\n"

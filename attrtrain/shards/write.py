@@ -6,48 +6,34 @@ moment costs the shards in progress and nothing else, and a damaged shard is men
 """
 
 import hashlib
-import io
 import json
 import tarfile
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
 from attrtrain.annotations.table import ObjectTable
 from attrtrain.errors import ShardError
-from attrtrain.files import atomic_write, remove_partials, sha256_of
+from attrtrain.files import atomic_write, create_once, remove_partials, sha256_of
 from attrtrain.shards.crop import Crop, LeftOutError, cut, find_image, load_image
 from attrtrain.shards.manifest import (
-    INDEX,
-    INDEX_DTYPE,
-    LABELS,
     MANIFEST,
     Contract,
     CropSettings,
-    Manifest,
     ShardInfo,
-    SourceRecord,
-    VocabularyRecord,
     read_contract,
-    split_statistics,
+    to_json,
     write_contract,
 )
-from attrtrain.shards.plan import PlanInputs, ShardPlan
+from attrtrain.shards.plan import PlanInputs, PlannedShard, ShardPlan
 
-PLAN, SUMMARY, FAILURES, UNMATCHED, RECORDS = (
-    "plan.json",
-    "summary.json",
-    "failures.jsonl",
-    "unmatched.jsonl",
-    "records",
-)
+PLAN, RECORDS = "plan.json", "records"
 _END_OF_TAR = bytes(2 * tarfile.BLOCKSIZE)
 
 
@@ -83,17 +69,6 @@ class ShardRecord(Contract):
     failures: list[Failure]
 
 
-class Summary(Contract):
-    """The counts of a finished shard folder, as `summary.json` has them."""
-
-    label_objects: int
-    matched: int
-    no_annotation: int
-    written: int
-    left_out: dict[str, int]
-    splits: dict[str, dict[str, int]]
-
-
 @dataclass(frozen=True)
 class ShardJob:
     """All that is needed to write one shard, on any machine that sees the folders."""
@@ -107,48 +82,70 @@ class ShardJob:
     crop: CropSettings
 
 
-def prepare(folder: Path, plan: ShardPlan) -> None:
-    """Makes the folder ready for this plan.
+def prepare(folder: Path, plan: ShardPlan, shards: Sequence[PlannedShard] | None = None) -> None:
+    """Makes the folder ready for this plan, or for some of its shards while others may be being written.
 
     Raises:
         ShardError: the folder holds shards of another plan; the message says what differs. Nothing was touched then.
         OSError: the folder cannot be written.
     """
     path = folder / PLAN
-    is_new = not path.exists()
-    if is_new and ((folder / MANIFEST).exists() or any(folder.glob("*.tar"))):
-        raise ShardError(f"{folder} holds tar files without a {PLAN}; choose an empty folder for --out")
-    if not is_new and (differences := plan.inputs.differences(read_contract(PlanInputs, path))):
+    # Looked for before the plan is: who writes beside us made the plan first and tars after it.
+    holds_shards = (folder / MANIFEST).exists() or any(folder.glob("*.tar"))
+    if not path.exists():
+        if holds_shards:
+            raise ShardError(f"{folder} holds tar files without a {PLAN}; choose an empty folder for --out")
+        (folder / RECORDS).mkdir(parents=True, exist_ok=True)
+        create_once(path, to_json(plan.inputs))
+    # Read back, because another process may have been first, with another plan.
+    if differences := plan.inputs.differences(read_contract(PlanInputs, path)):
         raise ShardError(
             f"{folder} holds shards of another plan ({'; '.join(differences)}); "
             "choose another --out, or delete that folder"
         )
     (folder / RECORDS).mkdir(parents=True, exist_ok=True)
-    clean(folder)
-    if is_new:
-        write_contract(plan.inputs, path)
+    clean(folder, None if shards is None else [shard.name for shard in shards])
 
 
-def clean(folder: Path) -> None:
-    """Removes the hidden, unfinished files of writers that were killed."""
-    remove_partials(folder)
-    remove_partials(folder / RECORDS)
+def clean(folder: Path, shards: Sequence[str] | None = None) -> None:
+    """Removes the hidden, unfinished files of writers that were killed: of some shards, or all there are."""
+    remove_partials(folder, None if shards is None else {f"{name}.tar" for name in shards})
+    remove_partials(folder / RECORDS, None if shards is None else {f"{name}.json" for name in shards})
 
 
 def pending_jobs(
-    folder: Path, plan: ShardPlan, table: ObjectTable, image_folders: Sequence[Path], crop: CropSettings
+    folder: Path,
+    shards: Sequence[PlannedShard],
+    table: ObjectTable,
+    image_folders: Sequence[Path],
+    crop: CropSettings,
 ) -> list[ShardJob]:
-    """The shards of the plan that are not written yet, are damaged, or would come out otherwise now."""
+    """Those of the shards that are not written yet, are damaged, or would come out otherwise now."""
     jobs = (
         ShardJob(folder, shard.name, shard.split, shard.hash, table.take(shard.rows), tuple(image_folders), crop)
-        for shard in plan.shards
+        for shard in shards
     )
     return [job for job in jobs if not _is_finished(job)]
 
 
+def discard(jobs: Sequence[ShardJob]) -> None:
+    """Makes the shards of the jobs, and so the folder, count as unfinished until they are written."""
+    for job in jobs:
+        record_path(job.folder, job.name).unlink(missing_ok=True)
+    # After the records: `finish` looks at the records once more after it has written a manifest, so of a manifest
+    # written meanwhile either it or we take notice.
+    for folder in {job.folder for job in jobs}:
+        (folder / MANIFEST).unlink(missing_ok=True)
+
+
+def record_path(folder: Path, name: str) -> Path:
+    """Where the record of a finished shard lies."""
+    return folder / RECORDS / f"{name}.json"
+
+
 def _is_finished(job: ShardJob) -> bool:
     """Whether a shard is on record, has the bytes that were written, and its left-out photographs are no better now."""
-    path = job.folder / RECORDS / f"{job.name}.json"
+    path = record_path(job.folder, job.name)
     if not path.exists():
         return False
     try:
@@ -191,7 +188,7 @@ def write_shard(job: ShardJob, on_object: Callable[[], object] = lambda: None) -
             size = file.tell()
         info = ShardInfo(name=path.name, split=job.split, samples=len(samples), bytes=size, sha256=sha256)
         record = ShardRecord(plan_hash=job.plan_hash, info=info, samples=samples, failures=failures)
-        write_contract(record, job.folder / RECORDS / f"{job.name}.json")
+        write_contract(record, record_path(job.folder, job.name))
     except FileNotFoundError:
         raise ShardError(
             f"{path}: the unfinished file was taken away; is another `attrtrain shard` writing to this folder?"
@@ -297,90 +294,3 @@ def _sample_json(job: ShardJob, row: int, crop: Crop) -> bytes:
         },
     }
     return json.dumps(content, ensure_ascii=True, separators=(",", ":")).encode()
-
-
-def finish(folder: Path, plan: ShardPlan, table: ObjectTable, crop: CropSettings, split_note: str) -> Summary:
-    """Gathers the records of a plan whose shards are all written into index, labels, counts and, last, the manifest.
-
-    Raises:
-        ShardError: a shard is not on record yet, or the disk is full.
-    """
-    records = []
-    for shard in plan.shards:
-        path = folder / RECORDS / f"{shard.name}.json"
-        if not path.exists():
-            raise ShardError(
-                f"{folder}: shard {shard.name} has not been written yet; run the same `attrtrain shard` command again"
-            )
-        records.append(read_contract(ShardRecord, path))
-    categories = sorted(set(table.category.tolist()))
-    index, rows = _index(records, table, categories)
-    labels = table.labels[rows]
-    failures = [failure for record in records for failure in record.failures]
-    left_out = dict(sorted(Counter(failure.reason for failure in failures).items()))
-    splits = split_statistics(index, labels, [record.info for record in records])
-    summary = Summary(
-        label_objects=len(table) + len(table.unmatched),
-        matched=len(table),
-        no_annotation=len(table.unmatched),
-        written=len(index),
-        left_out=left_out,
-        splits={name: {"objects": split.objects, "images": split.images} for name, split in splits.items()},
-    )
-    try:
-        index_sha256 = _write_array(folder / INDEX, index)
-        labels_sha256 = _write_array(folder / LABELS, labels)
-        with atomic_write(folder / FAILURES) as file:
-            file.writelines(failure.model_dump_json().encode() + b"\n" for failure in failures)
-        with atomic_write(folder / UNMATCHED) as file:
-            file.writelines(json.dumps({"object_id": int(object_id)}).encode() + b"\n" for object_id in table.unmatched)
-        write_contract(summary, folder / SUMMARY)
-        manifest = Manifest(
-            vocabulary=VocabularyRecord.of(table.vocabulary),
-            categories=categories,
-            shards=[record.info for record in records],
-            splits=splits,
-            sources=[
-                SourceRecord(name=source.name, bytes=source.bytes, sha256=source.sha256) for source in table.sources
-            ],
-            crop=crop,
-            split_note=split_note,
-            left_out=left_out,
-            index_sha256=index_sha256,
-            labels_sha256=labels_sha256,
-        )
-        write_contract(manifest, folder / MANIFEST)
-    except OSError as error:
-        raise ShardError(
-            f"{folder}: {error.strerror or error}; the shards are kept: mend that and run the same command again"
-        ) from None
-    return summary
-
-
-def _index(
-    records: Sequence[ShardRecord], table: ObjectTable, categories: list[str]
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """The index array (N,) INDEX_DTYPE over all records, and the row of `table` (N,) behind each of its entries."""
-    index = np.zeros(sum(len(record.samples) for record in records), dtype=INDEX_DTYPE)
-    position = 0
-    for number, record in enumerate(records):
-        for sample in record.samples:
-            for field, value in sample:
-                index[field][position] = value
-            index["shard"][position] = number
-            position += 1
-    by_id = np.argsort(table.object_id)
-    rows = by_id[np.searchsorted(table.object_id, index["object_id"], sorter=by_id)]
-    index["image_id"] = table.image_id[rows]
-    index["category"] = np.searchsorted(categories, table.category[rows])
-    index["known"] = (~np.isnan(table.labels[rows])).sum(axis=1)
-    return index, rows
-
-
-def _write_array(path: Path, array: np.ndarray[Any, Any]) -> str:
-    """Writes an .npy file and returns its SHA-256."""
-    buffer = io.BytesIO()
-    np.lib.format.write_array(buffer, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
-    with atomic_write(path) as file:
-        file.write(buffer.getbuffer())
-    return hashlib.sha256(buffer.getbuffer()).hexdigest()

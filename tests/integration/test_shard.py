@@ -28,7 +28,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from attrtrain.cli import main
-from attrtrain.shard import _follow
+from attrtrain.shards.execute import _follow
 from attrtrain.shards.manifest import INDEX_DTYPE
 
 ATTRTRAIN = [sys.executable, "-W", "error", "-m", "attrtrain"]

@@ -10,7 +10,7 @@ import webdataset
 from PIL import Image
 
 from attrtrain.annotations.table import ObjectTable, SourceFile
-from attrtrain.shards import write
+from attrtrain.shards import finish, write
 from attrtrain.shards.manifest import CropSettings
 from attrtrain.shards.plan import make_plan
 from attrtrain.vocabulary import AttributeVocabulary
@@ -67,14 +67,14 @@ def draw_photographs(folder: Path, table: ObjectTable) -> None:
 
 def shard(
     out: Path, table: ObjectTable, images: Path, crop: CropSettings | None = None, shard_objects: int = 10
-) -> write.Summary:
+) -> finish.Summary:
     """Plan, write, finish, in this process."""
     crop = crop or CropSettings(store_px=24)
     plan = make_plan(table, crop, shard_objects)
     write.prepare(out, plan)
-    for job in write.pending_jobs(out, plan, table, [images], crop):
+    for job in write.pending_jobs(out, plan.shards, table, [images], crop):
         write.write_shard(job)
-    return write.finish(out, plan, table, crop, "split: drawn")
+    return finish.finish(out, plan, table, crop, "split: drawn")
 
 
 def content_of(folder: Path) -> dict[str, bytes]:

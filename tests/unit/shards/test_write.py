@@ -15,8 +15,8 @@ from drawn import HEIGHT, WIDTH, changed, content_of, draw_photographs, make_tab
 from PIL import Image
 
 from attrtrain.errors import ShardError
-from attrtrain.files import atomic_write
-from attrtrain.shards import write
+from attrtrain.files import atomic_write, create_once
+from attrtrain.shards import finish, write
 from attrtrain.shards.manifest import INDEX_DTYPE, CropSettings, read_manifest
 from attrtrain.shards.plan import make_plan
 
@@ -192,7 +192,7 @@ def test_what_is_left_out_is_listed_once_with_its_reason(tmp_path, table, images
     assert all(line["image"] == image_of[line["object_id"]] and line["detail"] for line in lines)
     assert summary.left_out == Counter(expected.values()) == read_manifest(tmp_path / "out").left_out
     assert summary.written == len(table) - len(expected) == len(np.load(tmp_path / "out" / "labels.npy"))
-    assert summary == write.Summary.model_validate_json((tmp_path / "out" / "summary.json").read_bytes())
+    assert summary == finish.Summary.model_validate_json((tmp_path / "out" / "summary.json").read_bytes())
     assert (summary.label_objects, summary.matched, summary.no_annotation) == (len(table) + 1, len(table), 1)
     assert json.loads((tmp_path / "out" / "unmatched.jsonl").read_text()) == {"object_id": 999_999}
 
@@ -241,7 +241,7 @@ def test_two_files_under_one_image_id_are_not_taken_for_one_another(tmp_path):
 def test_the_progress_callback_is_called_once_an_object(tmp_path, table, images):
     plan = make_plan(table, CROP, 10)
     write.prepare(tmp_path, plan)
-    for job in write.pending_jobs(tmp_path, plan, table, [images], CROP):
+    for job in write.pending_jobs(tmp_path, plan.shards, table, [images], CROP):
         calls = []
         write.write_shard(job, lambda calls=calls: calls.append(1))
         assert len(calls) == len(job.table)
@@ -270,7 +270,7 @@ def test_finished_shards_are_kept_and_others_written_again(tmp_path, folder, tab
     (out / names[3]).write_bytes(flipped)
     (out / "records" / names[4]).with_suffix(".json").write_text('{"plan_hash": 3')
     plan = make_plan(table, CROP, 10)
-    pending = [f"{job.name}.tar" for job in write.pending_jobs(out, plan, table, [images], CROP)]
+    pending = [f"{job.name}.tar" for job in write.pending_jobs(out, plan.shards, table, [images], CROP)]
     assert pending == names[:5]
     kept = {name: (out / name).stat() for name in names[5:]}
     shard(out, table, images)
@@ -284,7 +284,7 @@ def test_a_record_of_another_plan_is_not_trusted(tmp_path, folder, table, images
     shutil.copytree(folder, tmp_path / "out")
     path = tmp_path / "out" / "records" / "train-000000.json"
     path.write_text(path.read_text().replace('"plan_hash": "', '"plan_hash": "0'))
-    pending = write.pending_jobs(tmp_path / "out", make_plan(table, CROP, 10), table, [images], CROP)
+    pending = write.pending_jobs(tmp_path / "out", make_plan(table, CROP, 10).shards, table, [images], CROP)
     assert [job.name for job in pending] == ["train-000000"]
 
 
@@ -310,7 +310,7 @@ def test_a_shard_is_written_again_only_when_its_bad_photographs_have_changed(
     become(before)
     shard(tmp_path / "out", table, photographs)
     become(after)
-    pending = write.pending_jobs(tmp_path / "out", make_plan(table, CROP, 10), table, [photographs], CROP)
+    pending = write.pending_jobs(tmp_path / "out", make_plan(table, CROP, 10).shards, table, [photographs], CROP)
     assert len(pending) == (before != after)
     shard(tmp_path / "out", table, photographs)
     if after == "good":
@@ -355,14 +355,14 @@ def test_finishing_too_early_is_an_error(tmp_path, table):
     plan = make_plan(table, CROP, 10)
     write.prepare(tmp_path, plan)
     with pytest.raises(ShardError, match="train-000000 has not been written yet"):
-        write.finish(tmp_path, plan, table, CROP, "")
+        finish.finish(tmp_path, plan, table, CROP, "")
     assert not (tmp_path / "manifest.json").exists()
 
 
 def test_a_second_run_in_the_same_folder_is_named_as_the_likely_cause(tmp_path, table, images, monkeypatch):
     plan = make_plan(table, CROP, 10)
     write.prepare(tmp_path, plan)
-    job = write.pending_jobs(tmp_path, plan, table, [images], CROP)[0]
+    job = write.pending_jobs(tmp_path, plan.shards, table, [images], CROP)[0]
     with pytest.raises(ShardError, match="is another `attrtrain shard` writing"):
         write.write_shard(job, lambda: write.clean(tmp_path))
 
@@ -375,7 +375,7 @@ def test_out_of_memory_is_one_line(tmp_path, table, images, monkeypatch):
     write.prepare(tmp_path, plan)
     monkeypatch.setattr(write, "load_image", out_of_memory)
     with pytest.raises(ShardError, match="out of memory"):
-        write.write_shard(write.pending_jobs(tmp_path, plan, table, [images], CROP)[0])
+        write.write_shard(write.pending_jobs(tmp_path, plan.shards, table, [images], CROP)[0])
     assert not list(tmp_path.glob("*.tar")) and not list(tmp_path.glob(".*"))
 
 
@@ -386,7 +386,13 @@ def test_the_manifest_is_written_after_all_it_speaks_of(tmp_path, table, images,
         written.append(path.name)
         return atomic_write(path)
 
+    def note_and_create(path: Path, content: bytes):
+        written.append(path.name)
+        create_once(path, content)
+
+    monkeypatch.setattr("attrtrain.shards.write.create_once", note_and_create)
     monkeypatch.setattr("attrtrain.shards.write.atomic_write", note_and_write)
+    monkeypatch.setattr("attrtrain.shards.finish.atomic_write", note_and_write)
     monkeypatch.setattr("attrtrain.shards.manifest.atomic_write", note_and_write)
     shard(tmp_path / "out", table, images)
     assert written[0] == "plan.json" and written[-1] == "manifest.json"

@@ -1,0 +1,179 @@
+"""Shard jobs → processes, with a progress bar, and stopped without leaving anything half done."""
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing.sharedctypes import Synchronized
+from typing import Any
+
+from tqdm import tqdm
+
+from attrtrain.errors import ShardError
+from attrtrain.shards.manifest import ShardInfo
+from attrtrain.shards.write import ShardJob, clean, write_shard
+
+
+def write_shards(jobs: Sequence[ShardJob], workers: int) -> None:
+    """Writes shards with so many processes of this machine, and shows how far it is.
+
+    Raises:
+        ShardError: a shard cannot be written, or a process died. Finished shards are kept.
+    """
+    objects = sum(len(job.table) for job in jobs)
+    if workers == 1 or len(jobs) == 1:
+        with _progress_bar(objects) as bar, _interrupts_held_back() as stop_if_interrupted:
+
+            def after_object() -> None:
+                bar.update()
+                stop_if_interrupted()
+
+            for job in jobs:
+                write_shard(job, after_object)
+        return
+    context = multiprocessing.get_context("spawn")
+    done: Synchronized[int] = context.Value("q", 0)
+    try:
+        with (
+            ProcessPoolExecutor(min(workers, len(jobs)), context, _start_worker, (done,)) as executor,
+            _stopped_at_once(executor),
+        ):
+            with _interrupts_held_back(), _children_deaf_to_interrupts():
+                futures = [executor.submit(_write_and_count, job) for job in jobs]
+            with _progress_bar(objects) as bar, _follow(bar, done):
+                for future in as_completed(futures):
+                    future.result()
+    except BrokenProcessPool:
+        raise ShardError(
+            "a worker process died (out of memory?); finished shards are kept: "
+            "run the same command again, with fewer --workers"
+        ) from None
+    finally:
+        clean(jobs[0].folder, [job.name for job in jobs])  # after workers that were stopped within a shard
+
+
+def _progress_bar(objects: int) -> "tqdm[Any]":
+    # In a log file each update stays to be read: one in half a minute is enough there.
+    seconds = 0.1 if sys.stderr.isatty() else 30
+    return tqdm(
+        total=objects,
+        desc="sharding",
+        unit=" objects",
+        file=sys.stderr,
+        dynamic_ncols=True,
+        mininterval=seconds,
+        maxinterval=10 * seconds,
+    )
+
+
+# Each worker process counts the objects it has done into one number that the parent's progress bar follows.
+_done: "Synchronized[int] | None" = None
+
+
+def _start_worker(done: "Synchronized[int]") -> None:
+    global _done
+    _done = done
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Ends this worker at once when its parent was killed, before it can write beside the run that takes over."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)
+
+
+def _count_object() -> None:
+    if _done is not None:
+        with _done.get_lock():
+            _done.value += 1
+
+
+def _write_and_count(job: ShardJob) -> ShardInfo:
+    return write_shard(job, _count_object)
+
+
+@contextmanager
+def _follow(bar: "tqdm[Any]", done: "Synchronized[int]") -> Iterator[None]:
+    """Moves the bar to the workers' count, several times a second, while the block runs."""
+    finished = threading.Event()
+    count = done.get_obj()  # read without its lock, which a worker that was killed may hold for ever
+
+    def update() -> None:
+        while not finished.wait(0.2):
+            bar.update(count.value - bar.n)
+
+    thread = threading.Thread(target=update, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        finished.set()
+        thread.join()
+        bar.update(count.value - bar.n)
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[Callable[[], None]]:
+    """Holds Ctrl-C and SIGTERM back to where the block calls what it is given, or to the block's end, so that nothing
+    is left half done.
+    """
+    held: list[int] = []
+
+    def stop_if_interrupted() -> None:
+        if held:
+            raise KeyboardInterrupt(held[0])
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    handlers = {number: signal.signal(number, lambda number, _: held.append(number)) for number in numbers}
+    try:
+        yield stop_if_interrupted
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    stop_if_interrupted()
+
+
+@contextmanager
+def _children_deaf_to_interrupts() -> Iterator[None]:
+    """Makes processes started in the block deaf to the Ctrl-C a terminal sends them, from their first instruction."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # what a thread blocks, the processes it starts block
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+@contextmanager
+def _stopped_at_once(executor: ProcessPoolExecutor) -> Iterator[None]:
+    """Ends the workers when the block is left by an exception, Ctrl-C among them, without waiting for their shards."""
+    try:
+        yield
+    except BaseException:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C need not hurry what takes no time
+        for process in list((executor._processes or {}).values()):
+            process.kill()
+        raise
+
+
+@contextmanager
+def terminated_like_interrupted() -> Iterator[None]:
+    """SIGTERM, as `kill` and job schedulers send it, leaves the block the way Ctrl-C does."""
+
+    def stop(number: int, _: object) -> None:
+        raise KeyboardInterrupt(number)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
