@@ -31,7 +31,7 @@ demo: env
 		--instances data/toy/annotations/instances_train2017.json data/toy/annotations/instances_val2017.json \
 		--images data/toy/train2017 data/toy/val2017 --out shards/toy --shard-objects 200
 	@rm -rf runs/demo
-	$(BIN)/accelerate launch --config_file accelerate_configs/cpu.yaml -m attrtrain.train demo --data.shards shards/toy --track.wandb disabled
+	$(BIN)/accelerate launch --quiet --config_file accelerate_configs/cpu.yaml -m attrtrain.train demo --data.shards shards/toy --track.wandb disabled
 	$(BIN)/attrtrain evaluate --model runs/demo --shards shards/toy --out runs/demo/evaluation
 	@echo
 	@echo "What the model learnt: open runs/demo/report.html in a browser."

@@ -5,6 +5,7 @@
         model.safetensors       weights and buffers
         average.safetensors     moving average of the weights, where one is kept
         optimizer.pt            optimizer and gradient-scaler state, tensors and plain containers only
+        rank-00000.pt           what only one rank knows: its random generators, its part of sums not logged yet
         state.json              position, best result, and what the run is made of
         complete.json           sizes and SHA-256 of the files above; written last
       latest                    name of the newest checkpoint
@@ -15,7 +16,7 @@ A checkpoint is written under a hidden name, flushed to the disk, and renamed; o
 import json
 import pickle
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,72 +29,97 @@ from attrtrain.errors import CheckpointError
 from attrtrain.files import atomic_write, fsync_folder, sha256_of
 
 COMPLETE, LATEST, STATE, OPTIMIZER = "complete.json", "latest", "state.json", "optimizer.pt"
+RANK = "rank-"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The content of one checkpoint: named groups of tensors, optimizer state, and JSON."""
+    """The content of one checkpoint.
 
-    tensors: dict[str, dict[str, Tensor]]
-    optimizer: dict[str, Any]
-    state: dict[str, Any]
-
-
-def save(
-    folder: Path,
-    step: int,
-    tensors: Mapping[str, Mapping[str, Tensor]],
-    optimizer: dict[str, Any],
-    state: dict[str, Any],
-) -> Path:
-    """Writes a checkpoint for optimizer step `step` and points `latest` at it.
-
-    Args:
-        folder: the run's checkpoint folder.
+    Attributes:
         tensors: file stem → state dict, such as {"model": ...}.
         optimizer: tensors in plain containers.
         state: plain JSON.
+        ranks: for each rank, tensors in plain containers.
+    """
+
+    tensors: Mapping[str, Mapping[str, Tensor]]
+    optimizer: dict[str, Any]
+    state: dict[str, Any]
+    ranks: list[dict[str, Any]]
+
+
+def save(folder: Path, step: int, content: Checkpoint, rank: int, barrier: Callable[[], object]) -> None:
+    """Writes the checkpoint of optimizer step `step` and points `latest` at it. Collective: every rank calls it.
+
+    Args:
+        folder: the run's checkpoint folder, which all ranks see.
+        step: optimizer steps taken.
+        content: rank 0 gives all of it; of the others only `ranks` counts. `ranks` holds this rank's entry alone.
+        rank: of this process.
+        barrier: returns when every rank has called it.
 
     Raises:
-        CheckpointError: the disk is full or cannot be written; no checkpoint of that name exists then.
+        CheckpointError: the disk is full or cannot be written; the checkpoint before it is as it was.
     """
     final = folder / _name(step)
     partial = folder / f".{final.name}.partial"
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        for stem, values in tensors.items():
-            save_file(
-                {name: value.detach().cpu().contiguous() for name, value in values.items()},
-                partial / f"{stem}.safetensors",
-            )
-        torch.save(optimizer, partial / OPTIMIZER)
-        (partial / STATE).write_text(json.dumps(state, indent=1))
-        files = {
-            path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in sorted(partial.iterdir())
-        }
-        (partial / COMPLETE).write_text(json.dumps(files, indent=1))
-        for path in partial.iterdir():
-            fsync_folder(path)
-        fsync_folder(partial)
-        if final.exists():
-            shutil.rmtree(final)
-        partial.rename(final)
-        fsync_folder(folder)
-        with atomic_write(folder / LATEST) as file:
-            file.write(final.name.encode())
-    except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
+        if rank == 0:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+        barrier()
+        torch.save(content.ranks[0], partial / f"{RANK}{rank:05d}.pt")
+        if rank == 0:
+            for stem, values in content.tensors.items():
+                save_file(
+                    {name: value.detach().cpu().contiguous() for name, value in values.items()},
+                    partial / f"{stem}.safetensors",
+                )
+            torch.save(content.optimizer, partial / OPTIMIZER)
+            (partial / STATE).write_text(json.dumps(content.state, indent=1))
+        barrier()
+        if rank == 0:
+            _publish(partial, final)
+        barrier()
+    except (OSError, RuntimeError) as error:
+        if not _is_disk_error(error):
+            raise
+        if rank == 0:
+            shutil.rmtree(partial, ignore_errors=True)
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise CheckpointError(
-            f"{final}: {error.strerror or error}; free space and run the same command again to go on from the checkpoint before"
+            f"{final}: {reason}; free space and run the same command again to go on from the checkpoint before"
         ) from None
-    return final
+
+
+def _publish(partial: Path, final: Path) -> None:
+    """Seals a checkpoint that all ranks have written and gives it its name. Rank 0 only."""
+    files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in sorted(partial.iterdir())}
+    (partial / COMPLETE).write_text(json.dumps(files, indent=1))
+    for path in partial.iterdir():
+        fsync_folder(path)
+    fsync_folder(partial)
+    if final.exists():  # the same step, saved once before its evaluation and once after
+        replaced = final.with_name(f".{final.name}.replaced.partial")
+        shutil.rmtree(replaced, ignore_errors=True)
+        final.rename(replaced)
+        partial.rename(final)
+        shutil.rmtree(replaced, ignore_errors=True)
+    else:
+        partial.rename(final)
+    fsync_folder(final.parent)
+    with atomic_write(final.parent / LATEST) as file:
+        file.write(final.name.encode())
+
+
+def _is_disk_error(error: Exception) -> bool:
+    """Whether an error came from writing: torch reports a full disk as a RuntimeError of its stream writer."""
+    return isinstance(error, OSError) or "PytorchStreamWriter" in str(error) or "inline_container" in str(error)
 
 
 def find_latest(folder: Path) -> tuple[Path | None, list[str]]:
-    """The newest whole checkpoint of a folder, and a line for each newer one that is damaged. Leftovers of killed saves are removed."""
-    for leftover in folder.glob(".step-*.partial"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    """The newest whole checkpoint of a folder, and a line for each newer one that is damaged."""
     complaints: list[str] = []
     for candidate in sorted(folder.glob("step-*"), reverse=True):
         if (problem := damage(candidate)) is None:
@@ -130,11 +156,27 @@ def load(checkpoint: Path) -> Checkpoint:
             tensors={path.stem: load_file(path) for path in checkpoint.glob("*.safetensors")},
             optimizer=torch.load(checkpoint / OPTIMIZER, map_location="cpu", weights_only=True),
             state=json.loads((checkpoint / STATE).read_text()),
+            ranks=[
+                torch.load(path, map_location="cpu", weights_only=True)
+                for path in sorted(checkpoint.glob(f"{RANK}*.pt"))
+            ],
         )
     except (pickle.UnpicklingError, RuntimeError, ValueError, OSError) as error:
         raise CheckpointError(
             f"{checkpoint}: whole, but not written by attrtrain: {OPTIMIZER} or another file is refused ({type(error).__name__})"
         ) from None
+
+
+def load_state(checkpoint: Path) -> dict[str, Any]:
+    """The JSON part of a checkpoint that `load` or `find_latest` found whole."""
+    state: dict[str, Any] = json.loads((checkpoint / STATE).read_text())
+    return state
+
+
+def clean(folder: Path) -> None:
+    """Removes what killed saves left behind. For rank 0, before training."""
+    for leftover in folder.glob(".step-*.partial"):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def prune(folder: Path, keep_last: int, keep_step: int) -> None:

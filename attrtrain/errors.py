@@ -39,3 +39,16 @@ class CheckpointError(AttrtrainError):
 
 class ImageError(AttrtrainError):
     """A picture that cannot be read."""
+
+
+class ProcessLostError(AttrtrainError):
+    """Another process of this run died or stopped answering."""
+
+
+class PreemptedError(AttrtrainError):
+    """The run was asked to stop; it has saved a checkpoint and goes on when it is started again.
+
+    Exit code 85 tells a batch script to put the job back into its queue; 0 would end it for good.
+    """
+
+    exit_code = 85

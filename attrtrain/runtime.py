@@ -1,16 +1,26 @@
 """The one place that builds an Accelerator, and knows how this process was launched."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Literal
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import set_seed
+from accelerate.utils import (
+    DDPCommunicationHookType,
+    DistributedDataParallelKwargs,
+    InitProcessGroupKwargs,
+    KwargsHandler,
+    broadcast,
+    set_seed,
+)
 
 from attrtrain.config.schema import Precision
-from attrtrain.errors import ConfigError
+from attrtrain.errors import ConfigError, ProcessLostError
 from attrtrain.keyed_random import mix64
 
 
@@ -44,14 +54,56 @@ class Runtime:
             return 0
         return min(8, _cores())
 
+    def any_rank(self, *flags: bool) -> list[bool]:
+        """For each flag, whether it is set on any rank. Collective."""
+        if self.accelerator.num_processes == 1:
+            return list(flags)
+        own = torch.tensor(flags, dtype=torch.float32, device=self.device)
+        return [count > 0 for count in self.accelerator.reduce(own, reduction="sum").tolist()]
+
+    def agree_on_buffers(self, model: torch.nn.Module) -> None:
+        """Gives every rank the buffers of rank 0: running statistics of batch normalisation differ by what each rank has seen. Collective."""
+        if self.accelerator.num_processes > 1:
+            for buffer in model.buffers():
+                broadcast(buffer, from_process=0)
+
     def autocast(self) -> torch.autocast:
         """The context in which networks compute, in training and evaluation alike."""
         dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
         return torch.autocast(self.device.type, dtype=dtype, enabled=self.precision != "no")
 
 
-def build_runtime(precision: Precision) -> Runtime:
-    """Sets up devices, precision and the process group from the environment that `accelerate launch`, torchrun or nothing at all gives.
+@dataclass(frozen=True)
+class DistributedOptions:
+    """How DistributedDataParallel shares gradients.
+
+    Attributes:
+        static_graph: the same parameters get gradients in every step, in one backward pass a step; lets DDP skip its search for unused ones.
+        compress: gradients travel as bf16.
+    """
+
+    static_graph: bool
+    compress: bool
+
+    def handler(self) -> DistributedDataParallelKwargs:
+        """As Accelerate takes it. Buffers are agreed before evaluation instead of at every step."""
+        return DistributedDataParallelKwargs(
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
+            static_graph=self.static_graph,
+            comm_hook=DDPCommunicationHookType.BF16 if self.compress else DDPCommunicationHookType.NO,
+        )
+
+
+def build_runtime(
+    precision: Precision, timeout_seconds: float = 600.0, distributed: DistributedOptions | None = None
+) -> Runtime:
+    """Sets up devices, precision and the process group from the environment that `accelerate launch`, torchrun, srun or nothing at all gives.
+
+    Args:
+        precision: as configured; "auto" is resolved here.
+        timeout_seconds: how long a process waits for the others before it gives up.
+        distributed: how gradients are shared; torch's defaults without.
 
     Raises:
         ConfigError: fp16 where the device does not compute in it, or a launch in which every process believes it is alone.
@@ -61,14 +113,39 @@ def build_runtime(precision: Precision) -> Runtime:
         _use_all_cores()
     chosen = _resolve(precision, device)
     AcceleratorState._reset_state()  # kept for the whole process; another command in it may need another precision
-    accelerator = Accelerator(mixed_precision=chosen, cpu=device == "cpu")
+    handlers: list[KwargsHandler] = [InitProcessGroupKwargs(timeout=timedelta(seconds=timeout_seconds))]
+    if distributed is not None:
+        handlers.append(distributed.handler())
+    accelerator = Accelerator(mixed_precision=chosen, cpu=device == "cpu", kwargs_handlers=handlers)
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if launched != accelerator.num_processes:
         raise ConfigError(
-            f"{launched} processes were launched, but each would train alone ({accelerator.num_processes} known to Accelerate); on CPUs launch with "
-            f"`ACCELERATE_USE_CPU=true torchrun --nproc_per_node {launched} -m attrtrain.train ...`"
+            f"{launched} processes were launched, but Accelerate knows of {accelerator.num_processes}, so each would train alone; on CPUs launch "
+            f"with `ACCELERATE_USE_CPU=true torchrun --nproc_per_node {launched} -m attrtrain.train ...`, on GPUs with "
+            f"`accelerate launch --multi_gpu --num_processes {launched} -m attrtrain.train ...`"
         )
     return Runtime(accelerator, chosen)
+
+
+@contextmanager
+def explained_process_loss(runtime: Runtime) -> Iterator[None]:
+    """Turns a broken connection to another process into one line.
+
+    Raises:
+        ProcessLostError: a collective failed because another process died, or did not come within the timeout.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        words = str(error).lower()
+        lost = isinstance(error, torch.distributed.DistError) or "gloo" in words or "nccl" in words
+        if runtime.accelerator.num_processes == 1 or not lost:
+            raise
+        what = "did not answer within run.timeout_seconds" if "timed out" in words or "timeout" in words else "is gone"
+        raise ProcessLostError(
+            f"process {runtime.accelerator.process_index} of {runtime.accelerator.num_processes} stops: another one {what}. Its own log says why; "
+            "start all of them again to go on from the last checkpoint"
+        ) from None
 
 
 def seed_everything(seed: int) -> None:

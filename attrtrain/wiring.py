@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from attrtrain import bundle, checkpoint
@@ -11,14 +11,17 @@ from attrtrain.config.schema import TrainConfig
 from attrtrain.data.order import TrainOrder
 from attrtrain.data.reader import ShardSet
 from attrtrain.engine.evaluate import evaluate
-from attrtrain.engine.fit import fit, prepare_learner, restore
-from attrtrain.engine.state import RunState
+from attrtrain.engine.fit import fit, prepare_learner
+from attrtrain.engine.resume import changed_settings, restore
+from attrtrain.engine.state import RunState, Task
+from attrtrain.engine.window import Window
 from attrtrain.errors import CheckpointError
 from attrtrain.files import atomic_write
-from attrtrain.models.network import build_network
+from attrtrain.models.network import AttributeModel, build_network
 from attrtrain.models.weights import load_backbone_weights
 from attrtrain.report.page import write_report
-from attrtrain.runtime import Runtime, build_runtime, seed_everything
+from attrtrain.runtime import DistributedOptions, Runtime, build_runtime, explained_process_loss, seed_everything
+from attrtrain.signals import StopRequest
 from attrtrain.tracking import wandb_tracker
 from attrtrain.tracking.trackers import JsonlTracker, NullTracker, Tracker, Trackers
 
@@ -27,100 +30,130 @@ def run(config: TrainConfig) -> None:
     """Trains as configured, from the beginning or from where the run directory stands.
 
     Raises:
+        PreemptedError: the run was asked to stop, and can go on.
         AttrtrainError: of whichever kind says what the user can do.
     """
-    folder = Path(config.run.dir)
+    stop = StopRequest()
+    stop.listen()
     train_shards = ShardSet(config.data.shards, config.data.train_split)
     val_shards = ShardSet(config.data.shards, config.data.val_split)
-    runtime = build_runtime(config.train.precision)
-    world_size = runtime.accelerator.num_processes
-    micro_batch = config.train.micro_batch or max(config.train.global_batch // world_size, 1)
-    order = TrainOrder(
-        len(train_shards),
+    runtime = _build_runtime(config)
+    with explained_process_loss(runtime):
+        order = _build_order(config, train_shards, runtime)
+        folder = Path(config.run.dir)
+        source = _checkpoint_to_resume(config, folder, runtime)
+        seed_everything(config.run.seed)
+        model = build_network(
+            config.model.backbone,
+            config.model.head,
+            config.model.hidden,
+            config.model.dropout,
+            len(train_shards.vocabulary),
+        )
+        told = _fill(config, model, source)
+        learner = prepare_learner(runtime, model, config)
+        state, window = RunState(), Window(runtime)
+        task = Task(config, runtime, train_shards, val_shards, order, folder, NullTracker(), stop)
+        if source is not None:
+            restore(task, learner, state, window, source)
+        if runtime.is_main:
+            print(_opening(task), *told, sep="\n", flush=True)
+            task = replace(task, tracker=_open_folder(config, folder, state))
+        fit(task, learner, state, window)
+        _finish(task, state)
+        runtime.accelerator.end_training()
+
+
+def _build_runtime(config: TrainConfig) -> Runtime:
+    # A graph that is the same in every step is only promised where a step is one backward pass.
+    return build_runtime(
+        config.train.precision,
+        config.run.timeout_seconds,
+        DistributedOptions(static_graph=config.train.micro_batch == 0, compress=config.train.compress_gradients),
+    )
+
+
+def _build_order(config: TrainConfig, shards: ShardSet, runtime: Runtime) -> TrainOrder:
+    world_size, batch = runtime.accelerator.num_processes, config.train.global_batch
+    share = (
+        batch // world_size if batch % world_size == 0 else 1
+    )  # 1 makes TrainOrder list the world sizes that would do
+    return TrainOrder(
+        len(shards),
         config.run.seed,
-        config.train.global_batch,
-        micro_batch,
+        batch,
+        config.train.micro_batch or share,
         runtime.accelerator.process_index,
         world_size,
     )
-    source = _checkpoint_to_resume(config, folder, runtime.is_main)
 
-    seed_everything(config.run.seed)
-    model = build_network(
-        config.model.backbone,
-        config.model.head,
-        config.model.hidden,
-        config.model.dropout,
-        len(train_shards.vocabulary),
+
+def _fill(config: TrainConfig, model: AttributeModel, source: Path | None) -> list[str]:
+    """Gives a new run its first weights; one that goes on gets its own from the checkpoint. Returns lines to print."""
+    if source is None:
+        return [load_backbone_weights(model, config.model.backbone, config.model.weights)]
+    changed = changed_settings(source, config)
+    return [f"going on from {source}", *([f"settings changed since: {'; '.join(changed)}"] if changed else [])]
+
+
+def _open_folder(config: TrainConfig, folder: Path, state: RunState) -> Tracker:
+    """Makes the run directory and its trackers. Main process only."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_write(folder / "config.yaml") as file:
+        file.write(dump_config(config).encode())
+    mode, note = wandb_tracker.resolve_mode(config.track.wandb)
+    if note:
+        print(note, flush=True)
+    return Trackers(
+        [
+            JsonlTracker(folder / "metrics.jsonl", state.step, state.epoch),
+            wandb_tracker.start(mode, folder, config.track.project, asdict(config)),
+        ]
     )
-    told = (
-        load_backbone_weights(model, config.model.backbone, config.model.weights)
-        if source is None
-        else f"going on from {source}"
-    )
-    learner = prepare_learner(runtime, model, config)
-    state = RunState()
-    if source is not None:
-        restore(runtime, learner, train_shards, config, state, source)
-
-    tracker: Tracker = NullTracker()
-    if runtime.is_main:
-        print(_opening(config, order, train_shards, val_shards, runtime), told, sep="\n", flush=True)
-        folder.mkdir(parents=True, exist_ok=True)
-        with atomic_write(folder / "config.yaml") as file:
-            file.write(dump_config(config).encode())
-        mode, note = wandb_tracker.resolve_mode(config.track.wandb)
-        if note:
-            print(note, flush=True)
-        tracker = Trackers(
-            [
-                JsonlTracker(folder / "metrics.jsonl", state.step),
-                wandb_tracker.start(mode, folder, config.track.project, asdict(config)),
-            ]
-        )
-    fit(runtime, learner, train_shards, val_shards, config, order, state, folder, tracker)
-    _finish(runtime, config, val_shards, state, folder, tracker)
 
 
-def _checkpoint_to_resume(config: TrainConfig, folder: Path, is_main: bool) -> Path | None:
+def _checkpoint_to_resume(config: TrainConfig, folder: Path, runtime: Runtime) -> Path | None:
     match config.checkpoint.resume:
         case "auto":
             latest, complaints = checkpoint.find_latest(folder / "checkpoints")
-            if is_main and complaints:
-                print("\n".join(complaints), file=sys.stderr)
+            if runtime.is_main:
+                checkpoint.clean(folder / "checkpoints")
+                if complaints:
+                    print("\n".join(complaints), file=sys.stderr)
             return latest
         case "never":
             if (folder / "checkpoints").exists() or (folder / "result.json").exists():
                 raise CheckpointError(f"{folder} holds a run and checkpoint.resume is never; choose another --run.dir")
             return None
         case path:
+            if (problem := checkpoint.damage(Path(path))) is not None:
+                raise CheckpointError(f"checkpoint.resume: {path} is damaged or no checkpoint ({problem})")
             return Path(path)
 
 
-def _opening(
-    config: TrainConfig, order: TrainOrder, train_shards: ShardSet, val_shards: ShardSet, runtime: Runtime
-) -> str:
+def _opening(task: Task) -> str:
+    config, order = task.config, task.order
     return (
-        f"{config.run.dir}: {config.model.backbone} + {config.model.head} head, {len(train_shards.vocabulary)} attributes, "
-        f"{len(train_shards):,} objects to train on, {len(val_shards):,} to be judged on\n"
-        f"{order.world_size} x {runtime.device.type}, precision {runtime.precision}, {config.data.image_px} px, batch {order.global_batch} = "
+        f"{config.run.dir}: {config.model.backbone} + {config.model.head} head, {len(task.train_shards.vocabulary)} attributes, "
+        f"{len(task.train_shards):,} objects to train on, {len(task.val_shards):,} to be judged on\n"
+        f"{order.world_size} x {task.runtime.device.type}, precision {task.runtime.precision}, {config.data.image_px} px, batch {order.global_batch} = "
         f"{order.world_size} x {order.accumulation} x {order.micro_batch}, {config.train.epochs} epochs of {order.steps_per_epoch} steps"
     )
 
 
-def _finish(
-    runtime: Runtime, config: TrainConfig, val_shards: ShardSet, state: RunState, folder: Path, tracker: Tracker
-) -> None:
+def _finish(task: Task, state: RunState) -> None:
     """Judges the bundle as anybody else would, and writes result.json and report.html from that. Collective."""
+    runtime, folder = task.runtime, task.folder
+    runtime.accelerator.wait_for_everyone()  # the bundle is rank 0's to write
     model, card = bundle.read_bundle(folder)
     evaluation = evaluate(
         runtime,
         model.to(runtime.device),
-        val_shards,
+        task.val_shards,
         image_px=card.image_px,
         positive_at=card.positive_at,
         channels_last=card.channels_last,
-        workers=runtime.workers(config.data.workers),
+        workers=runtime.workers(task.config.data.workers),
     )
     if not runtime.is_main:
         return
@@ -137,14 +170,14 @@ def _finish(
         folder / "report.html",
         folder.name,
         evaluation,
-        val_shards,
-        dump_config(config),
+        task.val_shards,
+        dump_config(task.config),
         folder / "metrics.jsonl",
         card.positive_at,
     )
     with atomic_write(folder / "result.json") as file:
         file.write(json.dumps(result, indent=1).encode() + b"\n")
-    tracker.finish(
+    task.tracker.finish(
         {"best_epoch": state.best_epoch, "val/map": evaluation.scores.map, "val/prior_map": evaluation.scores.prior_map}
     )
     print(

@@ -30,6 +30,8 @@ class RunConfig:
     """Folder of the run: configuration, metrics, checkpoints, bundle. A folder that holds a run of these settings goes on with it."""
     seed: int = ranged(0, at_least=0)
     """Decides initial weights, order, augmentation and dropout."""
+    timeout_seconds: float = ranged(600.0, above=0)
+    """How long a process of several waits for the others before it gives up with a message."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,10 @@ class TrainSection:
     """Gradients longer than this are shortened to it. 0: never."""
     channels_last: bool = True
     """Memory layout that convolutions run fastest in."""
+    sync_batchnorm: bool = False
+    """Batch statistics over all GPUs instead of each one's own; for small micro-batches."""
+    compress_gradients: bool = False
+    """Gradients travel between GPUs as bf16, half the traffic."""
     ema: float = ranged(0.0, at_least=0, at_most=1)
     """Decay of an exponential moving average of the weights, which is then what is judged and shipped; warmed up. 0: none."""
 
@@ -122,6 +128,10 @@ class CheckpointConfig:
 
     every_epochs: int = ranged(1, at_least=1)
     """Epochs between checkpoints; the last epoch always has one."""
+    every_steps: int = ranged(0, at_least=0)
+    """Optimizer steps between checkpoints, besides those of epochs. 0: none."""
+    every_minutes: float = ranged(0.0, at_least=0)
+    """Minutes between checkpoints, besides those of epochs. 0: none."""
     keep_last: int = ranged(2, at_least=1)
     """Newest checkpoints kept. The best one is kept besides."""
     resume: str = "auto"

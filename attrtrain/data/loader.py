@@ -12,6 +12,7 @@ from attrtrain.data.decode import decode_crop
 from attrtrain.data.order import BatchRequest
 from attrtrain.data.reader import ShardSet
 from attrtrain.errors import ShardError
+from attrtrain.signals import ignore_stop_signals
 
 
 @dataclass
@@ -92,6 +93,10 @@ class _Requests(torch.utils.data.Sampler[BatchRequest]):
         return iter(self._requests)
 
 
+def _start_worker(_: int) -> None:
+    ignore_stop_signals()
+
+
 def load_batches(
     dataset: CropDataset, requests: Iterable[BatchRequest], device: torch.device, workers: int
 ) -> Iterator[Batch]:
@@ -112,6 +117,7 @@ def load_batches(
         # A forked child of a process with threads and a CUDA context may hang; the fork server has neither.
         multiprocessing_context="forkserver" if workers else None,
         prefetch_factor=4 if workers else None,
+        worker_init_fn=_start_worker,
     )
     ahead: Batch | None = None
     for batch in loader:

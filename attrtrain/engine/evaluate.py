@@ -16,9 +16,15 @@ from attrtrain.data.reader import ShardSet
 from attrtrain.errors import AttrtrainError
 from attrtrain.metrics.functional import AttributeScores, bce, score_attributes
 from attrtrain.runtime import Runtime
+from attrtrain.signals import StopRequest
 
 BAR_SECONDS = 0.5 if sys.stderr.isatty() else 30  # a log file needs no smooth bar
+_LOOK_EVERY = 4  # batches between two looks at whether to stop
 EVALUATION_BATCH = 64  # part of what a score is computed from: kernels may round differently for another batch size
+
+
+class EvaluationStoppedError(Exception):
+    """The evaluation was left because a rank was asked to stop."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,7 @@ def evaluate(
     positive_at: float,
     channels_last: bool,
     workers: int,
+    stop: StopRequest | None = None,
 ) -> Evaluation:
     """Evaluates a model, not wrapped for training, on every sample of a shard set. Collective: every rank calls it and gets all of it.
 
@@ -81,8 +88,10 @@ def evaluate(
         positive_at: vote share from which an attribute counts as present.
         channels_last: memory layout to compute in; part of what a score is rounded by.
         workers: decoding processes of each rank.
+        stop: looked at every few batches.
 
     Raises:
+        EvaluationStoppedError: on every rank, because one of them was asked to stop.
         AttrtrainError: the model gave NaN for an object, or samples were lost or counted twice between ranks.
     """
     accelerator = runtime.accelerator
@@ -93,13 +102,17 @@ def evaluate(
     was_training = model.training
     model.eval().to(memory_format=memory_format)
     parts: list[Tensor] = []
-    own_samples = sum(len(request.index) for request in requests)
+    looks = _batches_of_every_rank(len(shards), accelerator.num_processes) if stop is not None else 0
     bar = tqdm(
-        total=own_samples, desc="evaluating", unit="object", disable=not runtime.is_main, leave=False,
+        total=sum(len(request.index) for request in requests), desc="evaluating", unit="object", disable=not runtime.is_main, leave=False,
         dynamic_ncols=True, mininterval=BAR_SECONDS,
     )  # fmt: skip
     with torch.inference_mode(), bar:
-        for batch in load_batches(CropDataset(shards, image_px), requests, runtime.device, workers):
+        for number, batch in enumerate(load_batches(CropDataset(shards, image_px), requests, runtime.device, workers)):
+            looks_now = stop is not None and number < looks and number % _LOOK_EVERY == 0
+            if looks_now and runtime.any_rank(stop is not None and stop.received is not None)[0]:
+                model.train(was_training)
+                raise EvaluationStoppedError
             images = _filled_up(batch.image).contiguous(memory_format=memory_format)
             with runtime.autocast():
                 logits = model(images)
@@ -112,6 +125,11 @@ def evaluate(
     labels = shards.labels(np.arange(len(shards)))
     _require_numbers(logits, shards)
     return Evaluation(logits, labels, score_attributes(logits, labels, positive_at), bce(logits, labels))
+
+
+def _batches_of_every_rank(size: int, world_size: int) -> int:
+    """Batches that even the rank with the fewest has: only so many times can all of them ask each other anything."""
+    return size // world_size // EVALUATION_BATCH
 
 
 def _filled_up(images: Tensor) -> Tensor:

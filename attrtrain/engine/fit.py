@@ -1,57 +1,43 @@
 """Training from wherever a run stands to its end."""
 
+import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from itertools import islice
-from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
+from torch import nn
 from tqdm import tqdm
 
-from attrtrain import bundle, checkpoint
+from attrtrain import bundle
 from attrtrain.config.schema import TrainConfig
 from attrtrain.data.loader import Batch, CropDataset, load_batches
-from attrtrain.data.order import TrainOrder
-from attrtrain.data.reader import ShardSet
-from attrtrain.engine.evaluate import BAR_SECONDS, Evaluation, evaluate
-from attrtrain.engine.state import RunState
+from attrtrain.engine.evaluate import BAR_SECONDS, Evaluation, EvaluationStoppedError, evaluate
+from attrtrain.engine.resume import save_checkpoint
+from attrtrain.engine.state import Learner, RunState, Task
 from attrtrain.engine.step import StepSettings, optimizer_step
-from attrtrain.errors import AttrtrainError, CheckpointError
+from attrtrain.engine.window import Window
+from attrtrain.errors import AttrtrainError, ConfigError, PreemptedError
 from attrtrain.models.network import AttributeModel
 from attrtrain.optim import build_average, build_optimizer, learning_rate, set_learning_rate
 from attrtrain.runtime import Runtime
 from attrtrain.shards.manifest import VocabularyRecord
-from attrtrain.tracking.trackers import Tracker
 
-
-@dataclass
-class Learner:
-    """All that a step changes.
-
-    Attributes:
-        module: the network itself.
-        wrapped: the same network as Accelerate prepared it; what is trained through.
-        average: moving average of the weights, or None.
-        optimizer: as Accelerate prepared it.
-    """
-
-    module: AttributeModel
-    wrapped: nn.Module
-    average: AveragedModel | None
-    optimizer: Any
-
-    @property
-    def judged(self) -> nn.Module:
-        """The network that is evaluated and shipped."""
-        return self.module if self.average is None else self.average.module
+_AGREE_EVERY = 5  # steps between two looks, by all ranks together, at whether any of them was asked to stop
 
 
 def prepare_learner(runtime: Runtime, model: AttributeModel, config: TrainConfig) -> Learner:
-    """Puts a model on its device and wraps it, its average and its optimizer for training."""
+    """Puts a model on its device and wraps it, its average and its optimizer for training.
+
+    Raises:
+        ConfigError: sync_batchnorm without a GPU.
+    """
+    if config.train.sync_batchnorm and runtime.accelerator.num_processes > 1:
+        if runtime.device.type != "cuda":
+            raise ConfigError(
+                "train.sync_batchnorm: torch synchronises batch statistics on CUDA GPUs only; leave it off"
+            )
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     model.to(runtime.device)
     if config.train.channels_last:
         model.to(memory_format=torch.channels_last)
@@ -61,22 +47,41 @@ def prepare_learner(runtime: Runtime, model: AttributeModel, config: TrainConfig
     return Learner(model, wrapped, average, prepared)
 
 
-def fit(
-    runtime: Runtime,
-    learner: Learner,
-    train_shards: ShardSet,
-    val_shards: ShardSet,
-    config: TrainConfig,
-    order: TrainOrder,
-    state: RunState,
-    folder: Path,
-    tracker: Tracker,
-) -> None:
+def fit(task: Task, learner: Learner, state: RunState, window: Window) -> None:
     """Trains to the last epoch, evaluating and saving on the way; `state` follows. Collective: every rank calls it.
 
     Raises:
+        PreemptedError: some rank was asked to stop; a checkpoint of this moment is saved.
         AttrtrainError: the loss is no number any more.
     """
+    config = task.config
+    batches = load_batches(
+        CropDataset(task.train_shards, config.data.image_px),
+        task.order.requests(config.train.epochs, state.epoch, state.samples_in_epoch),
+        task.runtime.device,
+        task.runtime.workers(config.data.workers),
+    )
+    clock = _SaveClock(task)
+    while state.epoch < config.train.epochs:
+        started = time.monotonic()
+        _train_epoch(task, learner, state, window, batches, clock)
+        trained = time.monotonic()
+        state.seconds += trained - started
+        evaluation = _evaluate(task, learner, state, window)
+        state.seconds += time.monotonic() - trained
+        _close_epoch(task, learner, state, evaluation, time.monotonic() - started)
+        if _is_saved_after(config, state):
+            save_checkpoint(task, learner, state, window)
+            _leave_if_asked(task, state)
+        else:
+            _save_and_leave_if_asked(task, learner, state, window)
+
+
+def _train_epoch(
+    task: Task, learner: Learner, state: RunState, window: Window, batches: Iterator[Batch], clock: "_SaveClock"
+) -> None:
+    """Trains to the end of the epoch. Losses stay on the device until a line is logged."""
+    config, order = task.config, task.order
     settings = StepSettings(
         config.run.seed,
         config.data.flip,
@@ -85,57 +90,21 @@ def fit(
         config.train.channels_last,
         config.train.global_batch,
     )
-    total_steps = config.train.epochs * order.steps_per_epoch
-    batches = load_batches(
-        CropDataset(train_shards, config.data.image_px),
-        order.requests(config.train.epochs, state.epoch, state.samples_in_epoch),
-        runtime.device,
-        runtime.workers(config.data.workers),
-    )
-    while state.epoch < config.train.epochs:
-        started = time.monotonic()
-        train_loss = _train_epoch(runtime, learner, batches, config, settings, order, state, total_steps, tracker)
-        state.epoch, state.samples_in_epoch = state.epoch + 1, 0
-        evaluation = _evaluate_epoch(runtime, learner, val_shards, config)
-        state.seconds += time.monotonic() - started
-        _report_epoch(runtime, evaluation, config, state, train_loss, time.monotonic() - started, tracker)
-        if is_best := evaluation.scores.map > state.best_map or state.best_epoch == 0:
-            state.best_epoch, state.best_map, state.best_step = state.epoch, evaluation.scores.map, state.step
-        if runtime.is_main:
-            if is_best:
-                _save_bundle(runtime, learner, train_shards, config, evaluation, folder)
-            if is_best or state.epoch % config.checkpoint.every_epochs == 0 or state.epoch == config.train.epochs:
-                save_checkpoint(runtime, learner, train_shards, config, state, folder)
-        runtime.accelerator.wait_for_everyone()
-
-
-def _train_epoch(
-    runtime: Runtime,
-    learner: Learner,
-    batches: Iterator[Batch],
-    config: TrainConfig,
-    settings: StepSettings,
-    order: TrainOrder,
-    state: RunState,
-    total_steps: int,
-    tracker: Tracker,
-) -> float:
-    """Trains to the end of the epoch and returns its mean loss. Losses stay on the device until a line is logged."""
     learner.wrapped.train()
-    window = _Window(runtime)
-    epoch_loss, epoch_steps = 0.0, 0
     first = state.samples_in_epoch // order.global_batch
     bar = tqdm(
         total=order.steps_per_epoch, initial=first, desc=f"epoch {state.epoch + 1}/{config.train.epochs}", unit="step",
-        disable=not runtime.is_main, leave=False, dynamic_ncols=True, mininterval=BAR_SECONDS,
+        disable=not task.runtime.is_main, leave=False, dynamic_ncols=True, mininterval=BAR_SECONDS,
     )  # fmt: skip
     with bar:
         for step_in_epoch in range(first, order.steps_per_epoch):
-            rate = learning_rate(state.step, total_steps, order.steps_per_epoch, config.optim)
+            rate = learning_rate(
+                state.step, config.train.epochs * order.steps_per_epoch, order.steps_per_epoch, config.optim
+            )
             set_learning_rate(learner.optimizer, rate)
             micro_batches = list(islice(batches, order.accumulation))
             loss, norm = optimizer_step(
-                runtime, learner.wrapped, learner.optimizer, micro_batches, state.step, settings
+                task.runtime, learner.wrapped, learner.optimizer, micro_batches, state.step, settings
             )
             if learner.average is not None:
                 learner.average.update_parameters(learner.module)
@@ -143,97 +112,117 @@ def _train_epoch(
             state.samples_in_epoch += order.global_batch
             window.add(loss, norm)
             bar.update()
-            if state.step % config.track.every_steps == 0 or step_in_epoch + 1 == order.steps_per_epoch:
-                steps = window.steps
-                values = window.close(order.global_batch)
-                epoch_loss, epoch_steps = epoch_loss + values["loss"] * steps, epoch_steps + steps
-                tracker.log("train", state.step, {"epoch": state.epoch + 1, "lr": rate, **values})
+            is_last = step_in_epoch + 1 == order.steps_per_epoch
+            if state.step % config.track.every_steps == 0 or is_last:
+                values = _log(task, state, window, rate)
                 bar.set_postfix(loss=f"{values['loss']:.4f}", objects_per_s=f"{values['objects_per_second']:.0f}")
-                if values["loss"] != values["loss"]:
-                    raise AttrtrainError(
-                        f"the loss is not a number at step {state.step}; lower optim.lr, or use --train.precision no"
-                    )
-    return epoch_loss / max(epoch_steps, 1)
+            if not is_last:  # the end of an epoch has its own rules
+                clock.save_or_leave(task, learner, state, window)
 
 
-class _Window:
-    """Sums of the steps since the last logged line, on the device."""
-
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
-        self._reset()
-
-    def _reset(self) -> None:
-        self.steps = 0
-        self._loss = torch.zeros((), device=self._runtime.device)
-        self._norm = torch.zeros((), device=self._runtime.device)
-        self._begun = time.monotonic()
-
-    def add(self, loss: Tensor, norm: Tensor) -> None:
-        self.steps += 1
-        self._loss += loss
-        self._norm += norm
-
-    def close(self, global_batch: int) -> dict[str, float]:
-        """Means over the window, summed over ranks. Collective."""
-        sums = self._runtime.accelerator.reduce(
-            torch.stack([self._loss, self._norm / self._runtime.accelerator.num_processes]), reduction="sum"
-        ).tolist()
-        seconds = time.monotonic() - self._begun
-        values = {
-            "loss": sums[0] / self.steps,
-            "grad_norm": sums[1] / self.steps,
-            "objects_per_second": self.steps * global_batch / seconds,
-        }
-        self._reset()
-        return values
+def _log(task: Task, state: RunState, window: Window, rate: float) -> dict[str, float]:
+    steps = window.steps
+    values = window.close(task.order.global_batch)
+    if not math.isfinite(values["loss"]):
+        raise AttrtrainError(
+            f"the loss is not a finite number at step {state.step}; lower optim.lr, or use --train.precision no"
+        )
+    state.epoch_loss += values["loss"] * steps
+    task.tracker.log("train", state.step, {"epoch": state.epoch + 1, "lr": rate, **values})
+    return values
 
 
-def _evaluate_epoch(runtime: Runtime, learner: Learner, val_shards: ShardSet, config: TrainConfig) -> Evaluation:
-    return evaluate(
-        runtime,
-        learner.judged,
-        val_shards,
-        image_px=config.data.image_px,
-        positive_at=config.labels.positive_at,
-        channels_last=config.train.channels_last,
-        workers=runtime.workers(config.data.workers),
+class _SaveClock:
+    """When, inside an epoch, a checkpoint is due or the run is asked to stop. All ranks come to the same answer at the same step."""
+
+    def __init__(self, task: Task) -> None:
+        self._world_size = task.runtime.accelerator.num_processes
+        self._seconds = task.config.checkpoint.every_minutes * 60 or math.inf
+        self._last = time.monotonic()
+
+    def save_or_leave(self, task: Task, learner: Learner, state: RunState, window: Window) -> None:
+        every_steps = task.config.checkpoint.every_steps
+        due = every_steps > 0 and state.step % every_steps == 0
+        if self._world_size == 1 or state.step % _AGREE_EVERY == 0:
+            time_is_up = task.runtime.any_rank(time.monotonic() - self._last > self._seconds)[0]
+            due = due or time_is_up
+            _save_and_leave_if_asked(task, learner, state, window)
+        if due:
+            save_checkpoint(task, learner, state, window)
+            self._last = time.monotonic()
+
+
+def _save_and_leave_if_asked(task: Task, learner: Learner, state: RunState, window: Window) -> None:
+    if task.runtime.any_rank(task.stop.received is not None)[0]:
+        save_checkpoint(task, learner, state, window)
+        raise _preempted(task, state)
+
+
+def _leave_if_asked(task: Task, state: RunState) -> None:
+    if task.runtime.any_rank(task.stop.received is not None)[0] and state.epoch < task.config.train.epochs:
+        raise _preempted(task, state)
+
+
+def _preempted(task: Task, state: RunState) -> PreemptedError:
+    cause = task.stop.received.name if task.stop.received is not None else "a signal to another process"
+    return PreemptedError(
+        f"stopped by {cause} at step {state.step}, epoch {state.epoch + 1}; saved in {task.folder}/checkpoints: run the same command again to go on"
     )
 
 
-def _report_epoch(
-    runtime: Runtime,
-    evaluation: Evaluation,
-    config: TrainConfig,
-    state: RunState,
-    train_loss: float,
-    seconds: float,
-    tracker: Tracker,
-) -> None:
-    scores = evaluation.scores
-    tracker.log(
-        "val",
-        state.step,
-        {
-            "epoch": state.epoch,
-            "map": scores.map,
-            "prior_map": scores.prior_map,
-            "loss": evaluation.loss,
-            "seconds": seconds,
-        },
+def _is_saved_after(config: TrainConfig, state: RunState) -> bool:
+    """Whether an epoch that has just been closed gets a checkpoint: when it is its turn, the last, the best, or one was due at its last step."""
+    every_steps = config.checkpoint.every_steps
+    return (
+        state.epoch % config.checkpoint.every_epochs == 0
+        or state.epoch == config.train.epochs
+        or state.best_epoch == state.epoch
+        or (every_steps > 0 and state.step % every_steps == 0)
     )
-    if runtime.is_main:
-        better = " (best)" if scores.map > state.best_map else ""
+
+
+def _evaluate(task: Task, learner: Learner, state: RunState, window: Window) -> Evaluation:
+    """Evaluates the epoch just trained. A stop in the middle of it is a stop before it: it will be done again from its beginning."""
+    config = task.config
+    task.runtime.agree_on_buffers(learner.judged)
+    try:
+        return evaluate(
+            task.runtime,
+            learner.judged,
+            task.val_shards,
+            image_px=config.data.image_px,
+            positive_at=config.labels.positive_at,
+            channels_last=config.train.channels_last,
+            workers=task.runtime.workers(config.data.workers),
+            stop=task.stop,
+        )
+    except EvaluationStoppedError:
+        save_checkpoint(task, learner, state, window)
+        raise _preempted(task, state) from None
+
+
+def _close_epoch(task: Task, learner: Learner, state: RunState, evaluation: Evaluation, seconds: float) -> None:
+    """Moves the state past the epoch, logs and prints it, and keeps its model when it is the best so far."""
+    config, scores = task.config, evaluation.scores
+    state.epoch, state.samples_in_epoch = state.epoch + 1, 0
+    train_loss, state.epoch_loss = state.epoch_loss / task.order.steps_per_epoch, 0.0
+    is_best = state.best_epoch == 0 or scores.map > state.best_map
+    if is_best:
+        state.best_epoch, state.best_map, state.best_step = state.epoch, scores.map, state.step
+    values = {"epoch": state.epoch, "map": scores.map, "prior_map": scores.prior_map, "loss": evaluation.loss}
+    task.tracker.log("val", state.step, {**values, "seconds": seconds})
+    if task.runtime.is_main:
         print(
             f"epoch {state.epoch}/{config.train.epochs}  train loss {train_loss:.4f}  val loss {evaluation.loss:.4f}  "
-            f"val mAP {scores.map:.4f} beside a prior of {scores.prior_map:.4f}{better}  {seconds:.0f} s",
+            f"val mAP {scores.map:.4f} beside a prior of {scores.prior_map:.4f}{' (best)' if is_best else ''}  {seconds:.0f} s",
             flush=True,
         )
+        if is_best:
+            _save_bundle(task, learner, evaluation)
 
 
-def _save_bundle(
-    runtime: Runtime, learner: Learner, shards: ShardSet, config: TrainConfig, evaluation: Evaluation, folder: Path
-) -> None:
+def _save_bundle(task: Task, learner: Learner, evaluation: Evaluation) -> None:
+    config, shards = task.config, task.train_shards
     card = bundle.ModelCard(
         architecture=bundle.Architecture(
             backbone=config.model.backbone,
@@ -245,7 +234,7 @@ def _save_bundle(
         image_px=config.data.image_px,
         crop=shards.crop,
         positive_at=config.labels.positive_at,
-        precision=runtime.precision,
+        precision=task.runtime.precision,
         channels_last=config.train.channels_last,
         data_fingerprint=shards.fingerprint,
         metrics={
@@ -254,65 +243,4 @@ def _save_bundle(
             "val.objects": len(evaluation.labels),
         },
     )
-    bundle.save_bundle(folder / "bundle", learner.judged.state_dict(), card)
-
-
-def identity(config: TrainConfig, shards: ShardSet) -> dict[str, Any]:
-    """What a checkpoint and the run that continues from it must have in common."""
-    return {
-        "run.seed": config.run.seed,
-        "train.global_batch": config.train.global_batch,
-        "train.ema": config.train.ema > 0,
-        "model": {name: value for name, value in asdict(config.model).items() if name != "weights"},
-        "optim.name": config.optim.name,
-        "attributes": shards.vocabulary.fingerprint,
-        "training data": shards.fingerprint,
-    }
-
-
-def save_checkpoint(
-    runtime: Runtime, learner: Learner, shards: ShardSet, config: TrainConfig, state: RunState, folder: Path
-) -> None:
-    """Saves all that is needed to go on from here, then removes what is no longer wanted."""
-    tensors = {"model": learner.module.state_dict()}
-    if learner.average is not None:
-        tensors["average"] = learner.average.state_dict()
-    scaler = runtime.accelerator.scaler
-    optimizer = {
-        "optimizer": learner.optimizer.state_dict(),
-        "scaler": scaler.state_dict() if scaler is not None else {},
-    }
-    content = {"position": state.state_dict(), "identity": identity(config, shards), "config": asdict(config)}
-    checkpoint.save(folder / "checkpoints", state.step, tensors, optimizer, content)
-    checkpoint.prune(folder / "checkpoints", config.checkpoint.keep_last, state.best_step)
-
-
-def restore(
-    runtime: Runtime, learner: Learner, shards: ShardSet, config: TrainConfig, state: RunState, source: Path
-) -> None:
-    """Takes up a run where a checkpoint left it.
-
-    Raises:
-        CheckpointError: it is damaged, or belongs to a run of other data, model or batch; the message says what differs.
-    """
-    saved = checkpoint.load(source)
-    own = identity(config, shards)
-    if differing := [
-        f"{key}: {_short(saved.state['identity'].get(key))} → {_short(own[key])}"
-        for key in own
-        if saved.state["identity"].get(key) != own[key]
-    ]:
-        raise CheckpointError(
-            f"{source} belongs to another run ({'; '.join(differing)}); choose another --run.dir, or give the settings it was begun with"
-        )
-    learner.module.load_state_dict(saved.tensors["model"])
-    if learner.average is not None:
-        learner.average.load_state_dict(saved.tensors["average"])
-    learner.optimizer.load_state_dict(saved.optimizer["optimizer"])
-    if runtime.accelerator.scaler is not None and saved.optimizer["scaler"]:
-        runtime.accelerator.scaler.load_state_dict(saved.optimizer["scaler"])
-    state.load_state_dict(saved.state["position"])
-
-
-def _short(value: object) -> str:
-    return value[:12] + "…" if isinstance(value, str) and len(value) > 24 else str(value)
+    bundle.save_bundle(task.folder / "bundle", learner.judged.state_dict(), card)

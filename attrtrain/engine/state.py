@@ -1,7 +1,55 @@
-"""Where a run stands, as plain data."""
+"""What a run consists of, and where it stands, as plain data."""
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
+
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+from attrtrain.config.schema import TrainConfig
+from attrtrain.data.order import TrainOrder
+from attrtrain.data.reader import ShardSet
+from attrtrain.models.network import AttributeModel
+from attrtrain.runtime import Runtime
+from attrtrain.signals import StopRequest
+from attrtrain.tracking.trackers import Tracker
+
+
+@dataclass(frozen=True)
+class Task:
+    """All of a run that stays the same while it trains."""
+
+    config: TrainConfig
+    runtime: Runtime
+    train_shards: ShardSet
+    val_shards: ShardSet
+    order: TrainOrder
+    folder: Path
+    tracker: Tracker
+    stop: StopRequest
+
+
+@dataclass
+class Learner:
+    """All that an optimizer step changes.
+
+    Attributes:
+        module: the network itself.
+        wrapped: the same network as Accelerate prepared it; what is trained through.
+        average: moving average of the weights, or None.
+        optimizer: as Accelerate prepared it.
+    """
+
+    module: AttributeModel
+    wrapped: nn.Module
+    average: AveragedModel | None
+    optimizer: Any
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is evaluated and shipped."""
+        return self.module if self.average is None else self.average.module
 
 
 @dataclass
@@ -9,12 +57,13 @@ class RunState:
     """The position of a run and its best result so far; the same on every rank.
 
     Attributes:
-        epoch: epochs begun, from 0; the epoch in which the next step lies.
+        epoch: epochs finished, their evaluation included; so the index of the one in which the next step lies.
         samples_in_epoch: samples of that epoch already trained on, over all ranks.
         step: optimizer steps taken.
         best_epoch: epoch (from 1) of the best evaluation, 0 before the first.
         best_map: its mAP.
         best_step: optimizer steps taken when it was found, which names its checkpoint.
+        epoch_loss: sum of the losses of this epoch's steps, as far as they are logged.
         seconds: time spent so far, over all restarts.
     """
 
@@ -24,6 +73,7 @@ class RunState:
     best_epoch: int = 0
     best_map: float = float("-inf")
     best_step: int = 0
+    epoch_loss: float = 0.0
     seconds: float = 0.0
 
     def state_dict(self) -> dict[str, Any]:

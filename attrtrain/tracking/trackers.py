@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 Values = Mapping[str, float | int | None]
 
@@ -38,10 +38,17 @@ class NullTracker:
 class JsonlTracker:
     """Appends one JSON object a line to metrics.jsonl: `{"kind", "step", ...}`. Numbers that are not finite become null."""
 
-    def __init__(self, path: Path, resumed_step: int) -> None:
-        """Opens the file and drops lines past `resumed_step`: a run that goes on from there will log them again."""
+    def __init__(self, path: Path, step: int, epoch: int) -> None:
+        """Opens the file and drops lines past a position: a run that goes on from there will log them again.
+
+        Args:
+            step: optimizer steps taken at that position.
+            epoch: epochs that are evaluated at that position.
+        """
         self._path = path
-        kept = [line for line in _lines(path) if line["step"] <= resumed_step]
+        kept = [
+            line for line in _lines(path) if line["step"] <= step and (line["kind"] != "val" or line["epoch"] <= epoch)
+        ]
         temporary = path.with_suffix(".partial")
         temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
         temporary.replace(path)
@@ -73,7 +80,7 @@ class Trackers:
             tracker.finish(summary)
 
 
-def _lines(path: Path) -> list[dict[str, float]]:
+def _lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     lines = []

@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 from attrtrain.tracking.trackers import NullTracker, Tracker, Values
 
+WANDB_ID = "wandb_id"  # file in the run folder that holds the id of its W&B run
+
 Mode = Literal["online", "offline", "disabled"]
 
 
@@ -45,7 +47,7 @@ def start(mode: Mode, run_folder: Path, project: str, config: Mapping[str, Any])
         return NullTracker()
     import wandb
 
-    id_file = run_folder / "wandb_id"
+    id_file = run_folder / WANDB_ID
     if not id_file.exists():
         id_file.write_text(uuid.uuid4().hex[:8])
     run_id = id_file.read_text().strip()

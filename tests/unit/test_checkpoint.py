@@ -14,9 +14,14 @@ from attrtrain.errors import CheckpointError
 
 def save(folder: Path, step: int) -> Path:
     model = {"w": torch.full((3,), float(step)), "n": torch.tensor(step)}
-    return checkpoint.save(
-        folder, step, {"model": model}, {"optimizer": {"state": {0: torch.ones(2) * step}}}, {"position": step}
+    content = checkpoint.Checkpoint(
+        tensors={"model": model},
+        optimizer={"optimizer": {"state": {0: torch.ones(2) * step}}},
+        state={"position": step},
+        ranks=[{"sum": torch.ones(2)}],
     )
+    checkpoint.save(folder, step, content, rank=0, barrier=lambda: None)
+    return folder / f"step-{step:08d}"
 
 
 def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
@@ -57,6 +62,7 @@ def test_leftovers_of_killed_saves_are_no_checkpoints_and_are_cleaned(tmp_path: 
     leftover.mkdir()
     (leftover / "model.safetensors").write_bytes(b"half")
     assert checkpoint.find_latest(tmp_path) == (None, [])
+    checkpoint.clean(tmp_path)
     assert not leftover.exists()
 
 

@@ -1,0 +1,122 @@
+"""A run's checkpoints: what goes into one, and taking a run up from one."""
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from attrtrain import checkpoint
+from attrtrain.config.schema import TrainConfig
+from attrtrain.data.reader import ShardSet
+from attrtrain.engine.state import Learner, RunState, Task
+from attrtrain.engine.window import Window
+from attrtrain.errors import CheckpointError
+from attrtrain.tracking.wandb_tracker import WANDB_ID
+
+
+def identity(config: TrainConfig, shards: ShardSet) -> dict[str, Any]:
+    """What a checkpoint and the run that continues from it must have in common."""
+    return {
+        "run.seed": config.run.seed,
+        "train.global_batch": config.train.global_batch,
+        "train.ema": config.train.ema > 0,
+        "model": {name: value for name, value in asdict(config.model).items() if name != "weights"},
+        "optim.name": config.optim.name,
+        "attributes": shards.vocabulary.fingerprint,
+        "training data": shards.fingerprint,
+    }
+
+
+def save_checkpoint(task: Task, learner: Learner, state: RunState, window: Window) -> None:
+    """Saves all that is needed to go on from here, then removes what is no longer wanted. Collective."""
+    accelerator = task.runtime.accelerator
+    tensors = {"model": learner.module.state_dict()}
+    if learner.average is not None:
+        tensors["average"] = learner.average.state_dict()
+    scaler = accelerator.scaler
+    position = state.state_dict()
+    if not math.isfinite(state.best_map):
+        position["best_map"] = None  # JSON has no infinity
+    wandb_id = task.folder / WANDB_ID
+    content = checkpoint.Checkpoint(
+        tensors=tensors,
+        optimizer={
+            "optimizer": learner.optimizer.state_dict(),
+            "scaler": scaler.state_dict() if scaler is not None else {},
+        },
+        state={
+            "position": position,
+            "identity": identity(task.config, task.train_shards),
+            "config": asdict(task.config),
+            "wandb_id": wandb_id.read_text().strip() if wandb_id.exists() else None,
+            "world_size": accelerator.num_processes,
+        },
+        ranks=[{"window": window.state_dict(), "generators": _generators()}],
+    )
+    folder = task.folder / "checkpoints"
+    checkpoint.save(folder, state.step, content, accelerator.process_index, accelerator.wait_for_everyone)
+    if task.runtime.is_main:
+        checkpoint.prune(folder, task.config.checkpoint.keep_last, state.best_step)
+
+
+def restore(task: Task, learner: Learner, state: RunState, window: Window, source: Path) -> None:
+    """Takes up a run where a checkpoint left it.
+
+    Raises:
+        CheckpointError: it is damaged, or belongs to a run of other data, model or batch; the message says what differs.
+    """
+    saved = checkpoint.load(source)
+    own, before = identity(task.config, task.train_shards), saved.state["identity"]
+    if differing := [
+        f"{key}: {_short(before.get(key))} → {_short(own[key])}" for key in own if before.get(key) != own[key]
+    ]:
+        raise CheckpointError(
+            f"{source} belongs to another run ({'; '.join(differing)}); choose another --run.dir, or give the settings it was begun with"
+        )
+    learner.module.load_state_dict(dict(saved.tensors["model"]))
+    if learner.average is not None:
+        learner.average.load_state_dict(dict(saved.tensors["average"]))
+    learner.optimizer.load_state_dict(saved.optimizer["optimizer"])
+    accelerator = task.runtime.accelerator
+    if accelerator.scaler is not None and saved.optimizer["scaler"]:
+        accelerator.scaler.load_state_dict(saved.optimizer["scaler"])
+    position = saved.state["position"]
+    state.load_state_dict({**position, "best_map": -math.inf if position["best_map"] is None else position["best_map"]})
+    rank, world_size = accelerator.process_index, accelerator.num_processes
+    window.load_state_dict([entry["window"] for entry in saved.ranks], rank, world_size)
+    if len(saved.ranks) == world_size:
+        _set_generators(saved.ranks[rank]["generators"])
+    if task.runtime.is_main and saved.state["wandb_id"] and not (task.folder / WANDB_ID).exists():
+        (task.folder / WANDB_ID).write_text(saved.state["wandb_id"])
+
+
+def changed_settings(source: Path, config: TrainConfig) -> list[str]:
+    """Settings that differ from those the checkpoint was saved under, such as `optim.lr: 0.001 → 0.0001`."""
+    before, after = checkpoint.load_state(source)["config"], asdict(config)
+    return [
+        f"{section}.{name}: {before.get(section, {}).get(name)} → {value}"
+        for section, knobs in after.items()
+        for name, value in knobs.items()
+        if before.get(section, {}).get(name) != value
+        and (section, name) not in {("run", "dir"), ("checkpoint", "resume")}
+    ]
+
+
+def _generators() -> dict[str, torch.Tensor]:
+    """State of torch's generators. Steps seed them anew, so nothing attrtrain draws depends on it; what others draw may."""
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def _set_generators(states: dict[str, torch.Tensor]) -> None:
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])
+
+
+def _short(value: object) -> str:
+    return value[:12] + "…" if isinstance(value, str) and len(value) > 24 else str(value)

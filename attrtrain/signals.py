@@ -1,0 +1,30 @@
+"""Being asked to stop: signals set a flag, and training looks at it between two steps."""
+
+import signal
+from types import FrameType
+
+# TERM: preemption and scancel. USR1, USR2: what batch systems send ahead of a time limit. INT: Ctrl-C.
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
+
+
+class StopRequest:
+    """Whether this process was asked to stop, and by which signal."""
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+
+    def listen(self) -> None:
+        """Takes over the stop signals for the rest of the process. A second Ctrl-C ends it at once."""
+        for number in STOP_SIGNALS:
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        if number == signal.SIGINT and self.received == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = signal.Signals(number)
+
+
+def ignore_stop_signals() -> None:
+    """For helper processes: a whole process group is signalled at once, and only training itself decides what to do about it."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
