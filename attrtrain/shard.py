@@ -16,8 +16,9 @@ from attrtrain.annotations.split import apply_split
 from attrtrain.annotations.table import ObjectTable
 from attrtrain.errors import ConfigError, LabelError, ShardError
 from attrtrain.shards import finish, write
-from attrtrain.shards.execute import terminated_like_interrupted, write_shards
+from attrtrain.shards.execute import terminated_like_interrupted, write_here
 from attrtrain.shards.manifest import CropSettings, read_manifest
+from attrtrain.shards.on_dask import write_on_dask
 from attrtrain.shards.plan import PlannedShard, ShardPlan, make_plan
 
 HELP = "cut labelled objects out of photographs and pack them into shards"
@@ -62,6 +63,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     value("--split-seed", 0, "N", "chooses the drawn split")
     value("--shard-objects", 500, "N", "objects in a shard")
     value("--max-failure-rate", 0.05, "SHARE", "share of objects that may be left out before the exit code is 1")
+    parser.add_argument(
+        "--dask", metavar="ADDRESS", help="write on the workers of this Dask scheduler, such as tcp://node1:8786"
+    )
     share = parser.add_mutually_exclusive_group()
     share.add_argument(
         "--part",
@@ -118,7 +122,10 @@ def _write(
             print(f"{kept} of {len(shards)} shards are already written, and are kept", file=sys.stderr)
         if jobs:
             write.discard(jobs)
-            write_shards(jobs, arguments.workers)
+            if arguments.dask:
+                write_on_dask(jobs, arguments.dask)
+            else:
+                write_here(jobs, arguments.workers)
     except OSError as error:
         raise ShardError(f"{error.filename or arguments.out}: {error.strerror or error}") from None
 

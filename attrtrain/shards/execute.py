@@ -1,4 +1,4 @@
-"""Shard jobs → processes, with a progress bar, and stopped without leaving anything half done."""
+"""Shard jobs → any executor; or the processes of this machine, with a progress bar, stopped without leaving anything half done."""
 
 import multiprocessing
 import multiprocessing.connection
@@ -7,11 +7,11 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.sharedctypes import Synchronized
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from tqdm import tqdm
 
@@ -19,8 +19,44 @@ from attrtrain.errors import ShardError
 from attrtrain.shards.manifest import ShardInfo
 from attrtrain.shards.write import ShardJob, clean, write_shard
 
+P = ParamSpec("P")
+T = TypeVar("T")
 
-def write_shards(jobs: Sequence[ShardJob], workers: int) -> None:
+
+def write_with(
+    executor: Executor,
+    jobs: Sequence[ShardJob],
+    on_shard: Callable[[ShardJob], object] = lambda job: None,
+    on_idle: Callable[[], object] = lambda: None,
+    task: Callable[[ShardJob], ShardInfo] = write_shard,
+) -> None:
+    """Writes each shard as a task of its own of any executor, in any order; the bytes are the same.
+
+    After an error, what to do with the tasks that are still waiting is left to whoever made the executor.
+
+    Args:
+        executor: its workers must see the folders of the jobs.
+        jobs: what to write.
+        on_shard: called after each shard.
+        on_idle: called in every second in which no shard is finished; what it raises ends the wait.
+        task: what is submitted for a job.
+
+    Raises:
+        ShardError: a shard cannot be written.
+        CancelledError: the executor has given a task up.
+    """
+    waiting = {executor.submit(task, job): job for job in jobs}
+    while waiting:
+        finished, _ = wait(waiting, timeout=1, return_when=FIRST_COMPLETED)
+        for future in finished:
+            job = waiting.pop(future)
+            future.result()
+            on_shard(job)
+        if not finished:
+            on_idle()
+
+
+def write_here(jobs: Sequence[ShardJob], workers: int) -> None:
     """Writes shards with so many processes of this machine, and shows how far it is.
 
     Raises:
@@ -28,7 +64,7 @@ def write_shards(jobs: Sequence[ShardJob], workers: int) -> None:
     """
     objects = sum(len(job.table) for job in jobs)
     if workers == 1 or len(jobs) == 1:
-        with _progress_bar(objects) as bar, _interrupts_held_back() as stop_if_interrupted:
+        with progress_bar(objects) as bar, _interrupts_held_back() as stop_if_interrupted:
 
             def after_object() -> None:
                 bar.update()
@@ -41,14 +77,12 @@ def write_shards(jobs: Sequence[ShardJob], workers: int) -> None:
     done: Synchronized[int] = context.Value("q", 0)
     try:
         with (
-            ProcessPoolExecutor(min(workers, len(jobs)), context, _start_worker, (done,)) as executor,
+            _DeafProcesses(min(workers, len(jobs)), context, _start_worker, (done,)) as executor,
             _stopped_at_once(executor),
+            progress_bar(objects) as bar,
+            _follow(bar, done),
         ):
-            with _interrupts_held_back(), _children_deaf_to_interrupts():
-                futures = [executor.submit(_write_and_count, job) for job in jobs]
-            with _progress_bar(objects) as bar, _follow(bar, done):
-                for future in as_completed(futures):
-                    future.result()
+            write_with(executor, jobs, task=_write_and_count)
     except BrokenProcessPool:
         raise ShardError(
             "a worker process died (out of memory?); finished shards are kept: "
@@ -58,7 +92,17 @@ def write_shards(jobs: Sequence[ShardJob], workers: int) -> None:
         clean(jobs[0].folder, [job.name for job in jobs])  # after workers that were stopped within a shard
 
 
-def _progress_bar(objects: int) -> "tqdm[Any]":
+class _DeafProcesses(ProcessPoolExecutor):
+    """Worker processes deaf, from their first instruction, to the Ctrl-C that a terminal sends them beside us."""
+
+    def submit(self, task: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Submits a task, which is where processes are started."""
+        with _interrupts_held_back(), _children_deaf_to_interrupts():
+            return super().submit(task, *args, **kwargs)
+
+
+def progress_bar(objects: int) -> "tqdm[Any]":
+    """The bar that every way of writing shards moves on by objects."""
     # In a log file each update stays to be read: one in half a minute is enough there.
     seconds = 0.1 if sys.stderr.isatty() else 30
     return tqdm(

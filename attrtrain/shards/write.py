@@ -7,6 +7,7 @@ moment costs the shards in progress and nothing else, and a damaged shard is men
 
 import hashlib
 import json
+import platform
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -182,6 +183,9 @@ def write_shard(job: ShardJob, on_object: Callable[[], object] = lambda: None) -
         ShardError: the disk is full, or the folder cannot be written.
     """
     path = job.folder / f"{job.name}.tar"
+    for folder in (job.folder, *job.image_folders):
+        if not folder.is_dir():  # else every photograph would count as missing
+            raise ShardError(f"{folder}: no such folder on {platform.node()}, which was to write {path.name}")
     try:
         with atomic_write(path) as file:
             samples, failures, sha256 = _write_samples(job, file, on_object)
