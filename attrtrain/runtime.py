@@ -1,6 +1,7 @@
 """The one place that builds an Accelerator, and knows how this process was launched."""
 
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -108,6 +109,7 @@ def build_runtime(
     Raises:
         ConfigError: fp16 where the device does not compute in it, or a launch in which every process believes it is alone.
     """
+    _adopt_slurm_step()
     device = _device_type()
     if device == "cpu":
         _use_all_cores()
@@ -156,6 +158,43 @@ def seed_everything(seed: int) -> None:
 def seed_step(seed: int, step: int, rank: int) -> None:
     """Seeds torch for one optimizer step, so that dropout follows from (seed, step, rank) and there is no generator state to lose."""
     torch.manual_seed(int(mix64(seed, step, rank)) >> 1)
+
+
+def _adopt_slurm_step() -> None:
+    """Tells torch what srun has told this task, where no other launcher has: ranks, and where rank 0 listens.
+
+    Without it, `srun -n 4` would be four runs of one process each in one folder.
+
+    Raises:
+        ConfigError: the step's nodes cannot be named because `scontrol` is not there.
+    """
+    environment = os.environ
+    tasks = int(environment.get("SLURM_STEP_NUM_TASKS", "1"))
+    if tasks == 1 or "WORLD_SIZE" in environment:
+        return
+    try:
+        command = ["scontrol", "show", "hostnames", environment["SLURM_STEP_NODELIST"]]
+        first_host = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0]
+    except (OSError, subprocess.CalledProcessError, IndexError) as error:
+        raise ConfigError(
+            f"srun started {tasks} tasks, but the node of the first is unknown ({error}); set MASTER_ADDR, MASTER_PORT, RANK and WORLD_SIZE"
+        ) from None
+    environment.setdefault("MASTER_ADDR", first_host)
+    environment.setdefault("MASTER_PORT", str(20000 + int(environment["SLURM_JOB_ID"]) % 40000))
+    environment["RANK"], environment["LOCAL_RANK"] = environment["SLURM_PROCID"], environment["SLURM_LOCALID"]
+    environment["WORLD_SIZE"] = str(tasks)
+    environment["LOCAL_WORLD_SIZE"] = str(
+        _tasks_on_node(environment["SLURM_STEP_TASKS_PER_NODE"], int(environment["SLURM_NODEID"]))
+    )
+
+
+def _tasks_on_node(tasks_per_node: str, node: int) -> int:
+    """Reads SLURM's `2(x3),1`, three nodes with two tasks and one with one, at one node."""
+    counts: list[int] = []
+    for entry in tasks_per_node.split(","):
+        tasks, _, repeats = entry.partition("(x")
+        counts += [int(tasks)] * int(repeats.rstrip(")") or "1")
+    return counts[node]
 
 
 def _cores() -> int:

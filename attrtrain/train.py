@@ -20,20 +20,23 @@ from attrtrain.config.load import load_config
 from attrtrain.errors import AttrtrainError, PreemptedError, ProcessLostError
 
 
+def _is_main() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs one training process; returns its exit code. A user's mistake becomes one line on stderr of the main process."""
-    is_main = os.environ.get("RANK", "0") == "0"
     try:
         config = load_config(sys.argv[1:] if argv is None else argv)  # before anything heavy is imported
         from attrtrain.wiring import run
 
         run(config)
     except PreemptedError as error:
-        if is_main:
+        if _is_main():
             print(error, file=sys.stderr)
         return error.exit_code
     except AttrtrainError as error:
-        if is_main or isinstance(error, ProcessLostError):  # who is left when a process dies may not be the main one
+        if _is_main() or isinstance(error, ProcessLostError):  # who is left when a process dies may not be the main one
             print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:

@@ -1,0 +1,298 @@
+"""Several processes: the same objects in every step, every object evaluated once, and no process that waits for ever."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from attrtrain.cli import main
+from attrtrain.errors import ConfigError
+from attrtrain.runtime import _tasks_on_node, build_runtime
+from tools.soak_resume import metrics, trained_objects
+
+ROOT = Path(__file__).parents[2]
+TRACED = str(Path(__file__).with_name("traced_train.py"))
+SMALL = [
+    *(
+        "demo",
+        "--model.backbone",
+        "resnet18",
+        "--model.weights",
+        "none",
+        "--data.image_px",
+        "32",
+        "--train.global_batch",
+        "12",
+    ),
+    *(
+        "--optim.schedule",
+        "constant",
+        "--track.wandb",
+        "disabled",
+        "--track.every_steps",
+        "3",
+        "--train.precision",
+        "no",
+    ),
+]
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])
+
+
+def launch(world_size: int, command: list[str]) -> list[subprocess.Popen[str]]:
+    """Starts one process a rank, as srun does."""
+    port = str(free_port())
+    shared = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "ACCELERATE_USE_CPU": "true",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+    }
+    shared |= {"WORLD_SIZE": str(world_size), "LOCAL_WORLD_SIZE": str(world_size), "OMP_NUM_THREADS": "1"}
+    return [
+        subprocess.Popen(
+            [sys.executable, *command], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(world_size)
+    ]  # fmt: skip
+
+
+def finish(processes: list[subprocess.Popen[str]], expected: int = 0) -> list[str]:
+    outputs = [process.communicate(timeout=300) for process in processes]
+    for process, (stdout, stderr) in zip(processes, outputs, strict=True):
+        assert process.returncode == expected, stdout + stderr
+    return [stdout + stderr for stdout, stderr in outputs]
+
+
+def train(world_size: int, run: Path, shards: Path, *flags: str) -> list[str]:
+    return finish(launch(world_size, [TRACED, str(run), *SMALL, "--data.shards", str(shards), *flags]))
+
+
+def global_steps(run: Path) -> dict[int, list[int]]:
+    """step → its samples, the ranks' parts one after the other."""
+    steps: dict[int, list[int]] = {}
+    for (step, _), samples in sorted(trained_objects(run).items()):
+        steps.setdefault(step, []).extend(samples)
+    return steps
+
+
+@pytest.fixture(scope="module")
+def alone(toy_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three epochs by one process."""
+    run = tmp_path_factory.mktemp("world") / "alone"
+    train(1, run, toy_shards, "--train.epochs", "3")
+    return run
+
+
+@pytest.mark.slow
+def test_one_two_one_processes_see_the_same_objects_in_every_step(
+    toy_shards: Path, tmp_path: Path, alone: Path
+) -> None:
+    run = tmp_path / "run"
+    for epochs, world_size in ((1, 1), (2, 2), (3, 1)):
+        train(world_size, run, toy_shards, "--train.epochs", str(epochs))
+    assert global_steps(run) == global_steps(alone)
+    ranks = {rank for _, rank in trained_objects(run)}
+    assert ranks == {0, 1}
+    lines, reference = metrics(run), metrics(alone)
+    assert [(line["kind"], line["step"], line["epoch"]) for line in lines] == [
+        (line["kind"], line["step"], line["epoch"]) for line in reference
+    ]
+    assert [line["lr"] for line in lines if line["kind"] == "train"] == [
+        line["lr"] for line in reference if line["kind"] == "train"
+    ]
+
+
+@pytest.mark.slow
+def test_ranks_end_with_equal_weights_and_a_resumed_pair_with_the_undisturbed_pairs(
+    toy_shards: Path, tmp_path: Path
+) -> None:
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    train(2, whole, toy_shards, "--train.epochs", "2", "--train.micro_batch", "3")
+    command = [
+        TRACED,
+        str(stopped),
+        *SMALL,
+        "--data.shards",
+        str(toy_shards),
+        "--train.epochs",
+        "2",
+        "--train.micro_batch",
+        "3",
+    ]
+    processes = launch(2, command)
+    while not (stopped / "trained_objects.jsonl").exists():
+        assert processes[0].poll() is None, processes[0].communicate()
+        time.sleep(0.02)
+    processes[1].send_signal(signal.SIGUSR1)  # one rank is told, both leave
+    finish(processes, expected=85)
+    finish(launch(2, command))
+    final = [sorted((run / "checkpoints").glob("step-*"))[-1] / "model.safetensors" for run in (whole, stopped)]
+    assert final[0].read_bytes() == final[1].read_bytes()
+    assert metrics(whole) == metrics(stopped)
+
+
+@pytest.mark.slow
+def test_two_processes_follow_one_as_closely_as_batch_statistics_let_them(
+    toy_shards: Path, tmp_path: Path, alone: Path
+) -> None:
+    run = tmp_path / "run"
+    train(2, run, toy_shards, "--train.epochs", "3")
+    losses = [[line["loss"] for line in metrics(folder) if line["kind"] == "train"] for folder in (run, alone)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("split", ["val", "train"])
+def test_evaluation_by_one_two_and_three_processes_gives_the_same_numbers(
+    toy_shards: Path, tmp_path: Path, alone: Path, split: str
+) -> None:
+    found = []
+    for world_size in (1, 2, 3):
+        out = tmp_path / str(world_size)
+        command = [
+            "-m",
+            "attrtrain",
+            "evaluate",
+            "--model",
+            str(alone),
+            "--shards",
+            str(toy_shards),
+            "--split",
+            split,
+            "--out",
+            str(out),
+        ]
+        finish(launch(world_size, command))
+        found.append((out / "metrics.json").read_text())
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.slow
+def test_fewer_objects_than_processes_are_each_counted_once(toy_coco: Path, alone: Path, tmp_path: Path) -> None:
+    names = json.loads((alone / "bundle" / "model.json").read_text())["vocabulary"]["names"]
+    photograph = sorted((toy_coco / "val2017").glob("*.jpg"))[0].name
+    rows = [
+        f"{photograph},val,{10 * number},5,40,40,{','.join('01'[(number + i) % 2] for i in range(len(names)))}"
+        for number in range(2)
+    ]
+    (tmp_path / "two.csv").write_text("\n".join([f"file_name,split,x,y,w,h,{','.join(names)}", *rows]))
+    shards = tmp_path / "shards"
+    assert (
+        main(
+            [
+                "shard",
+                "--labels",
+                str(tmp_path / "two.csv"),
+                "--images",
+                str(toy_coco / "val2017"),
+                "--out",
+                str(shards),
+                "--workers",
+                "1",
+            ]
+        )
+        == 0
+    )
+    card = json.loads((alone / "bundle" / "model.json").read_text())
+    card["vocabulary"] = json.loads((shards / "manifest.json").read_text())["vocabulary"]
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    (bundle / "model.json").write_text(json.dumps(card))
+    (bundle / "weights.safetensors").write_bytes((alone / "bundle" / "weights.safetensors").read_bytes())
+    found = []
+    for world_size in (1, 3):
+        out = tmp_path / str(world_size)
+        finish(
+            launch(
+                world_size,
+                ["-m", "attrtrain", "evaluate", "--model", str(bundle), "--shards", str(shards), "--out", str(out)],
+            )
+        )
+        found.append(json.loads((out / "metrics.json").read_text()))
+    assert found[0] == found[1] and found[0]["objects"] == 2
+
+
+@pytest.mark.slow
+def test_a_rank_that_dies_stops_the_others_with_one_clear_line(toy_shards: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    processes = launch(
+        2,
+        [
+            TRACED,
+            str(run),
+            *SMALL,
+            "--data.shards",
+            str(toy_shards),
+            "--train.epochs",
+            "500",
+            "--run.timeout_seconds",
+            "20",
+        ],
+    )
+    while not (run / "trained_objects.jsonl").exists():
+        assert processes[0].poll() is None, processes[0].communicate()
+        time.sleep(0.02)
+    processes[1].kill()
+    begun = time.monotonic()
+    _, stderr = processes[0].communicate(timeout=60)
+    assert time.monotonic() - begun < 30
+    assert processes[0].returncode == 1
+    told = [line for line in stderr.replace("\r", "\n").splitlines() if line.startswith("error: ")]
+    assert len(told) == 1 and "process 0 of 2 stops" in told[0], stderr
+    assert "Traceback" not in stderr
+    processes[1].communicate()
+
+
+@pytest.mark.slow
+def test_torchrun_with_its_own_launcher(toy_shards: Path, tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "--master_port",
+        str(free_port()),
+        "-m",
+        "attrtrain.train",
+    ]
+    result = subprocess.run(
+        [*command, *SMALL, "--run.dir", str(tmp_path / "run"), "--data.shards", str(toy_shards), "--train.epochs", "1"],
+        capture_output=True, text=True, env=os.environ | {"ACCELERATE_USE_CPU": "true"},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "batch 12 = 2 x 1 x 6" in result.stdout
+    assert result.stdout.count("best epoch") == 1
+
+
+def test_a_launch_whose_processes_would_train_alone_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("attrtrain.runtime.Accelerator", lambda **_: type("Alone", (), {"num_processes": 1})())
+    with pytest.raises(
+        ConfigError, match=r"2 processes were launched.*ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2"
+    ):
+        build_runtime("no")
+
+
+def test_a_world_that_does_not_divide_the_batch_is_refused_with_those_that_do(toy_shards: Path, tmp_path: Path) -> None:
+    processes = launch(5, [TRACED, str(tmp_path / "run"), *SMALL, "--data.shards", str(toy_shards)])
+    outputs = finish(processes, expected=2)
+    assert "process counts that do: 1, 2, 3, 4, 6, 12" in outputs[0]
+    assert not (tmp_path / "run").exists()
+
+
+def test_slurms_task_counts_are_read() -> None:
+    assert [_tasks_on_node("2(x3),1", node) for node in range(4)] == [2, 2, 2, 1]
+    assert _tasks_on_node("4", 0) == 4

@@ -1,0 +1,174 @@
+#!/usr/bin/env python
+"""Kills training again and again, and checks that nothing shows in the end: the evidence behind "exact resume".
+
+    python tools/soak_resume.py SHARDS WORK_FOLDER [--kills 200] [--seed 0] [train flags ...]
+
+Trains once undisturbed, then once more with SIGKILL at random moments (every other time in the middle of saving a checkpoint), starting
+again after each. Both must end with the same weights bit for bit, the same objects in every step, and the same metrics.jsonl apart from times.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from attrtrain.train import main as train_main
+
+CLOCKED = ("seconds", "objects_per_second")
+TRACE = "trained_objects.jsonl"
+
+
+def soak(shards: Path, work: Path, kills: int, seed: int, flags: Sequence[str]) -> list[str]:
+    """Runs the comparison and returns a line for everything that differs.
+
+    Processes are forked from this one, which has imported everything and computed nothing: a start costs no seconds of importing.
+    """
+    import attrtrain.wiring  # noqa: F401 (imported here for all the children)
+
+    whole, killed = work / "whole", work / "killed"
+    command = ["demo", "--data.shards", str(shards), *flags]
+    if (code := _wait(_start(command, whole))) != 0:
+        raise SystemExit(f"the undisturbed run failed with exit code {code}; {whole}.log says why")
+    duration = _seconds_of_training(whole)
+    chance = random.Random(seed)  # noqa: S311 (no secret depends on it)
+    for number in range(kills):
+        child = _start(command, killed)
+        _kill(child, killed, while_saving=number % 2 == 1, after=chance.uniform(0.0, 1.2 * duration))
+        if (
+            killed / "result.json"
+        ).exists():  # it was done before it was killed: go back to the first checkpoint there is
+            (killed / "result.json").unlink()
+            _forget_newest(killed)
+    if (code := _wait(_start(command, killed))) != 0:
+        raise SystemExit(f"the last start failed with exit code {code}; {killed}.log says why")
+    return differences(whole, killed)
+
+
+def differences(whole: Path, other: Path) -> list[str]:
+    """What an undisturbed run and another one ended with that is not the same."""
+    found = []
+    newest = [sorted((run / "checkpoints").glob("step-*"))[-1] for run in (whole, other)]
+    for name in ("model.safetensors", "average.safetensors"):
+        contents = [(folder / name).read_bytes() if (folder / name).exists() else None for folder in newest]
+        if contents[0] != contents[1]:
+            found.append(f"{name} differs between {newest[0]} and {newest[1]}")
+    if metrics(whole) != metrics(other):
+        found.append(f"metrics.jsonl differs between {whole} and {other}")
+    traces = [trained_objects(run) for run in (whole, other)]
+    if traces[0] != traces[1]:
+        found.append(f"the objects of some step differ between {whole} and {other}")
+    return found
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl without what depends on the clock."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in CLOCKED} for line in lines]
+
+
+def trained_objects(run: Path) -> dict[tuple[int, int], list[int]]:
+    """(step, rank) → samples trained on. A step trained again after a restart must have had the same ones.
+
+    Raises:
+        AssertionError: it had others.
+    """
+    seen: dict[tuple[int, int], list[int]] = {}
+    for line in (run / TRACE).read_text().splitlines():
+        try:
+            step, rank, samples = json.loads(line)
+        except ValueError:  # cut off by a kill
+            continue
+        if seen.setdefault((step, rank), samples) != samples:
+            raise AssertionError(f"step {step} of rank {rank} was trained on other objects after a restart")
+    return seen
+
+
+def traced_training(arguments: list[str], run: Path) -> int:
+    """Trains as `python -m attrtrain.train` does, writing down which samples each step trains on."""
+    from attrtrain.engine import fit
+    from attrtrain.engine.step import optimizer_step
+
+    def traced(runtime: Any, model: Any, optimizer: Any, batches: Any, step: int, settings: Any) -> Any:
+        samples = [int(sample) for batch in batches for sample in batch.index]
+        line = json.dumps([step, runtime.accelerator.process_index, samples]) + "\n"
+        run.mkdir(parents=True, exist_ok=True)
+        handle = os.open(run / TRACE, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(handle, line.encode())
+        os.close(handle)
+        return optimizer_step(runtime, model, optimizer, batches, step, settings)
+
+    vars(fit)["optimizer_step"] = traced
+    return train_main([*arguments, "--run.dir", str(run)])
+
+
+def _start(arguments: list[str], run: Path) -> int:
+    """Forks a training process; its output goes to `<run>.log`."""
+    run.parent.mkdir(parents=True, exist_ok=True)
+    if child := os.fork():
+        return child
+    log = os.open(f"{run}.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    code = 70
+    try:
+        code = traced_training(arguments, run)
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
+
+
+def _wait(child: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def _kill(child: int, run: Path, while_saving: bool, after: float) -> None:
+    """Kills a process after some seconds, or as soon as it is saving after that; a process that is done first is only waited for."""
+    begun = time.monotonic()
+    while os.waitpid(child, os.WNOHANG) == (0, 0):
+        saving = any((run / "checkpoints").glob(".step-*.partial"))
+        if time.monotonic() - begun > after and (saving or not while_saving):
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return
+        time.sleep(0.001)
+
+
+def _seconds_of_training(run: Path) -> float:
+    return float(json.loads((run / "result.json").read_text())["seconds"])
+
+
+def _forget_newest(run: Path) -> None:
+    import shutil
+
+    for folder in sorted((run / "checkpoints").glob("step-*"))[1:]:
+        shutil.rmtree(folder)
+
+
+def main() -> int:
+    """Parses the command line and prints what was found; returns 1 when anything differs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("shards", type=Path)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments, flags = parser.parse_known_args()
+    found = soak(arguments.shards, arguments.work, arguments.kills, arguments.seed, [*SMALL, *flags])
+    print("\n".join(found) or f"{arguments.kills} kills: same weights, same objects in every step, same metrics")
+    return 1 if found else 0
+
+
+SMALL = [
+    *("--model.backbone", "resnet18", "--model.head", "mlp", "--model.weights", "none", "--data.image_px", "32"),
+    *("--train.global_batch", "16", "--train.epochs", "3", "--train.ema", "0.9"),
+    *("--track.wandb", "disabled", "--track.every_steps", "3"),
+    *("--checkpoint.every_steps", "2", "--checkpoint.keep_last", "3"),
+]
+
+if __name__ == "__main__":
+    sys.exit(main())
