@@ -48,6 +48,10 @@ class DataConfig:
     """Side of the square every crop is resized to, pixels; at least 32, which a ResNet halves five times."""
     flip: float = ranged(0.5, at_least=0, at_most=1)
     """Share of training crops mirrored left to right."""
+    order: Literal["global", "block"] = "global"
+    """global: every epoch shuffles all objects. block: it shuffles shards, and the objects of a window of shards, for data that is streamed."""
+    window_shards: int = ranged(16, at_least=1)
+    """Shards that are read from at a time in block order."""
     workers: int = ranged(-1, at_least=-1)
     """Processes that decode crops, for each training process. -1: none on a CPU, which is busy with the model, up to 8 beside a GPU."""
 

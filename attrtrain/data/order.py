@@ -1,15 +1,17 @@
 """Which sample is seen when: a pure function of (seed, epoch, position), the same whatever the number of processes or restarts.
 
 An epoch is a permutation of the data set, cut into steps of `global_batch`; a remainder that fills no step is left out of that epoch. Of each step
-rank r takes the r-th contiguous part, in micro-batches.
+rank r takes the r-th contiguous part, in micro-batches. The permutation is of everything at once, or touches few shards at a time (`block_order`).
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from attrtrain.data.block_order import BlockOrder
 from attrtrain.errors import ConfigError
 from attrtrain.keyed_random import permute
 
@@ -31,7 +33,10 @@ class BatchRequest:
 
 @dataclass(frozen=True)
 class TrainOrder:
-    """The order in which one rank sees a data set of `size` samples."""
+    """The order in which one rank sees a data set of `size` samples.
+
+    Where `window_shards` is not 0, only about so many shards are touched at a time, of the `shard_samples` samples each.
+    """
 
     size: int
     seed: int
@@ -39,8 +44,12 @@ class TrainOrder:
     micro_batch: int
     rank: int
     world_size: int
+    shard_samples: tuple[int, ...] = ()
+    window_shards: int = 0
 
     def __post_init__(self) -> None:
+        if self.window_shards and sum(self.shard_samples) != self.size:
+            raise ValueError(f"shard_samples has {sum(self.shard_samples)} samples, the data set {self.size}")
         if self.size < self.global_batch:
             raise ConfigError(
                 f"train.global_batch: {self.global_batch} is more than the {self.size} samples there are to train on; lower it"
@@ -65,7 +74,14 @@ class TrainOrder:
 
     def step_index(self, epoch: int, step: int) -> NDArray[np.int64]:
         """The samples (global_batch,) of one step, over all ranks."""
-        return permute(np.arange(step * self.global_batch, (step + 1) * self.global_batch), self.size, self.seed, epoch)
+        positions = np.arange(step * self.global_batch, (step + 1) * self.global_batch)
+        if self.window_shards:
+            return self._blocks.samples(epoch, positions)
+        return permute(positions, self.size, self.seed, epoch)
+
+    @cached_property
+    def _blocks(self) -> BlockOrder:
+        return BlockOrder(np.array(self.shard_samples, dtype=np.int64), self.window_shards, self.seed)
 
     def requests(self, epochs: int, epoch: int, samples_in_epoch: int) -> Iterator[BatchRequest]:
         """Micro-batches of this rank from a position on until `epochs` are over, `accumulation` of them a step."""

@@ -67,6 +67,11 @@ class ShardSet:
         """One field of INDEX_DTYPE (K,) for some samples (K,), or for all."""
         return self._gather(np.arange(len(self)) if positions is None else positions, name)
 
+    @property
+    def shard_samples(self) -> tuple[int, ...]:
+        """Samples of each shard, in the order in which samples are numbered."""
+        return tuple(size for part in self._parts for size in part.shard_samples)
+
     def categories(self) -> list[str]:
         """The category name of every sample, (N) strings."""
         return [part.categories[code] for part in self._parts for code in part.index["category"]]
@@ -90,6 +95,7 @@ class _Part:
         self._handles: dict[int, int] = {}
         samples = [shard.samples for shard in manifest.shards]
         own = [number for number, shard in enumerate(manifest.shards) if shard.split == split]
+        self.shard_samples = [samples[number] for number in own]
         begin, end = (sum(samples[: own[0]]), sum(samples[: own[-1] + 1])) if own else (0, 0)
         try:
             self.index = np.load(folder / INDEX, mmap_mode="r", allow_pickle=False)[begin:end]

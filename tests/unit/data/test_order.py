@@ -1,22 +1,32 @@
 """Order: a pure function of (seed, epoch, position), whoever asks."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from attrtrain.data.block_order import BlockOrder
 from attrtrain.data.order import TrainOrder, evaluation_requests
 from attrtrain.errors import ConfigError
 
+SHARDS = (20, 13, 0, 1, 30, 9, 17, 13)  # 103 samples
+both_orders = pytest.mark.parametrize("window", [0, 3], ids=["global", "block"])
 
-def orders(world_size: int, micro_batch: int, size: int = 103, global_batch: int = 12) -> list[TrainOrder]:
-    return [TrainOrder(size, 5, global_batch, micro_batch, rank, world_size) for rank in range(world_size)]
+
+def orders(window: int, world_size: int, micro_batch: int, size: int = 103, global_batch: int = 12) -> list[TrainOrder]:
+    shards = SHARDS if window else ()
+    return [
+        TrainOrder(size, 5, global_batch, micro_batch, rank, world_size, shards, window) for rank in range(world_size)
+    ]
 
 
 def global_sequence(
-    world_size: int, micro_batch: int, epochs: int = 3, epoch: int = 0, samples: int = 0
+    window: int, world_size: int, micro_batch: int, epochs: int = 3, epoch: int = 0, samples: int = 0
 ) -> list[list[int]]:
     """The samples of every step, put together from what each rank sees."""
-    per_rank = [list(order.requests(epochs, epoch, samples)) for order in orders(world_size, micro_batch)]
-    accumulation = orders(world_size, micro_batch)[0].accumulation
+    per_rank = [list(order.requests(epochs, epoch, samples)) for order in orders(window, world_size, micro_batch)]
+    accumulation = orders(window, world_size, micro_batch)[0].accumulation
     steps = []
     for begin in range(0, len(per_rank[0]), accumulation):
         steps.append(
@@ -30,33 +40,46 @@ def global_sequence(
     return steps
 
 
+@both_orders
 @pytest.mark.parametrize(("world_size", "micro_batch"), [(1, 12), (1, 4), (2, 6), (2, 3), (3, 2), (4, 1), (12, 1)])
-def test_every_world_size_and_micro_batch_sees_the_same_steps(world_size: int, micro_batch: int) -> None:
-    assert global_sequence(world_size, micro_batch) == global_sequence(1, 12)
+def test_every_world_size_and_micro_batch_sees_the_same_steps(window: int, world_size: int, micro_batch: int) -> None:
+    assert global_sequence(window, world_size, micro_batch) == global_sequence(window, 1, 12)
 
 
-def test_an_epoch_sees_no_sample_twice_and_leaves_out_less_than_a_step() -> None:
-    order = orders(1, 12)[0]
+@both_orders
+def test_an_epoch_sees_no_sample_twice_and_leaves_out_less_than_a_step(window: int) -> None:
+    order = orders(window, 1, 12)[0]
     for epoch in range(4):
         seen = np.concatenate([order.step_index(epoch, step) for step in range(order.steps_per_epoch)])
         assert len(set(seen.tolist())) == len(seen) == 96
         assert seen.min() >= 0 and seen.max() < 103
 
 
-def test_epochs_and_seeds_differ() -> None:
-    order = orders(1, 12)[0]
+@both_orders
+def test_epochs_and_seeds_differ(window: int) -> None:
+    order = orders(window, 1, 12)[0]
     assert order.step_index(0, 0).tolist() != order.step_index(1, 0).tolist()
-    assert order.step_index(0, 0).tolist() != TrainOrder(103, 6, 12, 12, 0, 1).step_index(0, 0).tolist()
+    assert order.step_index(0, 0).tolist() != replace(order, seed=6).step_index(0, 0).tolist()
 
 
+@both_orders
 @pytest.mark.parametrize(("epoch", "step"), [(0, 0), (0, 3), (1, 0), (2, 7)])
-def test_going_on_from_a_position_is_the_rest_of_the_whole(epoch: int, step: int) -> None:
-    whole = global_sequence(1, 12)
-    assert global_sequence(2, 3, epoch=epoch, samples=step * 12) == whole[epoch * 8 + step :]
+def test_going_on_from_a_position_is_the_rest_of_the_whole(window: int, epoch: int, step: int) -> None:
+    whole = global_sequence(window, 1, 12)
+    assert global_sequence(window, 2, 3, epoch=epoch, samples=step * 12) == whole[epoch * 8 + step :]
 
 
-def test_requests_carry_the_whole_step() -> None:
-    for request in orders(2, 3)[1].requests(1, 0, 0):
+@both_orders
+def test_a_step_does_not_depend_on_what_was_asked_before(window: int) -> None:
+    used = orders(window, 1, 12)[0]
+    for epoch, step in [(2, 7), (0, 0), (2, 0), (1, 4), (0, 7), (2, 7)]:
+        fresh = orders(window, 1, 12)[0]
+        assert used.step_index(epoch, step).tolist() == fresh.step_index(epoch, step).tolist()
+
+
+@both_orders
+def test_requests_carry_the_whole_step(window: int) -> None:
+    for request in orders(window, 2, 3)[1].requests(1, 0, 0):
         assert len(request.step_index) == 12 and set(request.index) <= set(request.step_index)
 
 
@@ -79,3 +102,63 @@ def test_evaluation_gives_every_sample_to_one_rank_once(size: int, world_size: i
         for sample in request.index
     ]
     assert sorted(seen) == list(range(size))
+
+
+def test_shards_that_do_not_add_up_are_a_defect() -> None:
+    with pytest.raises(ValueError, match="shard_samples"):
+        TrainOrder(103, 0, 12, 12, 0, 1, (50, 50), 2)
+
+
+# --- few shards at a time
+
+
+def whole_epoch(shards: list[int], window: int, seed: int = 0, epoch: int = 0) -> NDArray[np.int64]:
+    return BlockOrder(np.array(shards), window, seed).samples(epoch, np.arange(sum(shards)))
+
+
+SIZES = [[7], [5, 5], list(SHARDS), [40] * 12, [1] * 30, [0, 9, 0, 0, 3], list(range(25))]
+
+
+@pytest.mark.parametrize("shards", SIZES, ids=str)
+@pytest.mark.parametrize("window", [1, 2, 3, 7, 100])
+def test_an_epoch_in_blocks_is_a_permutation(shards: list[int], window: int) -> None:
+    for epoch in range(3):
+        assert sorted(whole_epoch(shards, window, epoch=epoch).tolist()) == list(range(sum(shards)))
+
+
+@pytest.mark.parametrize("shards", SIZES, ids=str)
+@pytest.mark.parametrize("window", [1, 2, 3, 7])
+def test_at_any_moment_only_a_window_of_shards_is_needed(shards: list[int], window: int) -> None:
+    """A shard is needed from its first sample to its last."""
+    owner = np.repeat(np.arange(len(shards)), shards)[whole_epoch(shards, window)]
+    needed = np.zeros(len(owner), dtype=int)
+    for shard in range(len(shards)):
+        if (seen := np.flatnonzero(owner == shard)).size:
+            needed[seen[0] : seen[-1] + 1] += 1
+    assert needed.max() <= window
+
+
+def test_a_step_that_is_shorter_than_a_shard_needs_one_shard_more_at_a_seam() -> None:
+    order = TrainOrder(4000, 1, 50, 50, 0, 1, (200,) * 20, 4)
+    touched = [len(set((order.step_index(0, step) // 200).tolist())) for step in range(order.steps_per_epoch)]
+    assert max(touched) == 5 and touched.count(5) <= 16 and min(touched) >= 3
+
+
+def test_the_samples_of_a_shard_are_spread_over_its_whole_stay_in_the_window() -> None:
+    """And among those of the others: a block is no row of shards one after another."""
+    window, size = 4, 200
+    owner = whole_epoch([size] * 20, window) // size
+    for shard in np.unique(owner):
+        seen = np.flatnonzero(owner == shard)
+        if window * size < seen[0] and seen[-1] < len(owner) - window * size:  # not among the first and last
+            assert seen[-1] - seen[0] > 0.95 * window * size
+            for begin in range(0, window * size, size):  # the same share of each place
+                assert ((seen >= seen[0] + begin) & (seen < seen[0] + begin + size)).sum() == pytest.approx(50, abs=8)
+    runs = np.diff(np.flatnonzero(np.diff(owner)))
+    assert runs.mean() < 1.6  # 4 / 3 where neighbours are independent
+
+
+def test_every_order_of_a_small_epoch_comes_up_in_a_window_as_wide_as_the_row() -> None:
+    orders = {tuple(whole_epoch([1, 2, 1], 3, seed).tolist()) for seed in range(400)}
+    assert len(orders) == 24
+    assert len({tuple(whole_epoch([1, 2, 1], 1, seed).tolist()) for seed in range(400)}) == 12  # 3! rows of shards, 2!

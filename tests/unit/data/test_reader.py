@@ -3,6 +3,7 @@
 import gc
 import json
 import pickle
+import tarfile
 import warnings
 from pathlib import Path
 
@@ -81,3 +82,14 @@ def test_a_tar_that_ends_early_names_the_sample(toy_shards: Path, tmp_path: Path
         ShardError, match=r"train-000000\.tar: ends inside sample \d{12}; check it with `attrtrain verify"
     ):
         shards.jpeg(3)
+
+
+def test_shard_samples_are_those_of_the_tars_in_order(toy_shards: Path) -> None:
+    sizes = []
+    for path in sorted(toy_shards.glob("train-*.tar")):
+        with tarfile.open(path) as tar:
+            sizes.append(len(tar.getnames()) // 2)
+    assert ShardSet([toy_shards], "train").shard_samples == tuple(sizes) and len(sizes) > 2
+    twice = ShardSet([toy_shards, toy_shards], "train")
+    assert twice.shard_samples == (*sizes, *sizes) and sum(twice.shard_samples) == len(twice)
+    assert np.repeat(np.arange(len(sizes)), sizes).tolist() == ShardSet([toy_shards], "train").column("shard").tolist()
