@@ -16,6 +16,9 @@ from attrtrain.errors import CheckpointError
 from attrtrain.tracking.wandb_tracker import WANDB_ID
 
 
+_OF_NO_CONSEQUENCE = {("run", "dir"), ("checkpoint", "resume")}
+
+
 def identity(config: TrainConfig, shards: ShardSet) -> dict[str, Any]:
     """What a checkpoint and the run that continues from it must have in common."""
     return {
