@@ -7,6 +7,7 @@ from pathlib import Path
 from attrtrain.errors import AttrtrainError
 from attrtrain.shards.manifest import read_manifest
 from attrtrain.shards.verify import verify
+from attrtrain.urls import as_place
 
 HELP = "reread every byte of shard folders against their manifests"
 EXAMPLES = """example:
@@ -15,7 +16,7 @@ EXAMPLES = """example:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="a shard folder")
+    parser.add_argument("folders", nargs="+", type=as_place, metavar="DIR", help="a shard folder, or its URL")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -23,7 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
     return max([_verify_one(folder) for folder in arguments.folders])
 
 
-def _verify_one(folder: Path) -> int:
+def _verify_one(folder: Path | str) -> int:
     try:
         problems = 0
         for problems, problem in enumerate(verify(folder), 1):  # noqa: B007  the count is used below

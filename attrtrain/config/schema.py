@@ -39,7 +39,11 @@ class DataConfig:
     """What is trained on."""
 
     shards: list[str] = field(default_factory=list)
-    """Shard folders, as `attrtrain shard` writes them; several with one vocabulary count as one data set."""
+    """Shard folders, as `attrtrain shard` writes them, or their URLs (s3://, gs://, …); several with one vocabulary count as one data set."""
+    cache_dir: str = ""
+    """Folder on the node's own disk for shards that are read from URLs. Empty: one below the system's temporary folder."""
+    cache_gb: float = ranged(100.0, above=0)
+    """Gigabytes that folder may hold; what was not used for longest makes room."""
     train_split: str = "train"
     """Split to learn from."""
     val_split: str = "val"

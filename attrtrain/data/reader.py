@@ -4,14 +4,18 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attrtrain.errors import ShardError
-from attrtrain.shards.manifest import INDEX, LABELS, Manifest, read_manifest
+from attrtrain.data.cache import RemoteFile, ShardCache
+from attrtrain.errors import ConfigError, ShardError
+from attrtrain.shards.manifest import INDEX, LABELS, Manifest, ShardInfo, read_manifest
+from attrtrain.urls import as_place, is_url
 from attrtrain.vocabulary import AttributeVocabulary
+
+DEFAULT_CACHE_GB = 100.0
 
 
 class ShardSet:
@@ -21,31 +25,55 @@ class ShardSet:
     reading has no position to fight over.
     """
 
-    def __init__(self, folders: Sequence[str | Path], split: str) -> None:
+    def __init__(
+        self,
+        folders: Sequence[str | Path],
+        split: str,
+        cache: ShardCache | None = None,
+        manifests: Sequence[Manifest | None] | None = None,
+    ) -> None:
         """Opens the folders.
 
+        Args:
+            folders: paths, or URLs of any protocol fsspec knows.
+            split: which samples.
+            cache: where the files of URLs are kept; without one, below the system's temporary folder.
+            manifests: those of URLs where they were read before; None is read.
+
         Raises:
-            ShardError: a folder is no finished shard folder, has other attributes or context than the first, or none has the split.
+            ShardError: a folder is no finished shard folder or cannot be read, has other attributes or context than the first, or none has
+                the split.
         """
-        self.folders = tuple(map(Path, folders))
+        self.folders = tuple(as_place(str(folder)) for folder in folders)
         self.split = split
-        manifests = [read_manifest(folder) for folder in self.folders]
-        _require_same_kind(self.folders, manifests)
-        self.vocabulary: AttributeVocabulary = manifests[0].vocabulary.vocabulary()
-        self.crop = manifests[0].crop
+        self.cache = ShardCache.of("", DEFAULT_CACHE_GB) if cache is None and any(map(is_url, self.folders)) else cache
+        self._manifests = [
+            known or read_manifest(folder)
+            for folder, known in zip(self.folders, manifests or [None] * len(self.folders), strict=True)
+        ]
+        _require_same_kind(self.folders, self._manifests)
+        self.vocabulary: AttributeVocabulary = self._manifests[0].vocabulary.vocabulary()
+        self.crop = self._manifests[0].crop
         self.fingerprint = hashlib.sha256(
-            "\n".join(manifest.fingerprint for manifest in manifests).encode()
+            "\n".join(manifest.fingerprint for manifest in self._manifests).encode()
         ).hexdigest()
-        self._parts = [part for pair in zip(self.folders, manifests, strict=True) if len(part := _Part(*pair, split))]
+        parts = (
+            _Part(_files(folder, manifest, self.cache), manifest, split)
+            for folder, manifest in zip(self.folders, self._manifests, strict=True)
+        )
+        self._parts = [part for part in parts if len(part)]
         if not self._parts:
-            names = sorted({name for manifest in manifests for name in manifest.splits})
+            names = sorted({name for manifest in self._manifests for name in manifest.splits})
             raise ShardError(
                 f"{', '.join(map(str, self.folders))}: no sample in split '{split}'; there are: {', '.join(names)}"
             )
         self._starts = np.cumsum([0, *(len(part) for part in self._parts)])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ShardSet, (self.folders, self.split)
+        remote = [
+            manifest if is_url(folder) else None for folder, manifest in zip(self.folders, self._manifests, strict=True)
+        ]
+        return ShardSet, (self.folders, self.split, self.cache, remote)
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -85,25 +113,109 @@ class ShardSet:
             gathered[mine] = self._parts[number].array(name)[positions[mine] - self._starts[number]]
         return gathered
 
+    def require_cache(self, window_shards: int) -> None:
+        """Refuses a cache in which an epoch would fetch shards again and again.
+
+        Args:
+            window_shards: shards that are read from at a time, 0 for all.
+
+        Raises:
+            ConfigError: saying how large a cache would do.
+        """
+        sizes = sorted((size for part in self._parts for size in part.remote_bytes), reverse=True)
+        # One more at a seam, and one that is fetched meanwhile.
+        needed = sum(sizes[: window_shards + 2] if window_shards else sizes)
+        if self.cache is not None and needed > self.cache.limit:
+            raise ConfigError(
+                f"data.cache_gb: {self.cache.limit / 1e9:g} GB does not hold the {needed / 1e9:.3g} GB of shards that are read from at a time; "
+                + ("raise it or lower data.window_shards" if window_shards else "raise it or set data.order block")
+            )
+
+
+class _Files(Protocol):
+    """Where the files of one shard folder are read."""
+
+    @property
+    def place(self) -> Path | str:
+        """The folder."""
+
+    def path(self, name: str, sha256: str) -> Path:
+        """The file on a local disk, to be mapped into memory."""
+
+    def read(self, shard: ShardInfo, size: int, offset: int) -> bytes:
+        """Up to `size` bytes of a shard from `offset` on. Raises OSError or ShardError."""
+
+
+def _files(folder: Path | str, manifest: Manifest, cache: ShardCache | None) -> _Files:
+    if isinstance(folder, Path):
+        return _LocalFiles(folder)
+    assert cache is not None
+    return _CachedFiles(folder, cache)
+
+
+class _LocalFiles:
+    """A folder on a disk; every file that was read stays open."""
+
+    def __init__(self, folder: Path) -> None:
+        self.place = folder
+        self._handles: dict[str, int] = {}
+
+    def path(self, name: str, sha256: str) -> Path:
+        return self.place / name
+
+    def read(self, shard: ShardInfo, size: int, offset: int) -> bytes:
+        if (handle := self._handles.get(shard.name)) is None:
+            handle = self._handles[shard.name] = os.open(self.place / shard.name, os.O_RDONLY)
+        return os.pread(handle, size, offset)
+
+    def __del__(self) -> None:
+        for handle in self._handles.values():
+            os.close(handle)
+
+
+class _CachedFiles:
+    """A URL, read through a cache. Mapped files stay in it as long as this lives; shards only while they are read."""
+
+    def __init__(self, url: str, cache: ShardCache) -> None:
+        self.place = url
+        self._cache = cache
+        self._pins: list[int] = []
+
+    def path(self, name: str, sha256: str) -> Path:
+        file = RemoteFile(f"{self.place}/{name}", sha256)
+        self._pins.append(self._cache.open(file))
+        return self._cache.folder / file.name
+
+    def read(self, shard: ShardInfo, size: int, offset: int) -> bytes:
+        with self._cache.reading(RemoteFile(f"{self.place}/{shard.name}", shard.sha256, shard.bytes)) as descriptor:
+            return os.pread(descriptor, size, offset)
+
+    def __del__(self) -> None:
+        for pin in self._pins:
+            os.close(pin)
+
 
 class _Part:
     """The samples of one split in one folder: a contiguous range of its index, because shards are of one split and sorted by it."""
 
-    def __init__(self, folder: Path, manifest: Manifest, split: str) -> None:
+    def __init__(self, files: _Files, manifest: Manifest, split: str) -> None:
         self.categories = manifest.categories
-        self._paths = [folder / shard.name for shard in manifest.shards]
-        self._handles: dict[int, int] = {}
+        self._files = files
+        self._shards = manifest.shards
         samples = [shard.samples for shard in manifest.shards]
         own = [number for number, shard in enumerate(manifest.shards) if shard.split == split]
         self.shard_samples = [samples[number] for number in own]
+        self.remote_bytes = [manifest.shards[number].bytes for number in own] if is_url(files.place) else []
         begin, end = (sum(samples[: own[0]]), sum(samples[: own[-1] + 1])) if own else (0, 0)
         try:
-            self.index = np.load(folder / INDEX, mmap_mode="r", allow_pickle=False)[begin:end]
-            self.labels = np.load(folder / LABELS, mmap_mode="r", allow_pickle=False)[begin:end]
+            self.index = np.load(files.path(INDEX, manifest.index_sha256), mmap_mode="r", allow_pickle=False)[begin:end]
+            self.labels = np.load(files.path(LABELS, manifest.labels_sha256), mmap_mode="r", allow_pickle=False)[
+                begin:end
+            ]
         except (OSError, ValueError) as error:
-            raise ShardError(f"{folder}: {error}; check it with `attrtrain verify {folder}`") from None
+            raise ShardError(f"{files.place}: {error}; {self._how_to_check}") from None
         if len(self.index) != end - begin or len(self.labels) != end - begin:
-            raise ShardError(f"{folder}: {INDEX} or {LABELS} is too short; check it with `attrtrain verify {folder}`")
+            raise ShardError(f"{files.place}: {INDEX} or {LABELS} is too short; {self._how_to_check}")
 
     def __len__(self) -> int:
         return len(self.index)
@@ -114,27 +226,25 @@ class _Part:
 
     def jpeg(self, row: int) -> bytes:
         sample = self.index[row]
-        path = self._paths[sample["shard"]]
+        shard = self._shards[sample["shard"]]
         try:
-            if (handle := self._handles.get(int(sample["shard"]))) is None:
-                handle = self._handles[int(sample["shard"])] = os.open(path, os.O_RDONLY)
-            data = os.pread(handle, int(sample["jpeg_bytes"]), int(sample["jpeg_offset"]))
+            data = self._files.read(shard, int(sample["jpeg_bytes"]), int(sample["jpeg_offset"]))
         except OSError as error:
             raise ShardError(
-                f"{path}: {error.strerror or error}; check it with `attrtrain verify {path.parent}`"
+                f"{self._files.place}/{shard.name}: {error.strerror or error}; {self._how_to_check}"
             ) from None
         if len(data) != sample["jpeg_bytes"]:
             raise ShardError(
-                f"{path}: ends inside sample {sample['object_id']:012d}; check it with `attrtrain verify {path.parent}`"
+                f"{self._files.place}/{shard.name}: ends inside sample {sample['object_id']:012d}; {self._how_to_check}"
             )
         return data
 
-    def __del__(self) -> None:
-        for handle in self._handles.values():
-            os.close(handle)
+    @property
+    def _how_to_check(self) -> str:
+        return f"check it with `attrtrain verify {self._files.place}`"
 
 
-def _require_same_kind(folders: Sequence[Path], manifests: Sequence[Manifest]) -> None:
+def _require_same_kind(folders: Sequence[Path | str], manifests: Sequence[Manifest]) -> None:
     for folder, manifest in zip(folders[1:], manifests[1:], strict=True):
         if manifest.vocabulary.fingerprint != manifests[0].vocabulary.fingerprint:
             raise ShardError(

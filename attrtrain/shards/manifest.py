@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from attrtrain.errors import ShardError
 from attrtrain.files import atomic_write
+from attrtrain.urls import read_url
 from attrtrain.vocabulary import AttributeVocabulary
 
 C = TypeVar("C", bound="Contract")
@@ -156,13 +157,15 @@ class Manifest(Contract):
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """Reads the manifest of a shard folder.
+def read_manifest(folder: Path | str) -> Manifest:
+    """Reads the manifest of a shard folder: a path, or a URL.
 
     Raises:
         ShardError: the folder has none (it is no shard folder, or sharding has not finished), or one that cannot be
             read.
     """
+    if not isinstance(folder, Path):
+        return _parse(Manifest, _read_remote_manifest(folder), f"{folder}/{MANIFEST}")
     path = folder / MANIFEST
     if not folder.is_dir():
         raise ShardError(f"{folder}: no such shard folder; make one with `attrtrain shard --out {folder}`")
@@ -179,17 +182,30 @@ def read_manifest(folder: Path) -> Manifest:
     return read_contract(Manifest, path)
 
 
+def _read_remote_manifest(url: str) -> bytes:
+    try:
+        return read_url(f"{url}/{MANIFEST}")
+    except FileNotFoundError:
+        raise ShardError(f"{url}: has no {MANIFEST}, so it is no finished shard folder") from None
+
+
 def read_contract(kind: type[C], path: Path) -> C:
     """Reads a contract's JSON. Raises ShardError, naming file and field, if it is damaged or of another version."""
     try:
-        return kind.model_validate_json(path.read_bytes())
+        content = path.read_bytes()
     except OSError as error:
         raise ShardError(f"{path}: {error.strerror or error}") from None
+    return _parse(kind, content, path)
+
+
+def _parse(kind: type[C], content: bytes, place: Path | str) -> C:
+    try:
+        return kind.model_validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "file"
         raise ShardError(
-            f"{path}: damaged or written by another version of attrtrain ({where}: {first['msg']})"
+            f"{place}: damaged or written by another version of attrtrain ({where}: {first['msg']})"
         ) from None
 
 

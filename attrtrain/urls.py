@@ -1,0 +1,101 @@
+"""Reading from URLs of any protocol fsspec knows: s3://, gs://, https://, file:// … It is imported where a URL is first read."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, cast
+
+from attrtrain.errors import ShardError
+
+_CHUNK = 8 << 20  # bytes asked for at a time
+
+
+def is_url(place: str | Path) -> bool:
+    """Whether a place is a URL and not a path."""
+    return "://" in str(place)
+
+
+def as_place(text: str) -> Path | str:
+    """A command line's or configuration's text as a path, or as the URL it is."""
+    return text.rstrip("/") if is_url(text) else Path(text)
+
+
+def read_url(url: str) -> bytes:
+    """The whole content of a small file.
+
+    Raises:
+        FileNotFoundError: there is nothing.
+        ShardError: it cannot be read, for any other reason.
+    """
+    return b"".join(chunks_of(url))
+
+
+def chunks_of(url: str) -> Iterator[bytes]:
+    """The content of a file, piece by piece.
+
+    Raises:
+        FileNotFoundError: there is nothing.
+        ShardError: it cannot be read, for any other reason.
+    """
+    with _failures_told(url):
+        file = _open(url)
+    with file:
+        while True:
+            with _failures_told(url):
+                chunk = file.read(_CHUNK)
+            if not chunk:
+                return
+            yield chunk
+
+
+def size_of(url: str) -> int:
+    """Bytes of a file.
+
+    Raises:
+        FileNotFoundError: there is nothing.
+        ShardError: it cannot be told, for any other reason.
+    """
+    with _failures_told(url):
+        import fsspec
+
+        filesystem, path = fsspec.core.url_to_fs(url)
+        return int(filesystem.size(path))
+
+
+def names_in(url: str) -> list[str]:
+    """Names of the files in a folder; none where there is no such folder.
+
+    Raises:
+        ShardError: it cannot be listed.
+    """
+    try:
+        with _failures_told(url):
+            import fsspec
+
+            filesystem, path = fsspec.core.url_to_fs(url)
+            return sorted(PurePosixPath(name).name for name in filesystem.ls(path, detail=False))
+    except FileNotFoundError:
+        return []
+
+
+def _open(url: str) -> BinaryIO:
+    import fsspec
+
+    filesystem, path = fsspec.core.url_to_fs(url)
+    return cast(BinaryIO, filesystem.open(path, "rb", block_size=_CHUNK))
+
+
+@contextmanager
+def _failures_told(url: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise FileNotFoundError(2, "not there", url) from None
+    except ImportError as error:
+        raise ShardError(f"{url}: {_first_line(error)}") from None  # fsspec says what to install
+    except Exception as error:  # noqa: BLE001  each protocol's library has errors of its own
+        raise ShardError(f"{url}: cannot be read ({type(error).__name__}: {_first_line(error)})") from None
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), "no reason given")

@@ -1,0 +1,248 @@
+"""Shard folders at URLs: a real S3 server on this machine, and file://, read through a bounded cache."""
+
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import boto3
+import numpy as np
+import pytest
+import s3fs
+from moto.server import ThreadedMotoServer
+
+from attrtrain.cli import main
+from attrtrain.data import cache as cache_module
+from attrtrain.data.cache import ShardCache
+from attrtrain.data.order import TrainOrder
+from attrtrain.data.reader import ShardSet
+from attrtrain.errors import ConfigError, ShardError
+from attrtrain.urls import chunks_of, is_url
+
+BUCKET = "photographs"
+
+
+@pytest.fixture(scope="module")
+def s3():
+    """The endpoint of an empty S3, which everything in this process and its children finds."""
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    settings = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setenv(name, value)
+        client = boto3.client("s3")
+        client.create_bucket(Bucket=BUCKET)
+        yield client
+        client.close()
+    s3fs.S3FileSystem.clear_instance_cache()
+    server.stop()
+
+
+@pytest.fixture
+def url(s3, toy_shards, request):
+    """The toy shards in S3, for one test."""
+    prefix = request.node.name.split("[")[0]
+    for path in toy_shards.rglob("*"):
+        if path.is_file():
+            s3.upload_file(str(path), BUCKET, f"{prefix}/{path.relative_to(toy_shards)}")
+    s3fs.S3FileSystem.clear_instance_cache()  # which remembers listings
+    return f"s3://{BUCKET}/{prefix}"
+
+
+@pytest.fixture
+def fetched(monkeypatch):
+    """Names of the files that were fetched, in order."""
+    names = []
+
+    def counted(url):
+        names.append(url.rsplit("/", 1)[1])
+        return chunks_of(url)
+
+    monkeypatch.setattr(cache_module, "chunks_of", counted)
+    return names
+
+
+def cache_of(tmp_path, limit=10**9):
+    return ShardCache(tmp_path / "cache", limit)
+
+
+def file_url(folder):
+    return f"file://{folder}"
+
+
+def held_bytes(cache):
+    return sum(path.stat().st_size for path in cache.folder.iterdir() if path.is_file())
+
+
+@pytest.mark.parametrize("where", ["s3", "file"])
+def test_a_url_reads_like_the_folder(toy_shards, tmp_path, url, fetched, where):
+    local = ShardSet([toy_shards], "train")
+    remote = ShardSet([url if where == "s3" else file_url(toy_shards)], "train", cache_of(tmp_path))
+    assert len(remote) == len(local) and remote.fingerprint == local.fingerprint
+    assert remote.shard_samples == local.shard_samples
+    everything = np.arange(len(local))
+    assert np.array_equal(remote.labels(everything), local.labels(everything), equal_nan=True)
+    for _ in range(2):
+        assert [remote.jpeg(position) for position in everything] == [local.jpeg(position) for position in everything]
+    tars = sorted(path.name for path in toy_shards.glob("train-*.tar"))
+    assert fetched == ["index.npy", "labels.npy", *tars]  # once each, and none of the other split
+
+
+def test_urls_and_folders_are_read_together(toy_shards, tmp_path):
+    both = ShardSet([toy_shards, file_url(toy_shards)], "val", cache_of(tmp_path))
+    assert both.jpeg(0) == both.jpeg(len(both) // 2)
+
+
+def test_another_process_gets_the_manifest_with_it_and_shares_the_cache(toy_shards, tmp_path, url, fetched):
+    shards = ShardSet([url], "val", cache_of(tmp_path))
+    first = shards.jpeg(0)
+    s3 = boto3.client("s3")
+    s3.delete_object(Bucket=BUCKET, Key=f"{url.rsplit('/', 1)[1]}/manifest.json")
+    s3.close()
+    copy = pickle.loads(pickle.dumps(shards))
+    assert copy.jpeg(0) == first
+    assert len(fetched) == 3
+
+
+def test_an_epoch_in_blocks_fetches_each_shard_once_into_a_cache_smaller_than_the_data(
+    toy_shards, tmp_path, url, fetched
+):
+    sizes = sorted((path.stat().st_size for path in toy_shards.glob("train-*.tar")), reverse=True)
+    arrays = sum((toy_shards / name).stat().st_size for name in ("index.npy", "labels.npy"))
+    limit = sum(sizes[:4]) + arrays
+    assert limit < 0.8 * (sum(sizes) + arrays)
+    cache = cache_of(tmp_path, limit)
+    local, remote = ShardSet([toy_shards], "train"), ShardSet([url], "train", cache)
+    remote.require_cache(2)
+    order = TrainOrder(len(remote), 3, 5, 5, 0, 1, remote.shard_samples, window_shards=2)
+    for epoch in range(2):
+        fetched.clear()
+        for step in range(order.steps_per_epoch):
+            for position in order.step_index(epoch, step):
+                assert remote.jpeg(int(position)) == local.jpeg(int(position))
+            assert held_bytes(cache) <= limit
+        assert len(fetched) == len(set(fetched)) >= len(sizes) - 4  # some were left by the epoch before
+    with pytest.raises(ConfigError, match=r"data\.cache_gb: .*raise it or set data\.order block"):
+        remote.require_cache(0)
+    with pytest.raises(ConfigError, match=r"raise it or lower data\.window_shards"):
+        remote.require_cache(len(sizes))
+
+
+def test_a_data_set_made_anew_under_the_same_url_is_not_mixed_with_the_old(toy_shards, tmp_path):
+    folder = tmp_path / "remote"
+    shutil.copytree(toy_shards, folder)
+    cache = cache_of(tmp_path)
+    old = ShardSet([file_url(folder)], "train", cache)
+    old.jpeg(0)
+    last = len(old) - 1
+    for path in folder.glob("*.tar"):
+        path.write_bytes(path.read_bytes()[:-1] + b"x")  # as if it had been made anew
+    assert old.jpeg(0)
+    with pytest.raises(
+        ShardError,
+        match=r"train-\d+\.tar: fetched 2 times, and never what its manifest says; check it with `attrtrain verify file://",
+    ):
+        old.jpeg(last)
+
+
+# --- what goes wrong, in one line each
+
+
+def test_what_is_not_there(s3, toy_shards, tmp_path, url):
+    cache = cache_of(tmp_path)
+    for missing in (f"s3://{BUCKET}/nowhere", "s3://no-such-bucket/x", file_url(tmp_path / "nowhere")):
+        with pytest.raises(ShardError, match=f"{missing}: has no manifest.json, so it is no finished shard folder"):
+            ShardSet([missing], "train", cache)
+    s3.delete_object(Bucket=BUCKET, Key=f"{url.rsplit('/', 1)[1]}/train-000000.tar")
+    shards = ShardSet([url], "train", cache)
+    with pytest.raises(ShardError, match=rf"{url}/train-000000\.tar: not there, though the manifest"):
+        shards.jpeg(0)
+
+
+def test_a_damaged_manifest_is_one_line(toy_shards, tmp_path):
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(ShardError, match=rf"{file_url(tmp_path)}/manifest\.json: damaged"):
+        ShardSet([file_url(tmp_path)], "train", cache_of(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [("nonsense://x/y", "Protocol not known"), ("abfs://x/y", "Install adlfs")],
+)
+def test_a_protocol_that_is_not_there_says_what_to_install(tmp_path, place, told):
+    with pytest.raises(ShardError, match=told):
+        ShardSet([place], "train", cache_of(tmp_path))
+
+
+def test_a_server_that_does_not_answer_is_one_line(s3, tmp_path, monkeypatch, url):
+    shards = ShardSet([url], "train", cache_of(tmp_path))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    s3fs.S3FileSystem.clear_instance_cache()
+    try:
+        with pytest.raises(ShardError, match=r"train-000000\.tar: cannot be read \(\w+: .*127\.0\.0\.1:9") as failure:
+            shards.jpeg(0)
+        assert "\n" not in str(failure.value)
+    finally:
+        s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_a_refused_key_is_one_line(s3, url, tmp_path, monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    s3fs.S3FileSystem.clear_instance_cache()
+    try:
+        with pytest.raises(ShardError, match=r"[Cc]redentials"):
+            ShardSet([url], "train", cache_of(tmp_path))
+    finally:
+        s3fs.S3FileSystem.clear_instance_cache()
+
+
+# --- the commands
+
+
+def test_verify_reads_urls(s3, toy_shards, url, capsys):
+    assert main(["verify", url, file_url(toy_shards)]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert [line.split(": ", 1)[0] for line in out] == [url, file_url(toy_shards)]
+    assert all("every byte as written" in line for line in out)
+    prefix = url.rsplit("/", 1)[1]
+    index = np.load(toy_shards / "index.npy")
+    damaged = bytearray((toy_shards / "train-000001.tar").read_bytes())
+    sample = index[index["shard"] == 1][3]
+    damaged[sample["jpeg_offset"] + 9] ^= 1
+    s3.put_object(Bucket=BUCKET, Key=f"{prefix}/train-000001.tar", Body=bytes(damaged))
+    s3.put_object(Bucket=BUCKET, Key=f"{prefix}/extra.tar", Body=b"")
+    s3.delete_object(Bucket=BUCKET, Key=f"{prefix}/val-000000.tar")
+    s3fs.S3FileSystem.clear_instance_cache()
+    assert main(["verify", url]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert f"{url}/val-000000.tar: missing" in lines
+    assert f"{url}/train-000001.tar: damaged, its checksum differs" in lines
+    assert any(f"{url}/train-000001.tar: sample {sample['object_id']:012d} is damaged" in line for line in lines)
+    assert any(line.startswith(f"{url}/extra.tar: not in the manifest") for line in lines)
+    assert main(["verify", f"s3://{BUCKET}/nowhere"]) == 1
+    assert "has no manifest.json" in capsys.readouterr().err
+
+
+def test_plain_paths_import_no_fsspec(toy_shards):
+    code = (
+        "import sys\n"
+        "from attrtrain.data.reader import ShardSet\n"
+        "ShardSet([sys.argv[1]], 'train').jpeg(0)\n"
+        "assert not {'fsspec', 's3fs', 'torch'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, toy_shards], check=True)
+
+
+def test_a_windows_path_or_a_name_with_a_colon_is_no_url():
+    assert not is_url("C:/shards") and not is_url(Path("a:b")) and is_url("s3://bucket/x")
