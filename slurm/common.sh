@@ -1,0 +1,171 @@
+# What the batch scripts share; sourced by them.
+# shellcheck shell=bash
+#
+# Settings, from the environment that sbatch was called in:
+#   ATTRTRAIN_HOME          the attrtrain checkout (default: where sbatch was called)
+#   ATTRTRAIN_VENV          virtual environment to use (default: $ATTRTRAIN_HOME/.venv, where there is one)
+#   ATTRTRAIN_MAX_RESTARTS  requeues after which a job gives up (default: 100)
+#   ATTRTRAIN_LOCAL_DISK    folder on each node's own disk to copy shards to before training (default: none)
+
+: "${ATTRTRAIN_HOME:=$SLURM_SUBMIT_DIR}"
+: "${ATTRTRAIN_VENV:=$ATTRTRAIN_HOME/.venv}"
+: "${ATTRTRAIN_MAX_RESTARTS:=100}"
+export ATTRTRAIN_HOME
+if [ -d "$ATTRTRAIN_VENV/bin" ]; then
+    PATH=$ATTRTRAIN_VENV/bin:$PATH
+fi
+
+say() {
+    echo "$(date '+%F %T') job $SLURM_JOB_ID: $*" >&2
+}
+
+die() {
+    say "error: $*"
+    exit 2
+}
+
+say "${SLURM_JOB_NAME:-} on ${SLURM_JOB_NODELIST:-}, restart ${SLURM_RESTART_COUNT:-0} of at most $ATTRTRAIN_MAX_RESTARTS"
+
+if ((${SLURM_GPUS_ON_NODE:-0} == 0)); then
+    export ACCELERATE_USE_CPU=true
+    unset SLURM_GPUS_PER_NODE # srun takes its own options from these, and refuses a 0
+fi
+unset SLURM_CPUS_PER_GPU # steps say how many CPUs a task has
+
+# ---- signals and requeueing ------------------------------------------------------------------------------------------
+
+step='' # pid of the srun that is running
+told=0  # how often this script was told to stop
+
+# SLURM's warning before the time limit (#SBATCH --signal) reaches this shell alone. USR1 to srun is passed on to every task;
+# TERM to srun would end them.
+pass_on() {
+    told=$((told + 1))
+    say "told to stop"
+    if [ -n "$step" ]; then kill -USR1 "$step" 2>/dev/null || true; fi
+}
+trap pass_on USR1 TERM
+
+# Runs a command in the background, where traps are answered at once, and returns its exit code; 138 without running it
+# when this script was told to stop before.
+attend() {
+    local code before
+    if ((told > 0)); then return 138; fi
+    "$@" &
+    step=$!
+    while :; do
+        before=$told
+        code=0
+        wait "$step" || code=$?
+        # A trap ends `wait` early; waiting once more gives the command's own exit code.
+        if ((told == before)); then break; fi
+    done
+    step=''
+    return "$code"
+}
+
+# Runs a step. When it was stopped on the way, the job goes back into the queue; otherwise its exit code is the job's.
+run_or_requeue() {
+    local code=0
+    attend "$@" || code=$?
+    case $code in
+        # 85: attrtrain has saved a checkpoint. 138, 143: USR1 or TERM came before it was listening, or was no training.
+        85 | 138 | 143) requeue "$code" ;;
+        0) say "finished" ;;
+        *) say "error: ended with exit code $code; not requeued" ;;
+    esac
+    exit "$code"
+}
+
+requeue() {
+    # A job that is being cancelled, or that SLURM itself is requeueing, is not running any more: leave it alone.
+    if [[ " $(scontrol show job --oneliner "$SLURM_JOB_ID")" != *" JobState=RUNNING "* ]]; then
+        say "stopped with exit code $1; SLURM decides whether it comes back"
+        exit "$1"
+    fi
+    if ((${SLURM_RESTART_COUNT:-0} >= ATTRTRAIN_MAX_RESTARTS)); then
+        say "error: stopped after ${SLURM_RESTART_COUNT:-0} restarts (ATTRTRAIN_MAX_RESTARTS); not requeued"
+        exit "$1"
+    fi
+    say "stopped with exit code $1; back into the queue"
+    trap - USR1 TERM
+    # SLURM ends this script as part of it; a script that has gone before may count as a job that has ended.
+    if scontrol requeue "$SLURM_JOB_ID"; then
+        sleep 300 &
+        wait $!
+    fi
+    exit "$1"
+}
+
+# ---- training --------------------------------------------------------------------------------------------------------
+
+# Trains with one task a GPU, or, in a job without GPUs, with one process for each of its tasks on the CPU.
+train() {
+    local nodes=$SLURM_JOB_NUM_NODES per_node first
+    per_node=${SLURM_GPUS_ON_NODE:-0}
+    if ((per_node == 0)); then
+        per_node=$((${SLURM_NTASKS:-$nodes} / nodes))
+        say "no GPU in this job: training on CPUs"
+    fi
+    local cpus=$((SLURM_CPUS_ON_NODE / per_node))
+    ((cpus > 0)) || die "$per_node processes but $SLURM_CPUS_ON_NODE CPUs on a node; ask for more, such as --cpus-per-gpu=8"
+
+    # The same folder after a requeue, which keeps the job's id, and another one for every job.
+    if [[ " $*" != *" --run.dir"[\ =]* ]]; then
+        set -- "$@" --run.dir "runs/${SLURM_JOB_NAME:-train}-$SLURM_JOB_ID"
+    fi
+    if [ -n "${ATTRTRAIN_LOCAL_DISK:-}" ]; then
+        stage "$@"
+        set -- "$@" ${staged[@]+"${staged[@]}"}
+    fi
+
+    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$cpus}
+    local world=$((nodes * per_node))
+    local launch=(srun --ntasks="$world" --ntasks-per-node="$per_node" --cpus-per-task="$cpus")
+    # Every process sees the node's GPUs, which NCCL wants, and its CPUs, and takes its part by LOCAL_RANK.
+    launch+=(--cpu-bind=none)
+    if ((${SLURM_GPUS_ON_NODE:-0} > 0)); then launch+=(--gpu-bind=none); fi
+    # Ranks leave a few moments apart, and the last one after the report is written. One that died takes the others along
+    # through attrtrain's own time-out; srun ends what is left after that, whatever the cluster's defaults.
+    launch+=(--kill-on-bad-exit=0 --wait=900)
+    if ((world > 1)); then
+        first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+        export MASTER_ADDR=${MASTER_ADDR:-$first}
+        # Jobs that share a node must not share a port; below the range that outgoing connections use.
+        export MASTER_PORT=${MASTER_PORT:-$((20000 + SLURM_JOB_ID % 10000))}
+        export WORLD_SIZE=$world LOCAL_WORLD_SIZE=$per_node
+        # shellcheck disable=SC2016 # these expand in each task
+        launch+=(bash -c 'export RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID; exec "$@"' rank)
+    fi
+    run_or_requeue "${launch[@]}" python -m attrtrain.train "$@"
+}
+
+# Copies the shard folders among train's arguments to each node's own disk, once a node, and sets `staged` to the flag that
+# names the copies. Without room there the job reads the shared folders: slower, and the same run.
+stage() {
+    staged=()
+    local folders=() word taking='' folder
+    for word in "$@"; do
+        case $word in
+            --data.shards) taking=1 ;;
+            --data.shards=*) folders+=("${word#*=}") ;;
+            --*) taking='' ;;
+            *) if [ -n "$taking" ]; then folders+=("$word"); fi ;;
+        esac
+    done
+    for folder in ${folders[@]+"${folders[@]}"}; do
+        if [ ! -f "$folder/manifest.json" ]; then
+            say "not copied to $ATTRTRAIN_LOCAL_DISK: $folder is no folder of finished shards"
+            return
+        fi
+    done
+    if attend srun --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --kill-on-bad-exit=0 \
+        bash "$ATTRTRAIN_HOME/slurm/stage.sh" "$ATTRTRAIN_LOCAL_DISK" "${folders[@]}"; then
+        staged=(--data.shards)
+        for folder in "${folders[@]}"; do
+            staged+=("$ATTRTRAIN_LOCAL_DISK/attrtrain-$UID/$(sha256sum <"$folder/manifest.json" | cut -c 1-16)")
+        done
+    else
+        say "warning: shards were not copied to every node's $ATTRTRAIN_LOCAL_DISK; reading the shared folder"
+    fi
+}
