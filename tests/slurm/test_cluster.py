@@ -1,0 +1,221 @@
+"""The batch scripts that users submit, on a real SLURM cluster of two nodes."""
+
+import filecmp
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from slurm_cluster import ROOT, Cluster, read
+
+pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+
+SCRIPTS = sorted((ROOT / "slurm").glob("*.sbatch"))
+TWO_NODES = ("--nodes=2", "--ntasks-per-node=1", "slurm/train_multinode.sbatch")
+# About 8 steps an epoch over the toy COCO.
+TRAINING = (
+    "demo", "--data.image_px=32", "--model.backbone=resnet18", "--model.weights=none", "--train.global_batch=16",
+    "--train.epochs=3", "--track.every_steps=1", "--train.precision=no",
+)  # fmt: skip
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+
+
+def metrics(run: Path) -> list[dict]:
+    """metrics.jsonl without what depends on the clock."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{name: line[name] for name in line if name not in ("seconds", "objects_per_second")} for line in lines]
+
+
+def assert_same_run(run: Path, other: Path) -> None:
+    """Both have ended with the same weights, bit for bit, and have logged the same numbers."""
+    for name in ("bundle/weights.safetensors", f"checkpoints/{latest(other)}/model.safetensors"):
+        assert (run / name).read_bytes() == (other / name).read_bytes(), name
+    assert metrics(run) == metrics(other)
+
+
+def latest(run: Path) -> str:
+    return (run / "checkpoints" / "latest").read_text().strip()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cluster: Cluster, toy_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on two nodes that nothing has happened to, and its log beside it."""
+    run = tmp_path_factory.mktemp("runs") / "undisturbed"
+    log = run.with_suffix(".log")
+    job = cluster.submit(*TWO_NODES, *TRAINING, "--data.shards", toy_shards, "--run.dir", run, log=log)
+    assert cluster.wait(job, log)["JobState"] == "COMPLETED", read(log)
+    return run
+
+
+@pytest.fixture
+def frozen(cluster: Cluster, toy_shards: Path, tmp_path: Path) -> Callable[[Path], str]:
+    """Submits the same run into a folder, and returns its job as it stands still in the middle of it."""
+
+    def submit(run: Path) -> str:
+        log = run.with_suffix(".log")
+        job = cluster.submit(*TWO_NODES, *TRAINING, "--data.shards", toy_shards, "--run.dir", run, log=log)
+        cluster.until(lambda: read(run / "metrics.jsonl").count('"train"') >= 3, log)
+        cluster.run("scancel", "--signal=STOP", f"{job}.0")  # its tasks
+        return job
+
+    return submit
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_every_script_is_accepted_as_it_is(cluster: Cluster, script: Path) -> None:
+    done = cluster.run("sbatch", "--test-only", script)
+    assert re.fullmatch(r"sbatch: Job \d+ to start at .* in partition batch", done.stderr.strip()), done.stderr
+
+
+def test_an_array_and_its_merge_write_the_bytes_of_one_local_run(
+    cluster: Cluster, toy_coco: Path, toy_shards: Path, tmp_path: Path
+) -> None:
+    arguments = (
+        "--labels", toy_coco / "cocottributes.pkl",
+        "--instances", *sorted((toy_coco / "annotations").glob("instances_*.json")),
+        "--images", toy_coco / "train2017", toy_coco / "val2017",
+        "--workers", "1", "--shard-objects", "25", "--out", tmp_path / "shards",
+    )  # fmt: skip
+    environment = {"PARTS": "3", "ATTRTRAIN_HOME": str(ROOT)}
+    done = cluster.run(ROOT / "slurm" / "submit_sharding.sh", *arguments, cwd=tmp_path, env=environment)
+    merge = done.stdout.strip()
+    log = tmp_path / f"merge-{merge}.log"
+    job = cluster.wait(merge, log)
+    parts = sorted(tmp_path.glob("shard-*.log"))
+    assert job["JobState"] == "COMPLETED", read(log) + "".join(map(read, parts))
+    assert len(parts) == 3
+    assert files(tmp_path / "shards") == files(toy_shards)
+    _, differing, unreadable = filecmp.cmpfiles(toy_shards, tmp_path / "shards", files(toy_shards), shallow=False)
+    assert differing == unreadable == []
+
+
+def test_no_merge_after_a_part_that_failed(cluster: Cluster, tmp_path: Path) -> None:
+    done = cluster.run(
+        ROOT / "slurm" / "submit_sharding.sh", "--labels", "none.csv", "--images", tmp_path, "--out", tmp_path / "out",
+        cwd=tmp_path, env={"PARTS": "2", "ATTRTRAIN_HOME": str(ROOT)},
+    )  # fmt: skip
+    merge = done.stdout.strip()
+    job = cluster.wait(merge, tmp_path / f"merge-{merge}.log", 60)
+    assert job["JobState"] == "CANCELLED" and not (tmp_path / "out").exists()
+
+
+def test_two_nodes_train_one_model(undisturbed: Path) -> None:
+    result = json.loads((undisturbed / "result.json").read_text())
+    assert result["val"]["objects"] > 0
+    log = read(undisturbed.with_suffix(".log"))
+    assert "2 x cpu" in log and "on n[1-2], restart 0" in log and log.count("epoch 3/3 ") == 1
+
+
+def test_a_preempted_run_comes_back_and_ends_with_the_same_weights(
+    cluster: Cluster, undisturbed: Path, frozen: Callable[[Path], str], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    log = run.with_suffix(".log")
+    job = frozen(run)
+    # SLURM wakes what it preempts: CONT, then TERM.
+    urgent = cluster.run(
+        "sbatch", "--parsable", "--partition=urgent", "--nodes=2", "--exclusive", "--wrap=true", cwd=tmp_path
+    ).stdout.strip()
+    cluster.until(lambda: cluster.job(job)["Restarts"] == "1", log)
+    assert not (run / "result.json").exists()
+    assert cluster.wait(urgent, log)["JobState"] == "COMPLETED"
+    ended = cluster.wait(job, log)
+    assert ended["JobState"] == "COMPLETED" and ended["Restarts"] == "1", read(log)
+    assert "stopped with exit code 85; back into the queue" in read(log) and "restart 1 of" in read(log)
+    assert_same_run(run, undisturbed)
+
+
+def test_a_run_that_reaches_its_time_limit_comes_back_and_ends_with_the_same_weights(
+    cluster: Cluster, undisturbed: Path, frozen: Callable[[Path], str], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    log = run.with_suffix(".log")
+    job = frozen(run)
+    cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=2")  # the warning comes two minutes before: now
+    cluster.until(lambda: "told to stop" in read(log), log)  # SLURM looks at time limits twice a minute
+    cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=10")
+    cluster.run("scancel", "--signal=CONT", f"{job}.0")
+    ended = cluster.wait(job, log)
+    assert ended["JobState"] == "COMPLETED" and ended["Restarts"] == "1", read(log)
+    assert "stopped with exit code 85; back into the queue" in read(log)
+    assert_same_run(run, undisturbed)
+
+
+def test_a_cancelled_run_does_not_come_back(cluster: Cluster, frozen: Callable[[Path], str], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    job = frozen(run)
+    cluster.run("scancel", job)
+    ended = cluster.wait(job, run.with_suffix(".log"))
+    cluster.until(lambda: "SLURM decides" in read(run.with_suffix(".log")), run.with_suffix(".log"))
+    assert ended["JobState"] == "CANCELLED" and ended["Restarts"] == "0"
+    assert int(latest(run).removeprefix("step-")) >= 3  # what it had learnt is kept
+
+
+def test_a_run_gives_up_after_so_many_restarts(cluster: Cluster, toy_shards: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    job = cluster.submit(
+        *TWO_NODES, *TRAINING, "--data.shards", toy_shards, "--run.dir", tmp_path / "run",
+        log=log, env={"ATTRTRAIN_MAX_RESTARTS": "0"},
+    )  # fmt: skip
+    cluster.until(lambda: cluster.job(job)["JobState"] == "RUNNING" and "restart 0 of at most 0" in read(log), log)
+    cluster.run("scancel", "--batch", "--signal=USR1", job)
+    ended = cluster.wait(job, log)
+    assert ended["JobState"] == "FAILED" and ended["Restarts"] == "0"
+    assert "not requeued" in read(log)
+
+
+def test_shards_are_copied_to_each_nodes_disk_and_read_there(
+    cluster: Cluster, toy_shards: Path, tmp_path: Path
+) -> None:
+    log, disk, run = tmp_path / "log", tmp_path / "disk", tmp_path / "run"
+    disk.mkdir()
+    flags = ("--data.shards", toy_shards, "--run.dir", run, "--train.epochs=1")
+    job = cluster.submit(
+        "slurm/train.sbatch", *TRAINING, *flags, log=log, env={"ATTRTRAIN_LOCAL_DISK": str(disk)}
+    )  # fmt: skip
+    assert cluster.wait(job, log)["JobState"] == "COMPLETED", read(log)
+    (copy,) = [path for path in disk.glob("attrtrain-*/*") if path.is_dir()]
+    assert files(copy) == files(toy_shards)
+    assert str(copy) in (run / "config.yaml").read_text() and str(toy_shards) not in (run / "config.yaml").read_text()
+
+
+def test_evaluate_gives_metrics(cluster: Cluster, undisturbed: Path, toy_shards: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    job = cluster.submit(
+        "slurm/evaluate.sbatch", "--model", undisturbed, "--shards", toy_shards, "--out", tmp_path / "out", log=log
+    )
+    assert cluster.wait(job, log)["JobState"] == "COMPLETED", read(log)
+    found = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert found["overall"]["map"] == json.loads((undisturbed / "result.json").read_text())["val"]["map"]
+
+
+def test_a_sweep_trains_once_for_each_line(cluster: Cluster, toy_shards: Path, tmp_path: Path) -> None:
+    grid = tmp_path / "grid.txt"
+    grid.write_text("--optim.lr 1e-3 --model.head linear\n--optim.lr 2e-3 --model.head mlp\n")
+    log = tmp_path / "log"
+    flags = (*TRAINING, "--data.shards", toy_shards, "--train.epochs=1")
+    job = cluster.submit("--array=1-2", "slurm/sweep.sbatch", grid, tmp_path / "sweep", *flags, log=f"{log}-%a")
+    cluster.wait(job, log)
+    for number, rate, head in (("1", 0.001, "linear"), ("2", 0.002, "mlp")):
+        run = tmp_path / "sweep" / number
+        assert (run / "result.json").exists(), read(Path(f"{log}-{number}"))
+        config = (run / "config.yaml").read_text()
+        assert f"lr: {rate}" in config and f"head: {head}" in config
+
+
+def test_a_sweep_can_be_agents_of_wandb(cluster: Cluster, tmp_path: Path) -> None:
+    bin_folder = tmp_path / "venv" / "bin"
+    bin_folder.mkdir(parents=True)
+    (bin_folder / "wandb").write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/called\n')
+    (bin_folder / "wandb").chmod(0o755)
+    log = tmp_path / "log"
+    job = cluster.submit(
+        "--array=1-2", "slurm/sweep.sbatch", log=log,
+        env={"WANDB_SWEEP": "team/project/abc", "ATTRTRAIN_VENV": str(tmp_path / "venv")},
+    )  # fmt: skip
+    cluster.wait(job, log)
+    assert (tmp_path / "called").read_text() == "agent --count 1 team/project/abc\n" * 2
