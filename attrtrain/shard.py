@@ -20,6 +20,7 @@ from attrtrain.shards.execute import terminated_like_interrupted, write_here
 from attrtrain.shards.manifest import CropSettings, read_manifest
 from attrtrain.shards.on_dask import write_on_dask
 from attrtrain.shards.plan import PlannedShard, ShardPlan, make_plan
+from attrtrain.urls import as_place, is_there, is_url
 
 HELP = "cut labelled objects out of photographs and pack them into shards"
 EXAMPLES = """examples:
@@ -36,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     crop = CropSettings()
 
     def paths(flag: str, what: str, **options: Any) -> None:
-        parser.add_argument(flag, type=Path, nargs="+", metavar="PATH", help=what, **options)
+        parser.add_argument(flag, **{"type": Path, "nargs": "+", "metavar": "PATH", "help": what, **options})
 
     def value(flag: str, default: float, metavar: str, what: str) -> None:
         parser.add_argument(
@@ -47,8 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--labels", "COCO Attributes (.pkl, .jbl), a table of boxes (.csv, .tsv, .jsonl), or VAW (.json)", required=True
     )
     paths("--instances", "COCO instances files the labels point into; 2014 or 2017, train and val together", default=[])
-    paths("--images", "folders that hold the photographs", required=True)
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="the shard folder to write")
+    paths(
+        "--images", "folders that hold the photographs, or their URLs (s3://, gs://, …)", required=True, type=as_place
+    )
+    parser.add_argument("--out", required=True, type=_local, metavar="DIR", help="the shard folder to write")
     value("--workers", _usable_cpus(), "N", "processes; any number gives the same bytes")
     value("--store-px", crop.store_px, "PX", "short side of a stored crop at most; smaller crops are never enlarged")
     value("--quality", crop.quality, "1-100", "JPEG quality")
@@ -74,6 +77,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write every N-th shard from the I-th on, counted from 0, and nothing else; parts may run at the same time",
     )
     share.add_argument("--merge", action="store_true", help="write no shard: complete a folder whose parts are written")
+
+
+def _local(text: str) -> Path:
+    if is_url(text):
+        raise argparse.ArgumentTypeError(
+            f"{text}: shards are written to a folder; copy that to a URL when it is finished"
+        )
+    return Path(text)
 
 
 def _part(text: str) -> tuple[int, int]:
@@ -189,7 +200,7 @@ def _checked(arguments: argparse.Namespace) -> CropSettings:
         if not is_good:
             raise ConfigError(f"--{name.replace('_', '-')} {getattr(arguments, name)}: must be {rule}")
     for folder in arguments.images:
-        if not folder.is_dir():
+        if not (folder.is_dir() if isinstance(folder, Path) else is_there(folder)):
             raise LabelError(f"--images {folder}: no such folder")
     try:
         return CropSettings(store_px=arguments.store_px, quality=arguments.quality, context=arguments.context)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, cast
+from typing import Any, cast
 
 from attrtrain.errors import ShardError
 
@@ -21,13 +21,15 @@ def as_place(text: str) -> Path | str:
 
 
 def read_url(url: str) -> bytes:
-    """The whole content of a small file.
+    """The whole content of a small file, in one request.
 
     Raises:
         FileNotFoundError: there is nothing.
         ShardError: it cannot be read, for any other reason.
     """
-    return b"".join(chunks_of(url))
+    with _failures_told(url):
+        filesystem, path = _filesystem(url)
+        return cast(bytes, filesystem.cat_file(path))
 
 
 def chunks_of(url: str) -> Iterator[bytes]:
@@ -38,7 +40,8 @@ def chunks_of(url: str) -> Iterator[bytes]:
         ShardError: it cannot be read, for any other reason.
     """
     with _failures_told(url):
-        file = _open(url)
+        filesystem, path = _filesystem(url)
+        file = filesystem.open(path, "rb", block_size=_CHUNK)
     with file:
         while True:
             with _failures_told(url):
@@ -56,9 +59,7 @@ def size_of(url: str) -> int:
         ShardError: it cannot be told, for any other reason.
     """
     with _failures_told(url):
-        import fsspec
-
-        filesystem, path = fsspec.core.url_to_fs(url)
+        filesystem, path = _filesystem(url)
         return int(filesystem.size(path))
 
 
@@ -70,19 +71,28 @@ def names_in(url: str) -> list[str]:
     """
     try:
         with _failures_told(url):
-            import fsspec
-
-            filesystem, path = fsspec.core.url_to_fs(url)
+            filesystem, path = _filesystem(url)
             return sorted(PurePosixPath(name).name for name in filesystem.ls(path, detail=False))
     except FileNotFoundError:
         return []
 
 
-def _open(url: str) -> BinaryIO:
-    import fsspec
+def is_there(url: str) -> bool:
+    """Whether a file or folder is there. Web servers have no folders, so of one there everything is believed.
+
+    Raises:
+        ShardError: it cannot be told.
+    """
+    with _failures_told(url):
+        filesystem, path = _filesystem(url)
+        return url.startswith(("http://", "https://")) or bool(filesystem.exists(path))
+
+
+def _filesystem(url: str) -> tuple[Any, str]:
+    import fsspec  # not needed by who reads local folders
 
     filesystem, path = fsspec.core.url_to_fs(url)
-    return cast(BinaryIO, filesystem.open(path, "rb", block_size=_CHUNK))
+    return filesystem, path
 
 
 @contextmanager

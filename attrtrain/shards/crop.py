@@ -5,14 +5,17 @@ import math
 import os
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from attrtrain.errors import AttrtrainError
 from attrtrain.shards.manifest import CropSettings
+from attrtrain.urls import read_url
 
 Box = tuple[float, float, float, float]
 _LONGEST_JPEG_SIDE = 65500  # pixels that libjpeg writes
@@ -43,14 +46,23 @@ class Crop:
     source_size: tuple[int, int]
 
 
-def find_image(name: str, folders: Sequence[Path]) -> Path:
-    """Finds a photograph below the first of the folders that has it, under its 2017 or its 2014 name.
+@dataclass(frozen=True)
+class FetchedImage:
+    """A photograph's file from a URL."""
+
+    url: str
+    content: bytes
+
+
+def find_image(name: str, folders: Sequence[Path | str]) -> Path | FetchedImage:
+    """Finds a photograph below the first of the folders, paths or URLs, that has it, under its 2017 or its 2014 name.
 
     COCO renamed its files between 2014 (`COCO_val2014_000000000042.jpg`) and 2017 (`000000000042.jpg`) but not its
     images or annotations, so annotations of one year find the pictures of the other.
 
     Raises:
         LeftOutError: `image_missing`.
+        ShardError: a URL cannot be read, for another reason than that there is no such file.
     """
     path = Path(name)
     bare = path.name.removeprefix("COCO_train2014_").removeprefix("COCO_val2014_")
@@ -62,19 +74,24 @@ def find_image(name: str, folders: Sequence[Path]) -> Path:
         path.with_name(f"COCO_train2014_{bare}"),
         path.with_name(f"COCO_val2014_{bare}"),
     )
-    for candidate in names:
+    for candidate in dict.fromkeys(names):
         for folder in folders:
+            if isinstance(folder, str):
+                with suppress(FileNotFoundError):
+                    url = f"{folder}/{candidate}"
+                    return FetchedImage(url, read_url(url))
             # Path.is_file raises where a folder may not be searched or a name is too long.
-            if os.path.isfile(found := folder / candidate):  # noqa: PTH113
+            elif os.path.isfile(found := folder / candidate):  # noqa: PTH113
                 return found
     raise LeftOutError("image_missing", f"{name} is in none of {', '.join(map(str, folders))}")
 
 
-def load_image(path: Path, declared_size: tuple[int, int] = (0, 0)) -> Image.Image:
+def load_image(source: Path | FetchedImage, declared_size: tuple[int, int] = (0, 0)) -> Image.Image:
     """Opens a photograph of any format Pillow reads as upright 8-bit RGB. What is transparent becomes white, as a
     viewer shows it.
 
     Args:
+        source: its file.
         declared_size: width and height that the annotation gives, 0 where it gives none. Boxes are meant in that frame:
             a picture that has this size only as stored, not as its EXIF orientation turns it, is left as stored.
 
@@ -83,10 +100,11 @@ def load_image(path: Path, declared_size: tuple[int, int] = (0, 0)) -> Image.Ima
             damaged or no photograph, `image_too_large` when it is beyond Pillow's guard against decompression bombs, or
             `image_size_differs` when no orientation has the declared size, so boxes would cut the wrong place.
     """
+    path = source.url if isinstance(source, FetchedImage) else source
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata in thousands of good photographs
-            with path.open("rb") as file, Image.open(file) as image:
+            with _opened(source) as file, Image.open(file) as image:
                 if image.format in _PROGRAMS:
                     raise LeftOutError("image_broken", f"{path}: {image.format} is a drawing program, not a photograph")
                 image.load()
@@ -113,6 +131,10 @@ def load_image(path: Path, declared_size: tuple[int, int] = (0, 0)) -> Image.Ima
         raise LeftOutError(reason, f"{path}: {error.strerror or error}") from None
     except Exception as error:  # noqa: BLE001  damaged files make Pillow's decoders raise nearly anything
         raise LeftOutError("image_broken", f"{path}: {type(error).__name__}: {error}") from None
+
+
+def _opened(source: Path | FetchedImage) -> BinaryIO:
+    return io.BytesIO(source.content) if isinstance(source, FetchedImage) else source.open("rb")
 
 
 _PROGRAMS = ("EPS", "WMF")  # Pillow hands these to an interpreter

@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import CancelledError
 from dataclasses import replace
+from pathlib import Path
 
 from attrtrain.errors import ConfigError, ShardError
 from attrtrain.shards.execute import progress_bar, write_with
@@ -79,6 +80,5 @@ def write_on_dask(jobs: Sequence[ShardJob], scheduler: str) -> None:
 
 def _at_absolute_paths(job: ShardJob) -> ShardJob:
     # Workers have working folders of their own.
-    return replace(
-        job, folder=job.folder.absolute(), image_folders=tuple(folder.absolute() for folder in job.image_folders)
-    )
+    image_folders = (folder.absolute() if isinstance(folder, Path) else folder for folder in job.image_folders)
+    return replace(job, folder=job.folder.absolute(), image_folders=tuple(image_folders))

@@ -10,7 +10,9 @@ import json
 import platform
 import tarfile
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import itemgetter
@@ -22,7 +24,7 @@ import numpy as np
 from attrtrain.annotations.table import ObjectTable
 from attrtrain.errors import ShardError
 from attrtrain.files import atomic_write, create_once, remove_partials, sha256_of
-from attrtrain.shards.crop import Crop, LeftOutError, cut, find_image, load_image
+from attrtrain.shards.crop import Crop, FetchedImage, LeftOutError, cut, find_image, load_image
 from attrtrain.shards.manifest import (
     MANIFEST,
     Contract,
@@ -35,6 +37,7 @@ from attrtrain.shards.manifest import (
 from attrtrain.shards.plan import PlanInputs, PlannedShard, ShardPlan
 
 PLAN, RECORDS = "plan.json", "records"
+_FETCHED_AHEAD = 16  # photographs at URLs
 _END_OF_TAR = bytes(2 * tarfile.BLOCKSIZE)
 
 
@@ -79,7 +82,7 @@ class ShardJob:
     split: str
     plan_hash: str
     table: ObjectTable  # of this shard's objects only
-    image_folders: tuple[Path, ...]
+    image_folders: tuple[Path | str, ...]  # paths or URLs
     crop: CropSettings
 
 
@@ -118,7 +121,7 @@ def pending_jobs(
     folder: Path,
     shards: Sequence[PlannedShard],
     table: ObjectTable,
-    image_folders: Sequence[Path],
+    image_folders: Sequence[Path | str],
     crop: CropSettings,
 ) -> list[ShardJob]:
     """Those of the shards that are not written yet, are damaged, or would come out otherwise now."""
@@ -184,7 +187,7 @@ def write_shard(job: ShardJob, on_object: Callable[[], object] = lambda: None) -
     """
     path = job.folder / f"{job.name}.tar"
     for folder in (job.folder, *job.image_folders):
-        if not folder.is_dir():  # else every photograph would count as missing
+        if isinstance(folder, Path) and not folder.is_dir():  # else every photograph would count as missing
             raise ShardError(f"{folder}: no such folder on {platform.node()}, which was to write {path.name}")
     try:
         with atomic_write(path) as file:
@@ -201,6 +204,8 @@ def write_shard(job: ShardJob, on_object: Callable[[], object] = lambda: None) -
         raise ShardError(
             f"{path}: {error.strerror or error}; finished shards are kept: mend that and run the same command again"
         ) from None
+    except ShardError as error:  # of a photograph's URL
+        raise ShardError(f"{error}; finished shards are kept: run the same command again") from None
     except MemoryError:
         raise ShardError(
             f"{path}: out of memory; finished shards are kept: run the same command again, with fewer --workers"
@@ -256,10 +261,16 @@ def _crops(job: ShardJob) -> Iterator[tuple[int, Crop | LeftOutError]]:
     table = job.table
     # By file name and not by id: were two files given one id, each object would still come from the file its row names.
     photographs = zip(table.image.tolist(), *table.image_size.T.tolist(), strict=True)
-    for (name, *size), group in groupby(zip(photographs, range(len(table)), strict=True), key=itemgetter(0)):
-        rows = [row for _, row in group]
+    groups = [
+        (photograph, [row for _, row in group])
+        for photograph, group in groupby(zip(photographs, range(len(table)), strict=True), key=itemgetter(0))
+    ]
+    found = _found([name for (name, *_), _ in groups], job.image_folders)
+    for ((_, *size), rows), source in zip(groups, found, strict=True):
         try:
-            image = load_image(find_image(name, job.image_folders), (size[0], size[1]))
+            if isinstance(source, LeftOutError):
+                raise source
+            image = load_image(source, (size[0], size[1]))
         except LeftOutError as error:
             yield from ((row, error) for row in rows)
             continue
@@ -269,6 +280,31 @@ def _crops(job: ShardJob) -> Iterator[tuple[int, Crop | LeftOutError]]:
                 yield row, cut(image, (x, y, width, height), bool(table.crowd[row]), job.crop)
             except LeftOutError as error:
                 yield row, error
+
+
+def _found(names: Sequence[str], folders: Sequence[Path | str]) -> Iterator[Path | FetchedImage | LeftOutError]:
+    """Where each photograph is; those at URLs are fetched ahead, a few at a time, for the way there is long."""
+
+    def find(name: str) -> Path | FetchedImage | LeftOutError:
+        try:
+            return find_image(name, folders)
+        except LeftOutError as error:
+            return error
+
+    if not any(isinstance(folder, str) for folder in folders):
+        yield from map(find, names)
+        return
+    executor = ThreadPoolExecutor(_FETCHED_AHEAD)
+    try:
+        coming: deque[Future[Path | FetchedImage | LeftOutError]] = deque()
+        for name in names:
+            coming.append(executor.submit(find, name))
+            if len(coming) > _FETCHED_AHEAD:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
+    finally:
+        executor.shutdown(cancel_futures=True)
 
 
 def tar_member(name: str, data: bytes) -> bytes:

@@ -234,6 +234,79 @@ def test_verify_reads_urls(s3, toy_shards, url, capsys):
     assert "has no manifest.json" in capsys.readouterr().err
 
 
+# --- photographs at URLs
+
+
+def shard_command(toy_coco, out, *images):
+    annotations = sorted((toy_coco / "annotations").glob("*.json"))
+    given = ["--labels", toy_coco / "cocottributes.pkl", "--instances", *annotations, "--images", *images]
+    return ["shard", *map(str, [*given, "--out", out, "--workers", "1", "--shard-objects", "25"])]
+
+
+@pytest.fixture(scope="module")
+def photographs(s3, toy_coco):
+    """The toy photographs in S3."""
+    for folder in ("train2017", "val2017"):
+        for path in (toy_coco / folder).iterdir():
+            s3.upload_file(str(path), BUCKET, f"coco/{folder}/{path.name}")
+    s3fs.S3FileSystem.clear_instance_cache()
+    return f"s3://{BUCKET}/coco"
+
+
+def content_of(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("where", ["s3", "file", "both"])
+def test_photographs_at_urls_give_the_same_shards(toy_coco, toy_shards, photographs, tmp_path, where):
+    folders = {
+        "s3": [f"{photographs}/train2017", f"{photographs}/val2017/"],
+        "file": [f"file://{toy_coco}/train2017", f"file://{toy_coco}/val2017"],
+        "both": [toy_coco / "train2017", f"{photographs}/val2017"],
+    }
+    assert main(shard_command(toy_coco, tmp_path / "out", *folders[where])) == 0
+    assert content_of(tmp_path / "out") == content_of(toy_shards)
+
+
+def test_a_photograph_that_is_not_at_the_url_is_left_out_and_gets_in_later(
+    s3, toy_coco, toy_shards, photographs, tmp_path, capsys
+):
+    name = min(path.name for path in (toy_coco / "train2017").iterdir())
+    s3.delete_object(Bucket=BUCKET, Key=f"coco/train2017/{name}")
+    arguments = shard_command(toy_coco, tmp_path / "out", f"{photographs}/train2017", f"{photographs}/val2017")
+    assert main([*arguments, "--max-failure-rate", "0.5"]) == 0
+    assert "left out: image missing" in capsys.readouterr().out
+    s3.upload_file(str(toy_coco / "train2017" / name), BUCKET, f"coco/train2017/{name}")
+    assert main(arguments) == 0
+    assert content_of(tmp_path / "out") == content_of(toy_shards)
+
+
+def test_a_server_that_goes_away_stops_it_and_counts_no_photograph_as_missing(
+    s3, toy_coco, toy_shards, photographs, tmp_path, capsys, monkeypatch
+):
+    arguments = shard_command(toy_coco, tmp_path / "out", f"{photographs}/train2017", f"{photographs}/val2017")
+    with monkeypatch.context() as patched:
+        patched.setattr("attrtrain.shard.is_there", lambda url: True)
+        patched.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+        patched.setenv("AWS_MAX_ATTEMPTS", "1")
+        s3fs.S3FileSystem.clear_instance_cache()
+        assert main(arguments) == 1
+    s3fs.S3FileSystem.clear_instance_cache()
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "cannot be read" in line and "finished shards are kept: run the same command again" in line
+    assert not list((tmp_path / "out").glob("*.tar")) and not list((tmp_path / "out").glob(".*"))
+    assert main(arguments) == 0
+    assert content_of(tmp_path / "out") == content_of(toy_shards)
+
+
+def test_wrong_urls_for_sharding_are_one_line(toy_coco, photographs, tmp_path, capsys):
+    assert main(shard_command(toy_coco, tmp_path / "out", f"{photographs}/nowhere")) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == f"error: --images {photographs}/nowhere: no such folder"
+    with pytest.raises(SystemExit):
+        main(shard_command(toy_coco, "s3://bucket/out", f"{photographs}/train2017"))
+    assert "s3://bucket/out: shards are written to a folder" in capsys.readouterr().err
+
+
 def test_plain_paths_import_no_fsspec(toy_shards):
     code = (
         "import sys\n"
