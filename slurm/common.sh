@@ -24,7 +24,8 @@ die() {
     exit 2
 }
 
-say "${SLURM_JOB_NAME:-} on ${SLURM_JOB_NODELIST:-}, restart ${SLURM_RESTART_COUNT:-0} of at most $ATTRTRAIN_MAX_RESTARTS"
+restarts=${SLURM_RESTART_COUNT:-0} # not set in the first run
+say "${SLURM_JOB_NAME:-} on $SLURM_JOB_NODELIST, restart $restarts of at most $ATTRTRAIN_MAX_RESTARTS"
 
 if ((${SLURM_GPUS_ON_NODE:-0} == 0)); then
     export ACCELERATE_USE_CPU=true
@@ -37,8 +38,8 @@ unset SLURM_CPUS_PER_GPU # steps say how many CPUs a task has
 step='' # pid of the srun that is running
 told=0  # how often this script was told to stop
 
-# SLURM's warning before the time limit (#SBATCH --signal) reaches this shell alone. USR1 to srun is passed on to every task;
-# TERM to srun would end them.
+# SLURM's warning before the time limit (#SBATCH --signal) reaches this shell alone. USR1 to srun is passed on to every
+# task; TERM to srun would end them.
 pass_on() {
     told=$((told + 1))
     say "told to stop"
@@ -83,8 +84,8 @@ requeue() {
         say "stopped with exit code $1; SLURM decides whether it comes back"
         exit "$1"
     fi
-    if ((${SLURM_RESTART_COUNT:-0} >= ATTRTRAIN_MAX_RESTARTS)); then
-        say "error: stopped after ${SLURM_RESTART_COUNT:-0} restarts (ATTRTRAIN_MAX_RESTARTS); not requeued"
+    if ((restarts >= ATTRTRAIN_MAX_RESTARTS)); then
+        say "error: stopped after $restarts restarts (ATTRTRAIN_MAX_RESTARTS); not requeued"
         exit "$1"
     fi
     say "stopped with exit code $1; back into the queue"
@@ -108,7 +109,7 @@ train() {
         say "no GPU in this job: training on CPUs"
     fi
     local cpus=$((SLURM_CPUS_ON_NODE / per_node))
-    ((cpus > 0)) || die "$per_node processes but $SLURM_CPUS_ON_NODE CPUs on a node; ask for more, such as --cpus-per-gpu=8"
+    ((cpus > 0)) || die "$per_node processes but $SLURM_CPUS_ON_NODE CPUs on a node; ask for more: --cpus-per-gpu=8"
 
     # The same folder after a requeue, which keeps the job's id, and another one for every job.
     if [[ " $*" != *" --run.dir"[\ =]* ]]; then
@@ -122,11 +123,11 @@ train() {
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$cpus}
     local world=$((nodes * per_node))
     local launch=(srun --ntasks="$world" --ntasks-per-node="$per_node" --cpus-per-task="$cpus")
-    # Every process sees the node's GPUs, which NCCL wants, and its CPUs, and takes its part by LOCAL_RANK.
+    # Every process sees all the job's CPUs of its node, and takes its part, as it does with GPUs, by LOCAL_RANK. GPUs
+    # are unbound by default; saying --gpu-bind=none leaves several tasks with none at all in SLURM 22.05.
     launch+=(--cpu-bind=none)
-    if ((${SLURM_GPUS_ON_NODE:-0} > 0)); then launch+=(--gpu-bind=none); fi
-    # Ranks leave a few moments apart, and the last one after the report is written. One that died takes the others along
-    # through attrtrain's own time-out; srun ends what is left after that, whatever the cluster's defaults.
+    # Ranks leave a few moments apart, and the last one after the report is written. One that died takes the others
+    # along through attrtrain's own time-out; srun ends what is left after that, whatever the cluster's defaults.
     launch+=(--kill-on-bad-exit=0 --wait=900)
     if ((world > 1)); then
         first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
@@ -140,8 +141,8 @@ train() {
     run_or_requeue "${launch[@]}" python -m attrtrain.train "$@"
 }
 
-# Copies the shard folders among train's arguments to each node's own disk, once a node, and sets `staged` to the flag that
-# names the copies. Without room there the job reads the shared folders: slower, and the same run.
+# Copies the shard folders among train's arguments to each node's own disk, once a node, and sets `staged` to the flag
+# that names the copies. Without room there the job reads the shared folders: slower, and the same run.
 stage() {
     staged=()
     local folders=() word taking='' folder

@@ -3,8 +3,8 @@
 #
 #     stage.sh LOCAL_DISK SHARDS...
 #
-# A copy is LOCAL_DISK/attrtrain-<uid>/<checksum of its manifest>: other shards are another copy, and a copy under that name
-# is whole. It is left for the next job on this node.
+# A copy is LOCAL_DISK/attrtrain-<uid>/<checksum of its manifest>: other shards are another copy, and a copy under that
+# name is whole. It is left for the next job on this node.
 set -euo pipefail
 disk=$1/attrtrain-$UID
 shift

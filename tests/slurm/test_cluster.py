@@ -183,6 +183,56 @@ def test_shards_are_copied_to_each_nodes_disk_and_read_there(
     assert str(copy) in (run / "config.yaml").read_text() and str(toy_shards) not in (run / "config.yaml").read_text()
 
 
+@pytest.fixture
+def echo(cluster: Cluster, tmp_path: Path) -> Callable[..., str]:
+    """Submits a script whose python tells what it was started with; returns the job's log."""
+    python = tmp_path / "venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    told = (
+        "rank=$RANK/$WORLD_SIZE local=$LOCAL_RANK/$LOCAL_WORLD_SIZE gpus=$CUDA_VISIBLE_DEVICES cpu=$ACCELERATE_USE_CPU"
+    )
+    python.write_text(f'#!/bin/sh\necho "{told} threads=$OMP_NUM_THREADS on=$(hostname) args=$*"\n')
+    python.chmod(0o755)
+
+    def submit(*arguments: str, **env: str) -> str:
+        log = tmp_path / "log"
+        environment = {"ATTRTRAIN_VENV": str(tmp_path / "venv"), "OMP_NUM_THREADS": ""} | env
+        job = cluster.run("sbatch", "--parsable", f"--output={log}", *arguments, env=environment).stdout.strip()
+        assert cluster.wait(job, log)["JobState"] == "COMPLETED", read(log)
+        return read(log)
+
+    return submit
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_there_is_one_process_a_gpu_and_each_sees_all_of_its_node(echo: Callable[..., str], nodes: int) -> None:
+    script = f"slurm/train{'_multinode' if nodes > 1 else ''}.sbatch"
+    log = echo(f"--nodes={nodes}", "--gpus-per-node=2", "--cpus-per-gpu=3", script, "demo", "--run.dir=x")
+    lines = sorted(line for line in log.splitlines() if line.startswith("rank="))
+    assert lines == [
+        f"rank={2 * node + local}/{2 * nodes} local={local}/2 gpus=0,1 cpu= threads=3 on=n{node + 1} "
+        "args=-m attrtrain.train demo --run.dir=x"
+        for node in range(nodes)
+        for local in range(2)
+    ]
+
+
+def test_a_job_without_gpus_trains_on_its_cpus_into_a_folder_of_its_own(echo: Callable[..., str]) -> None:
+    log = echo("--gpus-per-node=0", "--mincpus=4", "--job-name=try", "slurm/train.sbatch", "demo", "--train.epochs=1")
+    assert re.search(
+        r"cpu=true threads=4 on=n\d args=-m attrtrain.train demo --train.epochs=1 --run.dir runs/try-\d+$", log, re.M
+    )
+
+
+def test_shards_that_do_not_fit_on_a_nodes_disk_are_read_where_they_are(
+    echo: Callable[..., str], toy_shards: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "disk").write_text("no folder: as good as full")
+    log = echo("slurm/train.sbatch", "demo", "--data.shards", str(toy_shards), ATTRTRAIN_LOCAL_DISK=f"{tmp_path}/disk")
+    assert "warning: shards were not copied" in log
+    assert re.search(rf"args=-m attrtrain.train demo --data.shards {toy_shards} --run.dir runs/train-\d+$", log, re.M)
+
+
 def test_evaluate_gives_metrics(cluster: Cluster, undisturbed: Path, toy_shards: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
     job = cluster.submit(
