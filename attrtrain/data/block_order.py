@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from attrtrain.keyed_random import permute
+from attrtrain.keyed_random import mix64
 
 # Which permutation a key chooses, after (seed, epoch).
 _ROW, _SHARD, _PLACE = 1, 2, 3
@@ -30,7 +30,9 @@ class BlockOrder:
     shard_samples: NDArray[np.int64]
     window: int
     seed: int
+    # What was worked out last, because steps go through an epoch one by one.
     _rows: dict[int, "_Row"] = field(default_factory=dict, repr=False)
+    _shards: dict[tuple[int, int], NDArray[np.int64]] = field(default_factory=dict, repr=False)
     _places: dict[tuple[int, int], NDArray[np.int64]] = field(default_factory=dict, repr=False)
 
     def samples(self, epoch: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -50,23 +52,38 @@ class BlockOrder:
         return self._rows[epoch]
 
     def _place(self, epoch: int, place: int) -> NDArray[np.int64]:
-        """All samples of one place of the window, in order. The last few are kept: steps go through them one by one."""
+        """All samples of one place of the window, in order."""
         if (epoch, place) not in self._places:
-            if len(self._places) >= 4:
-                self._places.pop(next(iter(self._places)))
             row = self._row(epoch)
             parts = []
             for number in range(place, place + row.window):
                 size, first, last = (int(column[number]) for column in (row.samples, row.first, row.last))
                 begin, end = (size * (place - first + more) // (last - first + 1) for more in (0, 1))
-                shard = int(row.shards[number])
-                parts.append(
-                    row.offsets[number] + permute(np.arange(begin, end), size, self.seed, epoch, _SHARD, shard)
-                )
+                parts.append(self._shard(epoch, number)[begin:end])
             dealt = np.concatenate(parts)
-            shuffled = permute(np.arange(len(dealt)), len(dealt), self.seed, epoch, _PLACE, place)
-            self._places[epoch, place] = dealt[shuffled]
+            _keep(self._places, 4, (epoch, place), dealt[_permutation(len(dealt), self.seed, epoch, _PLACE, place)])
         return self._places[epoch, place]
+
+    def _shard(self, epoch: int, number: int) -> NDArray[np.int64]:
+        """All samples of one shard of the row, in the order in which it deals them out."""
+        if (epoch, number) not in self._shards:
+            row = self._row(epoch)
+            order = _permutation(int(row.samples[number]), self.seed, epoch, _SHARD, int(row.shards[number]))
+            _keep(self._shards, row.window + 4, (epoch, number), row.offsets[number] + order)
+        return self._shards[epoch, number]
+
+
+def _permutation(size: int, *key: int) -> NDArray[np.int64]:
+    """A permutation of `range(size)` that is needed as a whole: by sorting, which takes fewer steps than `permute`."""
+    return np.argsort(mix64(*key, np.arange(size)), kind="stable")
+
+
+def _keep(
+    kept: dict[tuple[int, int], NDArray[np.int64]], most: int, key: tuple[int, int], value: NDArray[np.int64]
+) -> None:
+    while len(kept) >= most:
+        kept.pop(next(iter(kept)))
+    kept[key] = value
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +102,7 @@ class _Row:
     def of(cls, shard_samples: NDArray[np.int64], window: int, seed: int, epoch: int) -> "_Row":
         number = np.arange(len(shard_samples))
         window = min(window, len(number))
-        shards = permute(number, len(number), seed, epoch, _ROW)
+        shards = _permutation(len(number), seed, epoch, _ROW)
         samples = shard_samples[shards]
         offsets = np.cumsum(np.r_[0, shard_samples])[shards]
         last_place = len(number) - window
