@@ -1,5 +1,6 @@
 """Scores of a model on one split: every sample once, whatever the number of processes."""
 
+import math
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
 from attrtrain.data.loader import CropDataset, load_batches
@@ -118,6 +120,9 @@ def evaluate(
                 logits = model(images)
             parts.append(logits[: len(batch.index)].float())
             bar.update(len(batch.index))
+        for _ in range(_missing_rounds(model, len(shards), len(requests), accelerator.num_processes)):
+            with runtime.autocast():
+                model(torch.zeros((EVALUATION_BATCH, 3, image_px, image_px), dtype=torch.uint8, device=runtime.device))
     model.train(was_training)
     own = torch.cat(parts) if parts else torch.zeros((0, len(shards.vocabulary)), device=runtime.device)
     positions = np.concatenate([request.index for request in requests]) if requests else np.zeros(0, np.int64)
@@ -130,6 +135,13 @@ def evaluate(
 def _batches_of_every_rank(size: int, world_size: int) -> int:
     """Batches that even the rank with the fewest has: only so many times can all of them ask each other anything."""
     return size // world_size // EVALUATION_BATCH
+
+
+def _missing_rounds(model: nn.Module, size: int, own_batches: int, world_size: int) -> int:
+    """Batches this rank has fewer than the rank with the most. A sharded model gathers its weights in every forward pass, so all ranks must do equally many."""
+    if not any(isinstance(parameter, DTensor) for parameter in model.parameters()):
+        return 0
+    return math.ceil(math.ceil(size / world_size) / EVALUATION_BATCH) - own_batches
 
 
 def _filled_up(images: Tensor) -> Tensor:

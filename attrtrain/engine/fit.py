@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 import torch
+from accelerate import DistributedType
 from torch import nn
 from tqdm import tqdm
 
@@ -13,7 +14,7 @@ from attrtrain import bundle
 from attrtrain.config.schema import TrainConfig
 from attrtrain.data.loader import Batch, CropDataset, load_batches
 from attrtrain.engine.evaluate import BAR_SECONDS, Evaluation, EvaluationStoppedError, evaluate
-from attrtrain.engine.resume import save_checkpoint
+from attrtrain.engine.resume import full_tensors, save_checkpoint
 from attrtrain.engine.state import Learner, RunState, Task
 from attrtrain.engine.step import StepSettings, optimizer_step
 from attrtrain.engine.window import Window
@@ -30,8 +31,15 @@ def prepare_learner(runtime: Runtime, model: AttributeModel, config: TrainConfig
     """Puts a model on its device and wraps it, its average and its optimizer for training.
 
     Raises:
-        ConfigError: sync_batchnorm without a GPU.
+        ConfigError: sync_batchnorm without a GPU, or what FSDP cannot do.
     """
+    if runtime.accelerator.distributed_type == DistributedType.FSDP and (
+        config.train.ema or config.train.channels_last
+    ):
+        raise ConfigError(
+            "train.ema and train.channels_last: a model that is sharded over GPUs has neither; "
+            "under FSDP give --train.ema 0 --train.channels_last false"
+        )
     if config.train.sync_batchnorm and runtime.accelerator.num_processes > 1:
         if runtime.device.type != "cuda":
             raise ConfigError(
@@ -217,12 +225,15 @@ def _close_epoch(task: Task, learner: Learner, state: RunState, evaluation: Eval
             f"val mAP {scores.map:.4f} beside a prior of {scores.prior_map:.4f}{' (best)' if is_best else ''}  {seconds:.0f} s",
             flush=True,
         )
-        if is_best:
-            _save_bundle(task, learner, evaluation)
+    if is_best:
+        _save_bundle(task, learner, evaluation)
 
 
 def _save_bundle(task: Task, learner: Learner, evaluation: Evaluation) -> None:
     config, shards = task.config, task.train_shards
+    tensors = full_tensors(learner.judged)  # collective
+    if not task.runtime.is_main:
+        return
     card = bundle.ModelCard(
         architecture=bundle.Architecture(
             backbone=config.model.backbone,
@@ -243,4 +254,4 @@ def _save_bundle(task: Task, learner: Learner, evaluation: Evaluation) -> None:
             "val.objects": len(evaluation.labels),
         },
     )
-    bundle.save_bundle(task.folder / "bundle", learner.judged.state_dict(), card)
+    bundle.save_bundle(task.folder / "bundle", tensors, card)

@@ -6,6 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
 
 from attrtrain import checkpoint
 from attrtrain.config.schema import TrainConfig
@@ -15,8 +23,19 @@ from attrtrain.engine.window import Window
 from attrtrain.errors import CheckpointError
 from attrtrain.tracking.wandb_tracker import WANDB_ID
 
-
 _OF_NO_CONSEQUENCE = {("run", "dir"), ("checkpoint", "resume")}
+
+
+# Whole tensors, also of a model that is sharded over ranks (FSDP2): gathered on rank 0 when saving, dealt out when loading. Optimizer state goes by
+# parameter name.
+_WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+
+
+def full_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """A model's state dict on the CPU, whole on rank 0 even where ranks hold shards of it. Collective."""
+    return {
+        name: value for name, value in get_model_state_dict(model, options=_WHOLE).items() if isinstance(value, Tensor)
+    }
 
 
 def identity(config: TrainConfig, shards: ShardSet) -> dict[str, Any]:
@@ -35,7 +54,7 @@ def identity(config: TrainConfig, shards: ShardSet) -> dict[str, Any]:
 def save_checkpoint(task: Task, learner: Learner, state: RunState, window: Window) -> None:
     """Saves all that is needed to go on from here, then removes what is no longer wanted. Collective."""
     accelerator = task.runtime.accelerator
-    tensors = {"model": learner.module.state_dict()}
+    tensors = {"model": full_tensors(learner.module)}
     if learner.average is not None:
         tensors["average"] = learner.average.state_dict()
     scaler = accelerator.scaler
@@ -46,7 +65,7 @@ def save_checkpoint(task: Task, learner: Learner, state: RunState, window: Windo
     content = checkpoint.Checkpoint(
         tensors=tensors,
         optimizer={
-            "optimizer": learner.optimizer.state_dict(),
+            "optimizer": get_optimizer_state_dict(learner.module, learner.bare_optimizer, options=_WHOLE),
             "scaler": scaler.state_dict() if scaler is not None else {},
         },
         state={
@@ -78,10 +97,10 @@ def restore(task: Task, learner: Learner, state: RunState, window: Window, sourc
         raise CheckpointError(
             f"{source} belongs to another run ({'; '.join(differing)}); choose another --run.dir, or give the settings it was begun with"
         )
-    learner.module.load_state_dict(dict(saved.tensors["model"]))
+    set_model_state_dict(learner.module, dict(saved.tensors["model"]), options=_WHOLE)
     if learner.average is not None:
         learner.average.load_state_dict(dict(saved.tensors["average"]))
-    learner.optimizer.load_state_dict(saved.optimizer["optimizer"])
+    set_optimizer_state_dict(learner.module, learner.bare_optimizer, saved.optimizer["optimizer"], options=_WHOLE)
     accelerator = task.runtime.accelerator
     if accelerator.scaler is not None and saved.optimizer["scaler"]:
         accelerator.scaler.load_state_dict(saved.optimizer["scaler"])

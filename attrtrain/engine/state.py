@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from attrtrain.config.schema import TrainConfig
@@ -45,6 +46,12 @@ class Learner:
     wrapped: nn.Module
     average: AveragedModel | None
     optimizer: Any
+
+    @property
+    def bare_optimizer(self) -> Optimizer:
+        """The optimizer without Accelerate's wrapper."""
+        optimizer: Optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
+        return optimizer
 
     @property
     def judged(self) -> nn.Module:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from attrtrain.config.schema import UnknownLabels
@@ -57,6 +58,8 @@ def optimizer_step(
         norm = torch.nn.utils.get_total_norm(
             [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
         )
+    if isinstance(norm, DTensor):  # of a model that is sharded over ranks
+        norm = norm.full_tensor()
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return loss_sum, norm

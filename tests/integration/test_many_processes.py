@@ -256,6 +256,30 @@ def test_a_rank_that_dies_stops_the_others_with_one_clear_line(toy_shards: Path,
 
 
 @pytest.mark.slow
+def test_a_model_sharded_by_fsdp2_resumes_and_ships_whole_tensors(toy_shards: Path, tmp_path: Path) -> None:
+    sharded = str(Path(__file__).with_name("sharded_train.py"))
+    flags = [*SMALL, "--data.shards", str(toy_shards), "--train.channels_last", "false"]
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    finish(launch(2, [sharded, str(whole), *flags, "--train.epochs", "2"]))
+    for epochs in ("1", "2"):
+        finish(launch(2, [sharded, str(resumed), *flags, "--train.epochs", epochs]))
+    final = [sorted((run / "checkpoints").glob("step-*"))[-1] / "model.safetensors" for run in (whole, resumed)]
+    assert final[0].read_bytes() == final[1].read_bytes()
+    out = tmp_path / "evaluated"
+    assert main(["evaluate", "--model", str(whole), "--shards", str(toy_shards), "--out", str(out)]) == 0
+    told = json.loads((whole / "result.json").read_text())["val"]["map"]
+    assert json.loads((out / "metrics.json").read_text())["overall"]["map"] == pytest.approx(told, abs=1e-3)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "accelerate_configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_accelerate_reads_our_configurations(path: Path) -> None:
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    config = load_config_from_file(str(path))
+    assert config.num_processes >= 1 and config.mixed_precision == "no"
+
+
+@pytest.mark.slow
 def test_torchrun_with_its_own_launcher(toy_shards: Path, tmp_path: Path) -> None:
     command = [
         sys.executable,
