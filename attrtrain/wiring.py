@@ -8,6 +8,7 @@ from pathlib import Path
 from attrtrain import bundle, checkpoint
 from attrtrain.config.load import dump_config
 from attrtrain.config.schema import TrainConfig
+from attrtrain.data.cache import ShardCache
 from attrtrain.data.order import TrainOrder
 from attrtrain.data.reader import ShardSet
 from attrtrain.engine.evaluate import evaluate
@@ -35,8 +36,9 @@ def run(config: TrainConfig) -> None:
     """
     stop = StopRequest()
     stop.listen()
-    train_shards = ShardSet(config.data.shards, config.data.train_split)
-    val_shards = ShardSet(config.data.shards, config.data.val_split)
+    cache = ShardCache.of(config.data.cache_dir, config.data.cache_gb)
+    train_shards = ShardSet(config.data.shards, config.data.train_split, cache)
+    val_shards = ShardSet(config.data.shards, config.data.val_split, cache)
     runtime = _build_runtime(config)
     with explained_process_loss(runtime):
         order = _build_order(config, train_shards, runtime)
@@ -75,16 +77,19 @@ def _build_runtime(config: TrainConfig) -> Runtime:
 
 def _build_order(config: TrainConfig, shards: ShardSet, runtime: Runtime) -> TrainOrder:
     world_size, batch = runtime.accelerator.num_processes, config.train.global_batch
-    share = (
-        batch // world_size if batch % world_size == 0 else 1
-    )  # 1 makes TrainOrder list the world sizes that would do
+    # A share of 1 makes TrainOrder refuse a world that does not divide the batch, with those that do.
+    share = batch // world_size if batch % world_size == 0 else 1
+    window = config.data.window_shards if config.data.order == "block" else 0
+    shards.require_cache(window)
     return TrainOrder(
-        len(shards),
-        config.run.seed,
-        batch,
-        config.train.micro_batch or share,
-        runtime.accelerator.process_index,
-        world_size,
+        size=len(shards),
+        seed=config.run.seed,
+        global_batch=batch,
+        micro_batch=config.train.micro_batch or share,
+        rank=runtime.accelerator.process_index,
+        world_size=world_size,
+        shard_samples=shards.shard_samples,
+        window_shards=window,
     )
 
 

@@ -46,6 +46,7 @@ def identity(config: TrainConfig, shards: ShardSet) -> dict[str, Any]:
         "train.ema": config.train.ema > 0,
         "model": {name: value for name, value in asdict(config.model).items() if name != "weights"},
         "optim.name": config.optim.name,
+        "data.order": f"block of {config.data.window_shards}" if config.data.order == "block" else "global",
         "attributes": shards.vocabulary.fingerprint,
         "training data": shards.fingerprint,
     }
