@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from filelock import FileLock
 
@@ -43,7 +43,7 @@ class RemoteFile:
     @property
     def name(self) -> str:
         """Its name in a cache."""
-        return self.sha256 + PurePosixPath(self.url).suffix
+        return f"{self.sha256}.{self.url.rpartition('.')[2]}"
 
 
 @dataclass(frozen=True)

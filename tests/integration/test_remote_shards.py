@@ -10,11 +10,13 @@ import boto3
 import numpy as np
 import pytest
 import s3fs
+import torch
 from moto.server import ThreadedMotoServer
 
 from attrtrain.cli import main
 from attrtrain.data import cache as cache_module
 from attrtrain.data.cache import ShardCache
+from attrtrain.data.loader import CropDataset, load_batches
 from attrtrain.data.order import TrainOrder
 from attrtrain.data.reader import ShardSet
 from attrtrain.errors import ConfigError, ShardError
@@ -134,6 +136,21 @@ def test_an_epoch_in_blocks_fetches_each_shard_once_into_a_cache_smaller_than_th
         remote.require_cache(0)
     with pytest.raises(ConfigError, match=r"raise it or lower data\.window_shards"):
         remote.require_cache(len(sizes))
+
+
+@pytest.mark.slow
+def test_loader_processes_share_a_small_cache_and_give_the_same_batches(toy_shards, tmp_path):
+    sizes = sorted((path.stat().st_size for path in toy_shards.glob("train-*.tar")), reverse=True)
+    arrays = sum((toy_shards / name).stat().st_size for name in ("index.npy", "labels.npy"))
+    cache = cache_of(tmp_path, sum(sizes[:4]) + arrays)
+    local, remote = ShardSet([toy_shards], "train"), ShardSet([file_url(toy_shards)], "train", cache)
+    requests = list(TrainOrder(len(local), 3, 10, 10, 0, 1, local.shard_samples, window_shards=2).requests(1, 0, 0))
+    cpu = torch.device("cpu")
+    expected = load_batches(CropDataset(local, 32), requests, cpu, workers=0)
+    for batch, other in zip(load_batches(CropDataset(remote, 32), requests, cpu, workers=2), expected, strict=True):
+        assert torch.equal(batch.image, other.image) and torch.equal(batch.index, other.index)
+        assert torch.equal(batch.target, other.target) and torch.equal(batch.known, other.known)
+    assert held_bytes(cache) <= cache.limit
 
 
 def test_a_data_set_made_anew_under_the_same_url_is_not_mixed_with_the_old(toy_shards, tmp_path):
