@@ -45,7 +45,7 @@ class Cluster:
         words = self.run("scontrol", "show", "job", "--oneliner", number).stdout.splitlines()[0].split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 
-    def wait(self, number: str, log: Path, seconds: float = 150) -> dict[str, str]:
+    def wait(self, number: str, log: Path, seconds: float = 240) -> dict[str, str]:
         """Waits until a job, or every element of an array, has ended; returns the last one looked at."""
 
         def ended() -> bool:
@@ -55,7 +55,7 @@ class Cluster:
         self.until(ended, log, seconds)
         return self.job(number)
 
-    def until(self, holds: Callable[[], bool], log: Path, seconds: float = 120) -> None:
+    def until(self, holds: Callable[[], bool], log: Path, seconds: float = 180) -> None:
         """Waits until something holds; fails with the job's log when it does not."""
         deadline = time.monotonic() + seconds
         while not holds():

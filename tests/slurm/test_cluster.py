@@ -3,6 +3,8 @@
 import filecmp
 import json
 import re
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +18,7 @@ TWO_NODES = ("--nodes=2", "--ntasks-per-node=1", "slurm/train_multinode.sbatch")
 # About 8 steps an epoch over the toy COCO.
 TRAINING = (
     "demo", "--data.image_px=32", "--model.backbone=resnet18", "--model.weights=none", "--train.global_batch=16",
-    "--train.epochs=3", "--track.every_steps=1", "--train.precision=no",
+    "--train.epochs=2", "--track.every_steps=1", "--train.precision=no",
 )  # fmt: skip
 
 
@@ -107,7 +109,7 @@ def test_two_nodes_train_one_model(undisturbed: Path) -> None:
     result = json.loads((undisturbed / "result.json").read_text())
     assert result["val"]["objects"] > 0
     log = read(undisturbed.with_suffix(".log"))
-    assert "2 x cpu" in log and "on n[1-2], restart 0" in log and log.count("epoch 3/3 ") == 1
+    assert "2 x cpu" in log and "on n[1-2], restart 0" in log and log.count("epoch 2/2 ") == 1
 
 
 def test_a_preempted_run_comes_back_and_ends_with_the_same_weights(
@@ -145,6 +147,22 @@ def test_a_run_that_reaches_its_time_limit_comes_back_and_ends_with_the_same_wei
     assert_same_run(run, undisturbed)
 
 
+def test_a_run_that_loses_a_node_comes_back_when_there_is_a_node_for_it(
+    cluster: Cluster, undisturbed: Path, frozen: Callable[[Path], str], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    log = run.with_suffix(".log")
+    job = frozen(run)
+    cluster.run("scontrol", "update", "NodeName=n2", "State=DOWN", "Reason=test")
+    try:
+        cluster.until(lambda: cluster.job(job)["Restarts"] == "1", log)
+    finally:
+        cluster.run("scontrol", "update", "NodeName=n2", "State=RESUME")
+    ended = cluster.wait(job, log)
+    assert ended["JobState"] == "COMPLETED" and ended["Restarts"] == "1", read(log)
+    assert_same_run(run, undisturbed)
+
+
 def test_a_cancelled_run_does_not_come_back(cluster: Cluster, frozen: Callable[[Path], str], tmp_path: Path) -> None:
     run = tmp_path / "run"
     job = frozen(run)
@@ -168,21 +186,6 @@ def test_a_run_gives_up_after_so_many_restarts(cluster: Cluster, toy_shards: Pat
     assert "not requeued" in read(log)
 
 
-def test_shards_are_copied_to_each_nodes_disk_and_read_there(
-    cluster: Cluster, toy_shards: Path, tmp_path: Path
-) -> None:
-    log, disk, run = tmp_path / "log", tmp_path / "disk", tmp_path / "run"
-    disk.mkdir()
-    flags = ("--data.shards", toy_shards, "--run.dir", run, "--train.epochs=1")
-    job = cluster.submit(
-        "slurm/train.sbatch", *TRAINING, *flags, log=log, env={"ATTRTRAIN_LOCAL_DISK": str(disk)}
-    )  # fmt: skip
-    assert cluster.wait(job, log)["JobState"] == "COMPLETED", read(log)
-    (copy,) = [path for path in disk.glob("attrtrain-*/*") if path.is_dir()]
-    assert files(copy) == files(toy_shards)
-    assert str(copy) in (run / "config.yaml").read_text() and str(toy_shards) not in (run / "config.yaml").read_text()
-
-
 @pytest.fixture
 def echo(cluster: Cluster, tmp_path: Path) -> Callable[..., str]:
     """Submits a script whose python tells what it was started with; returns the job's log."""
@@ -193,6 +196,7 @@ def echo(cluster: Cluster, tmp_path: Path) -> Callable[..., str]:
     )
     python.write_text(f'#!/bin/sh\necho "{told} threads=$OMP_NUM_THREADS on=$(hostname) args=$*"\n')
     python.chmod(0o755)
+    (python.parent / "attrtrain").symlink_to(Path(sys.prefix) / "bin" / "attrtrain")
 
     def submit(*arguments: str, **env: str) -> str:
         log = tmp_path / "log"
@@ -224,13 +228,35 @@ def test_a_job_without_gpus_trains_on_its_cpus_into_a_folder_of_its_own(echo: Ca
     )
 
 
-def test_shards_that_do_not_fit_on_a_nodes_disk_are_read_where_they_are(
+def test_shards_are_copied_to_each_nodes_disk_and_read_there(
     echo: Callable[..., str], toy_shards: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "disk").write_text("no folder: as good as full")
-    log = echo("slurm/train.sbatch", "demo", "--data.shards", str(toy_shards), ATTRTRAIN_LOCAL_DISK=f"{tmp_path}/disk")
+    script = ("--nodes=2", "slurm/train_multinode.sbatch", "demo")
+    log = echo(*script, "--data.shards", str(toy_shards), "--run.dir=x", ATTRTRAIN_LOCAL_DISK=f"{tmp_path}/disk")
+    (copy,) = [path for path in (tmp_path / "disk").glob("attrtrain-*/*") if path.is_dir()]
+    assert files(copy) == files(toy_shards)
+    assert log.count(f": copied {toy_shards} to ") == 1  # here both nodes have one disk
+    told = f"args=-m attrtrain.train demo --data.shards {toy_shards} --run.dir=x --data.shards {copy}\n"
+    assert log.count(told) == 2  # the later flag counts
+
+
+@pytest.mark.parametrize("trouble", ["no room", "a damaged shard"])
+def test_shards_that_cannot_be_copied_whole_are_read_where_they_are(
+    echo: Callable[..., str], toy_shards: Path, tmp_path: Path, trouble: str
+) -> None:
+    shards, disk = tmp_path / "shards", tmp_path / "disk"
+    shutil.copytree(toy_shards, shards)
+    if trouble == "no room":
+        disk.write_text("no folder: as good as full")
+    else:
+        tar = next(shards.rglob("*.tar"))
+        tar.write_bytes(tar.read_bytes()[:1000] + b"x" + tar.read_bytes()[1001:])
+    log = echo(
+        "slurm/train.sbatch", "demo", "--data.shards", str(shards), "--run.dir=x", ATTRTRAIN_LOCAL_DISK=str(disk)
+    )
     assert "warning: shards were not copied" in log
-    assert re.search(rf"args=-m attrtrain.train demo --data.shards {toy_shards} --run.dir runs/train-\d+$", log, re.M)
+    assert f"args=-m attrtrain.train demo --data.shards {shards} --run.dir=x\n" in log
+    assert disk.is_file() or not [path for path in disk.glob("attrtrain-*/*") if path.is_dir()]
 
 
 def test_evaluate_gives_metrics(cluster: Cluster, undisturbed: Path, toy_shards: Path, tmp_path: Path) -> None:
@@ -248,13 +274,17 @@ def test_a_sweep_trains_once_for_each_line(cluster: Cluster, toy_shards: Path, t
     grid.write_text("--optim.lr 1e-3 --model.head linear\n--optim.lr 2e-3 --model.head mlp\n")
     log = tmp_path / "log"
     flags = (*TRAINING, "--data.shards", toy_shards, "--train.epochs=1")
-    job = cluster.submit("--array=1-2", "slurm/sweep.sbatch", grid, tmp_path / "sweep", *flags, log=f"{log}-%a")
+    environment = {"ATTRTRAIN_LOCAL_DISK": str(tmp_path / "disk")}
+    job = cluster.submit(
+        "--array=1-2", "slurm/sweep.sbatch", grid, tmp_path / "sweep", *flags, log=f"{log}-%a", env=environment
+    )
     cluster.wait(job, log)
     for number, rate, head in (("1", 0.001, "linear"), ("2", 0.002, "mlp")):
         run = tmp_path / "sweep" / number
         assert (run / "result.json").exists(), read(Path(f"{log}-{number}"))
         config = (run / "config.yaml").read_text()
         assert f"lr: {rate}" in config and f"head: {head}" in config
+        assert f"- {tmp_path}/disk/" in config and str(toy_shards) not in config  # read from the node's own disk
 
 
 def test_a_sweep_can_be_agents_of_wandb(cluster: Cluster, tmp_path: Path) -> None:
