@@ -129,6 +129,10 @@ def build_runtime(
     return Runtime(accelerator, chosen)
 
 
+# What gloo and NCCL say, as plain RuntimeErrors, of a peer that is gone or silent.
+_SIGNS_OF_A_LOST_PROCESS = ("gloo", "nccl", "connection closed by peer", "connection reset by peer", "pair closure")
+
+
 @contextmanager
 def explained_process_loss(runtime: Runtime) -> Iterator[None]:
     """Turns a broken connection to another process into one line.
@@ -140,7 +144,7 @@ def explained_process_loss(runtime: Runtime) -> Iterator[None]:
         yield
     except RuntimeError as error:
         words = str(error).lower()
-        lost = isinstance(error, torch.distributed.DistError) or "gloo" in words or "nccl" in words
+        lost = isinstance(error, torch.distributed.DistError) or any(sign in words for sign in _SIGNS_OF_A_LOST_PROCESS)
         if runtime.accelerator.num_processes == 1 or not lost:
             raise
         what = "did not answer within run.timeout_seconds" if "timed out" in words or "timeout" in words else "is gone"

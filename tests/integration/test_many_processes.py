@@ -256,6 +256,31 @@ def test_a_rank_that_dies_stops_the_others_with_one_clear_line(toy_shards: Path,
 
 
 @pytest.mark.slow
+def test_a_rank_that_hangs_is_given_up_after_the_timeout(toy_shards: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = [TRACED, str(run), *SMALL, "--data.shards", str(toy_shards), "--train.epochs", "500"]
+    processes = launch(2, [*command, "--run.timeout_seconds", "8"])
+    while not (run / "trained_objects.jsonl").exists():
+        assert processes[0].poll() is None, processes[0].communicate()
+        time.sleep(0.02)
+    processes[1].send_signal(signal.SIGSTOP)
+    try:
+        _, stderr = processes[0].communicate(timeout=60)
+    finally:
+        processes[1].kill()
+        processes[1].communicate()
+    assert processes[0].returncode == 1
+    told = [line for line in stderr.replace("\r", "\n").splitlines() if line.startswith("error: ")]
+    assert len(told) == 1 and "another one did not answer within run.timeout_seconds" in told[0], stderr
+
+
+@pytest.mark.slow
+def test_compressed_gradients_train(toy_shards: Path, tmp_path: Path) -> None:
+    train(2, tmp_path / "run", toy_shards, "--train.epochs", "1", "--train.compress_gradients", "true")
+    assert (tmp_path / "run" / "result.json").exists()
+
+
+@pytest.mark.slow
 def test_a_model_sharded_by_fsdp2_resumes_and_ships_whole_tensors(toy_shards: Path, tmp_path: Path) -> None:
     sharded = str(Path(__file__).with_name("sharded_train.py"))
     flags = [*SMALL, "--data.shards", str(toy_shards), "--train.channels_last", "false"]
