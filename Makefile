@@ -26,11 +26,11 @@ env: .venv/.complete
 	@touch $@
 
 demo: env
-	@$(BIN)/python tools/make_toy_coco.py data/toy
+	@rm -rf data/toy shards/toy runs/demo
+	@$(BIN)/python -m tools.make_toy_coco data/toy
 	$(BIN)/attrtrain shard --labels data/toy/cocottributes.pkl \
 		--instances data/toy/annotations/instances_train2017.json data/toy/annotations/instances_val2017.json \
 		--images data/toy/train2017 data/toy/val2017 --out shards/toy --shard-objects 200
-	@rm -rf runs/demo
 	$(BIN)/accelerate launch --quiet --config_file accelerate_configs/cpu.yaml -m attrtrain.train demo --data.shards shards/toy --track.wandb disabled
 	$(BIN)/attrtrain evaluate --model runs/demo --shards shards/toy --out runs/demo/evaluation
 	@echo

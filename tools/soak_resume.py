@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Kills training again and again, and checks that nothing shows in the end: the evidence behind "exact resume".
 
-    python tools/soak_resume.py SHARDS WORK_FOLDER [--kills 200] [--seed 0] [train flags ...]
+    python -m tools.soak_resume SHARDS WORK_FOLDER [--kills 200] [--seed 0] [train flags ...]
 
 Trains once undisturbed, then once more with SIGKILL at random moments (every other time in the middle of saving a checkpoint), starting
 again after each. Both must end with the same weights bit for bit, the same objects in every step, and the same metrics.jsonl apart from times.

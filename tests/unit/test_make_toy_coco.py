@@ -12,7 +12,8 @@ from attrtrain.annotations.coco_attributes import read_coco_attributes
 from attrtrain.annotations.safe_pickle import load_pickle
 from attrtrain.annotations.split import check_image_in_one_split
 from attrtrain.shards.manifest import read_manifest
-from tools.make_toy_coco import ATTRIBUTES, chances_of_yes, draw_scene, draw_toy_coco, main, plan_scene
+from tools.make_toy_coco import draw_toy_coco, main
+from tools.toy_scenes import ATTRIBUTES, chances_of_yes, draw_scene, plan_scene
 
 INSTANCES = ("annotations/instances_train2017.json", "annotations/instances_val2017.json")
 
