@@ -89,7 +89,7 @@ class Payload:
 def test_code_in_a_weights_file_does_not_run(tmp_path: Path) -> None:
     marker = tmp_path / "ran"
     torch.save({"conv1.weight": Payload(marker)}, tmp_path / "w.pth")
-    (tmp_path / "plain.pth").write_bytes(pickle.dumps(Payload(marker)))
+    (tmp_path / "plain.pth").write_bytes(pickle.dumps(Payload(marker), protocol=2))
     for name in ("w.pth", "plain.pth"):
         with pytest.raises(WeightsError) as caught:
             read_tensors(tmp_path / name)
