@@ -55,6 +55,11 @@ class Cluster:
         self.until(ended, log, seconds)
         return self.job(number)
 
+    def wait_for_requeue(self, number: str, log: Path) -> None:
+        """Waits until a job is back in the queue; fails when it has ended instead."""
+        self.until(lambda: self.job(number)["Restarts"] == "1" or self.job(number)["JobState"] in ENDED, log)
+        assert self.job(number)["Restarts"] == "1", read(log)
+
     def until(self, holds: Callable[[], bool], log: Path, seconds: float = 180) -> None:
         """Waits until something holds; fails with the job's log when it does not."""
         deadline = time.monotonic() + seconds

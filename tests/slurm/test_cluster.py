@@ -122,7 +122,7 @@ def test_a_preempted_run_comes_back_and_ends_with_the_same_weights(
     urgent = cluster.run(
         "sbatch", "--parsable", "--partition=urgent", "--nodes=2", "--exclusive", "--wrap=true", cwd=tmp_path
     ).stdout.strip()
-    cluster.until(lambda: cluster.job(job)["Restarts"] == "1", log)
+    cluster.wait_for_requeue(job, log)
     assert not (run / "result.json").exists()
     assert cluster.wait(urgent, log)["JobState"] == "COMPLETED"
     ended = cluster.wait(job, log)
@@ -155,7 +155,7 @@ def test_a_run_that_loses_a_node_comes_back_when_there_is_a_node_for_it(
     job = frozen(run)
     cluster.run("scontrol", "update", "NodeName=n2", "State=DOWN", "Reason=test")
     try:
-        cluster.until(lambda: cluster.job(job)["Restarts"] == "1", log)
+        cluster.wait_for_requeue(job, log)
     finally:
         cluster.run("scontrol", "update", "NodeName=n2", "State=RESUME")
     ended = cluster.wait(job, log)
@@ -168,7 +168,8 @@ def test_a_cancelled_run_does_not_come_back(cluster: Cluster, frozen: Callable[[
     job = frozen(run)
     cluster.run("scancel", job)
     ended = cluster.wait(job, run.with_suffix(".log"))
-    cluster.until(lambda: "SLURM decides" in read(run.with_suffix(".log")), run.with_suffix(".log"))
+    cluster.until(lambda: "with exit code 85; " in read(run.with_suffix(".log")), run.with_suffix(".log"))
+    assert "with exit code 85; SLURM decides" in read(run.with_suffix(".log"))
     assert ended["JobState"] == "CANCELLED" and ended["Restarts"] == "0"
     assert int(latest(run).removeprefix("step-")) >= 3  # what it had learnt is kept
 
