@@ -57,18 +57,10 @@ class ShardCache:
     @classmethod
     def of(cls, folder: str, gigabytes: float) -> "ShardCache":
         """The cache that a configuration means; an empty `folder` stands for the user's own below the system's temporary folder.
-
-        Raises:
-            ShardError: somebody else has made that one.
+        Nothing is made before a file is fetched.
         """
-        if folder:
-            return cls(Path(folder), int(gigabytes * 1e9))
         own = Path(tempfile.gettempdir()) / f"attrtrain-{os.getuid()}"
-        with suppress(FileExistsError):
-            own.mkdir(mode=0o700)
-        if own.stat().st_uid != os.getuid():  # who owns the folder could change what is in it
-            raise ShardError(f"{own} belongs to another user; give a data.cache_dir")
-        return cls(own, int(gigabytes * 1e9))
+        return cls(Path(folder) if folder else own, int(gigabytes * 1e9))
 
     @contextmanager
     def reading(self, file: RemoteFile) -> Iterator[int]:
@@ -124,7 +116,12 @@ class ShardCache:
     def _fetch(self, file: RemoteFile) -> int:
         """Fetches a file, unless another process does so first; returns it as `open` does."""
         locks = self.folder / "locks"
-        locks.mkdir(parents=True, exist_ok=True)
+        if not self.folder.exists():
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(mode=0o700, exist_ok=True)
+        if self.folder.stat().st_uid != os.getuid():  # who owns the folder could change what is in it
+            raise ShardError(f"{self.folder} belongs to another user; give another data.cache_dir")
+        locks.mkdir(exist_ok=True)
         with FileLock(locks / f"{file.sha256}.lock"):
             if (descriptor := self._open_cached(file)) is not None:
                 return descriptor

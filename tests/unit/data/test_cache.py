@@ -277,13 +277,23 @@ def test_a_process_killed_while_it_fetches_holds_nobody_up(tmp_path: Path, remot
     assert content(cache, remote[0]) == original(remote[0])
 
 
-def test_the_default_folder_is_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_folder_is_the_users_own_and_made_when_it_is_needed(
+    tmp_path: Path, remote: list[RemoteFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(cache_module.tempfile, "gettempdir", lambda: str(tmp_path))
     cache = ShardCache.of("", 2)
     assert cache.folder.parent == tmp_path and cache.limit == 2_000_000_000
+    assert not cache.folder.exists()
+    content(cache, remote[0])
     assert cache.folder.stat().st_mode & 0o777 == 0o700
-    assert ShardCache.of("", 2) == cache
-    monkeypatch.setattr(os, "getuid", lambda: 12345)
-    (tmp_path / "attrtrain-12345").mkdir()
-    with pytest.raises(ShardError, match="belongs to another user"):
-        ShardCache.of("", 2)
+    assert ShardCache.of(str(tmp_path / "mine" / "cache"), 0.5) == ShardCache(tmp_path / "mine" / "cache", 500_000_000)
+
+
+def test_a_folder_of_another_user_is_not_trusted(
+    tmp_path: Path, remote: list[RemoteFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uid = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: uid + 1)
+    (tmp_path / "cache").mkdir()
+    with pytest.raises(ShardError, match="cache belongs to another user"):
+        content(ShardCache(tmp_path / "cache", 5000), remote[0])
