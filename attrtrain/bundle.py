@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 from pydantic import ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -61,20 +62,29 @@ class ModelCard(Contract):
 
 
 def save_bundle(folder: Path, tensors: dict[str, Tensor], card: ModelCard) -> None:
-    """Writes a bundle, replacing the one that is there only once the new one is whole."""
+    """Writes a bundle, replacing the one that is there only once the new one is whole.
+
+    Raises:
+        WeightsError: the disk is full or cannot be written; the bundle before it is as it was.
+    """
     partial, old = folder.with_name(f".{folder.name}.partial"), folder.with_name(f".{folder.name}.old")
-    for leftover in (partial, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    partial.mkdir(parents=True)
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial / WEIGHTS)
-    (partial / CARD).write_text(card.model_dump_json(indent=1))
-    for path in (partial / WEIGHTS, partial / CARD, partial):
-        fsync_folder(path)
-    if folder.exists():
-        folder.rename(old)
-    partial.rename(folder)
-    fsync_folder(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    try:
+        for leftover in (partial, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        partial.mkdir(parents=True)
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial / WEIGHTS)
+        (partial / CARD).write_text(card.model_dump_json(indent=1))
+        for path in (partial / WEIGHTS, partial / CARD, partial):
+            fsync_folder(path)
+        if folder.exists():
+            folder.rename(old)
+        partial.rename(folder)
+        fsync_folder(folder.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise WeightsError(f"{folder}: {reason}; free space and run the same command again to go on") from None
 
 
 def find_bundle(path: Path) -> Path | None:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -82,7 +83,7 @@ def save(folder: Path, step: int, content: Checkpoint, rank: int, barrier: Calla
         if rank == 0:
             _publish(partial, final)
         barrier()
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         if not _is_disk_error(error):
             raise
         if rank == 0:
@@ -114,8 +115,12 @@ def _publish(partial: Path, final: Path) -> None:
 
 
 def _is_disk_error(error: Exception) -> bool:
-    """Whether an error came from writing: torch reports a full disk as a RuntimeError of its stream writer."""
-    return isinstance(error, OSError) or "PytorchStreamWriter" in str(error) or "inline_container" in str(error)
+    """Whether an error came from writing: torch and safetensors report a full disk as errors of their own."""
+    return (
+        isinstance(error, OSError | SafetensorError)
+        or "PytorchStreamWriter" in str(error)
+        or "inline_container" in str(error)
+    )
 
 
 def find_latest(folder: Path) -> tuple[Path | None, list[str]]:

@@ -4,6 +4,8 @@ import argparse
 import json
 from pathlib import Path
 
+from attrtrain.urls import as_place
+
 HELP = "measure a trained model on shards"
 EXAMPLES = """examples:
   attrtrain evaluate --model runs/coco --shards shards/coco
@@ -16,7 +18,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model", required=True, type=Path, metavar="RUN_OR_BUNDLE", help="a run directory or a bundle"
     )
     parser.add_argument(
-        "--shards", required=True, type=Path, nargs="+", metavar="DIR", help="shard folders, of the model's attributes"
+        "--shards",
+        required=True,
+        type=as_place,
+        nargs="+",
+        metavar="DIR",
+        help="shard folders, of the model's attributes",
     )
     parser.add_argument("--split", default="val", help="which split of them (default: %(default)s)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="also write metrics.json and report.html here")

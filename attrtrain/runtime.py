@@ -87,9 +87,8 @@ class DistributedOptions:
     compress: bool
 
     def handler(self) -> DistributedDataParallelKwargs:
-        """As Accelerate takes it. Buffers are agreed before evaluation instead of at every step."""
+        """As Accelerate takes it."""
         return DistributedDataParallelKwargs(
-            broadcast_buffers=False,
             gradient_as_bucket_view=True,
             static_graph=self.static_graph,
             comm_hook=DDPCommunicationHookType.BF16 if self.compress else DDPCommunicationHookType.NO,
@@ -184,7 +183,7 @@ def _adopt_slurm_step() -> None:
             f"srun started {tasks} tasks, but the node of the first is unknown ({error}); set MASTER_ADDR, MASTER_PORT, RANK and WORLD_SIZE"
         ) from None
     environment.setdefault("MASTER_ADDR", first_host)
-    environment.setdefault("MASTER_PORT", str(20000 + int(environment["SLURM_JOB_ID"]) % 40000))
+    environment.setdefault("MASTER_PORT", str(20000 + int(environment["SLURM_JOB_ID"]) % 10000))
     environment["RANK"], environment["LOCAL_RANK"] = environment["SLURM_PROCID"], environment["SLURM_LOCALID"]
     environment["WORLD_SIZE"] = str(tasks)
     environment["LOCAL_WORLD_SIZE"] = str(
