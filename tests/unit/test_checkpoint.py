@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pickle
+import resource
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,29 @@ def test_a_folder_that_cannot_be_written_is_one_line_and_leaves_nothing(tmp_path
     with pytest.raises(CheckpointError) as caught:
         save(tmp_path / "file" / "checkpoints", 1)
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def no_room():
+    """No file may grow past 64 KB, as on a disk that fills up."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("big", ["model", "optimizer"])
+def test_a_full_disk_is_one_line_and_the_checkpoint_before_stays(tmp_path: Path, no_room: None, big: str) -> None:
+    before = save(tmp_path, 1)
+    large, small = torch.zeros(1 << 16), torch.zeros(1)
+    content = checkpoint.Checkpoint(
+        tensors={"model": {"w": large if big == "model" else small}},
+        optimizer={"state": large if big == "optimizer" else small},
+        state={},
+        ranks=[{}],
+    )
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint.save(tmp_path, 2, content, rank=0, barrier=lambda: None)
+    assert "\n" not in str(caught.value) and "free space" in str(caught.value)
+    assert checkpoint.find_latest(tmp_path) == (before, [])
+    assert not list(tmp_path.glob(".*"))
