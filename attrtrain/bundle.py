@@ -18,7 +18,7 @@ from torch import Tensor
 from attrtrain import __version__
 from attrtrain.config.schema import Backbone, Head, Precision
 from attrtrain.errors import WeightsError
-from attrtrain.files import fsync_folder
+from attrtrain.files import fsync
 from attrtrain.models.network import AttributeModel, build_network
 from attrtrain.models.plain import model_from_tensors
 from attrtrain.models.weights import read_tensors
@@ -75,11 +75,11 @@ def save_bundle(folder: Path, tensors: dict[str, Tensor], card: ModelCard) -> No
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial / WEIGHTS)
         (partial / CARD).write_text(card.model_dump_json(indent=1))
         for path in (partial / WEIGHTS, partial / CARD, partial):
-            fsync_folder(path)
+            fsync(path)
         if folder.exists():
             folder.rename(old)
         partial.rename(folder)
-        fsync_folder(folder.parent)
+        fsync(folder.parent)
         shutil.rmtree(old, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)

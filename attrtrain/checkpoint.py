@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from attrtrain.errors import CheckpointError
-from attrtrain.files import atomic_write, fsync_folder, sha256_of
+from attrtrain.files import atomic_write, fsync, sha256_of
 
 COMPLETE, LATEST, STATE, OPTIMIZER = "complete.json", "latest", "state.json", "optimizer.pt"
 RANK = "rank-"
@@ -99,8 +99,8 @@ def _publish(partial: Path, final: Path) -> None:
     files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in sorted(partial.iterdir())}
     (partial / COMPLETE).write_text(json.dumps(files, indent=1))
     for path in partial.iterdir():
-        fsync_folder(path)
-    fsync_folder(partial)
+        fsync(path)
+    fsync(partial)
     if final.exists():  # the same step, saved once before its evaluation and once after
         replaced = final.with_name(f".{final.name}.replaced.partial")
         shutil.rmtree(replaced, ignore_errors=True)
@@ -109,7 +109,7 @@ def _publish(partial: Path, final: Path) -> None:
         shutil.rmtree(replaced, ignore_errors=True)
     else:
         partial.rename(final)
-    fsync_folder(final.parent)
+    fsync(final.parent)
     with atomic_write(final.parent / LATEST) as file:
         file.write(final.name.encode())
 

@@ -19,6 +19,9 @@ class AttributeModel(nn.Module):
     `backbone` maps normalised images to features (B, F), `head` features to logits (B, A).
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
@@ -41,7 +44,7 @@ class AttributeModel(nn.Module):
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 or [0, 1] → zero mean and unit variance on ImageNet, float32."""
         scaled = images.float() / 255 if images.dtype == torch.uint8 else images.float()
-        return (scaled - self.mean) / self.std  # type: ignore[operator]
+        return (scaled - self.mean) / self.std
 
 
 def build_network(backbone: Backbone, head: Head, hidden: int, dropout: float, attributes: int) -> AttributeModel:

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from attrtrain.files import atomic_write, fsync_folder, remove_partials, sha256_of
+from attrtrain.files import atomic_write, fsync, remove_partials, sha256_of
 
 
 def names_in(folder):
@@ -93,6 +93,6 @@ def test_sha256_is_the_known_one(tmp_path):
 
 
 def test_a_folder_can_be_synced(tmp_path):
-    fsync_folder(tmp_path)
+    fsync(tmp_path)
     with pytest.raises(FileNotFoundError):
-        fsync_folder(tmp_path / "nowhere")
+        fsync(tmp_path / "nowhere")
