@@ -20,7 +20,7 @@ from attrtrain.shards.execute import terminated_like_interrupted, write_here
 from attrtrain.shards.manifest import CropSettings, read_manifest
 from attrtrain.shards.on_dask import write_on_dask
 from attrtrain.shards.plan import PlannedShard, ShardPlan, make_plan
-from attrtrain.urls import as_place, is_there, is_url
+from attrtrain.urls import as_place, is_there, is_url, local_copies
 
 HELP = "cut labelled objects out of photographs and pack them into shards"
 EXAMPLES = """examples:
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     crop = CropSettings()
 
     def paths(flag: str, what: str, **options: Any) -> None:
-        parser.add_argument(flag, **{"type": Path, "nargs": "+", "metavar": "PATH", "help": what, **options})
+        parser.add_argument(flag, **{"type": as_place, "nargs": "+", "metavar": "PATH", "help": what, **options})
 
     def value(flag: str, default: float, metavar: str, what: str) -> None:
         parser.add_argument(
@@ -49,7 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     paths("--instances", "COCO instances files the labels point into; 2014 or 2017, train and val together", default=[])
     paths(
-        "--images", "folders that hold the photographs, or their URLs (s3://, gs://, …)", required=True, type=as_place
+        "--images",
+        "folders that hold the photographs; these and the files above may be URLs (s3://, gs://, …)",
+        required=True,
     )
     parser.add_argument("--out", required=True, type=_local, metavar="DIR", help="the shard folder to write")
     value("--workers", _usable_cpus(), "N", "processes; any number gives the same bytes")
@@ -175,7 +177,7 @@ def _command(arguments: argparse.Namespace) -> str:
 
 def _read(arguments: argparse.Namespace) -> tuple[ObjectTable, str]:
     """The labelled objects, and a line that says where their split comes from. What is odd goes to stderr."""
-    table, note = read_labels(arguments.labels, arguments.instances)
+    table, note = _read_files(arguments.labels, arguments.instances)
     if note:
         print(note, file=sys.stderr)
     if (coverage := len(table) / (len(table) + len(table.unmatched))) < 0.9:
@@ -187,6 +189,23 @@ def _read(arguments: argparse.Namespace) -> tuple[ObjectTable, str]:
     table, split_note = apply_split(table, arguments.split, arguments.val_share, arguments.split_seed)
     print(split_note, file=sys.stderr)
     return table, split_note
+
+
+def _read_files(labels: Sequence[Path | str], instances: Sequence[Path | str]) -> tuple[ObjectTable, str]:
+    places = [*labels, *instances]
+    try:
+        with local_copies(places) as files:
+            try:
+                return read_labels(files[: len(labels)], files[len(labels) :])
+            except LabelError as error:
+                message = str(error)
+                for place, file in zip(places, files, strict=True):
+                    message = message.replace(str(file), str(place))  # what the user gave, not our copy of it
+                raise LabelError(message) from None
+    except FileNotFoundError as error:
+        raise LabelError(f"{error.filename}: no such file") from None
+    except OSError as error:
+        raise LabelError(f"label files cannot be copied here: {error}; TMPDIR names the folder to copy to") from None
 
 
 def _checked(arguments: argparse.Namespace) -> CropSettings:

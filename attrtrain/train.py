@@ -11,6 +11,7 @@ A run directory:
       bundle/           to use, the best epoch, see attrtrain.bundle
       report.html       what it learnt, as one page
       result.json       best_epoch, val (map, prior_map, objects), seconds; there once the run is finished
+      .lock             held by the process that trains, see attrtrain.run_lock
 """
 
 import os

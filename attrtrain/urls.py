@@ -1,7 +1,8 @@
 """Reading from URLs of any protocol fsspec knows: s3://, gs://, https://, file:// … It is imported where a URL is first read."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
@@ -49,6 +50,28 @@ def chunks_of(url: str) -> Iterator[bytes]:
             if not chunk:
                 return
             yield chunk
+
+
+@contextmanager
+def local_copies(places: Sequence[Path | str]) -> Iterator[list[Path]]:
+    """Paths as they are; files at URLs under their own names in temporary folders, which go when the block ends.
+
+    Raises:
+        FileNotFoundError: there is nothing at a URL.
+        ShardError: it cannot be read, for any other reason.
+    """
+    with ExitStack() as folders:
+        copies = []
+        for place in places:
+            if isinstance(place, Path):
+                copies.append(place)
+                continue
+            folder = folders.enter_context(tempfile.TemporaryDirectory(prefix="attrtrain-"))
+            copies.append(Path(folder) / PurePosixPath(place).name)
+            with copies[-1].open("wb") as file:
+                for chunk in chunks_of(place):
+                    file.write(chunk)
+        yield copies
 
 
 def size_of(url: str) -> int:

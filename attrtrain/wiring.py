@@ -21,6 +21,7 @@ from attrtrain.files import atomic_write
 from attrtrain.models.network import AttributeModel, build_network
 from attrtrain.models.weights import load_backbone_weights
 from attrtrain.report.page import write_report
+from attrtrain.run_lock import locked
 from attrtrain.runtime import DistributedOptions, Runtime, build_runtime, explained_process_loss, seed_everything
 from attrtrain.signals import StopRequest
 from attrtrain.tracking import wandb_tracker
@@ -40,9 +41,9 @@ def run(config: TrainConfig) -> None:
     train_shards = ShardSet(config.data.shards, config.data.train_split, cache)
     val_shards = ShardSet(config.data.shards, config.data.val_split, cache)
     runtime = _build_runtime(config)
-    with explained_process_loss(runtime):
-        order = _build_order(config, train_shards, runtime)
-        folder = Path(config.run.dir)
+    order = _build_order(config, train_shards, runtime)
+    folder = Path(config.run.dir)
+    with explained_process_loss(runtime), locked(folder, runtime):
         source = _checkpoint_to_resume(config, folder, runtime)
         seed_everything(config.run.seed)
         model = build_network(

@@ -285,6 +285,32 @@ def test_photographs_at_urls_give_the_same_shards(toy_coco, toy_shards, photogra
     assert content_of(tmp_path / "out") == content_of(toy_shards)
 
 
+@pytest.mark.parametrize("where", ["s3", "file"])
+def test_label_files_at_urls_give_the_same_shards(s3, toy_coco, toy_shards, tmp_path, monkeypatch, where):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    files = [toy_coco / "cocottributes.pkl", *sorted((toy_coco / "annotations").glob("*.json"))]
+    for path in files:
+        s3.upload_file(str(path), BUCKET, f"labels/{path.name}")
+    s3fs.S3FileSystem.clear_instance_cache()
+    urls = [f"s3://{BUCKET}/labels/{path.name}" if where == "s3" else f"file://{path}" for path in files]
+    local = [toy_coco / "train2017", toy_coco / "val2017", "--out", tmp_path / "out", "--shard-objects", "25"]
+    given = ["--labels", urls[0], "--instances", *urls[1:], "--images", *local]
+    assert main(["shard", *map(str, given), "--workers", "1"]) == 0
+    assert content_of(tmp_path / "out") == content_of(toy_shards)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]  # the copies are gone
+
+
+def test_wrong_label_urls_are_one_line(s3, toy_coco, tmp_path, capsys):
+    s3.put_object(Bucket=BUCKET, Key="labels/broken.csv", Body=b"file_name\na.jpg\n")
+    s3fs.S3FileSystem.clear_instance_cache()
+    for name, told in (("nowhere.csv", "no such file"), ("broken.csv", "has no box columns")):
+        url = f"s3://{BUCKET}/labels/{name}"
+        given = ["--labels", url, "--images", toy_coco / "train2017", "--out", tmp_path / "out"]
+        assert main(["shard", *map(str, given)]) == 1
+        line = capsys.readouterr().err
+        assert line.startswith(f"error: {url}: ") and told in line and line.count("\n") == 1
+
+
 def test_a_photograph_that_is_not_at_the_url_is_left_out_and_gets_in_later(
     s3, toy_coco, toy_shards, photographs, tmp_path, capsys
 ):

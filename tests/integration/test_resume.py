@@ -36,10 +36,12 @@ def test_twenty_kills_leave_no_trace(toy_shards: Path, tmp_path: Path) -> None:
     assert not list((tmp_path / "killed").rglob("*.partial"))
 
 
-def start(run: Path, shards: Path, *flags: str) -> subprocess.Popen[str]:
+def start(run: Path, shards: Path, *flags: str, hold_at_step: int | None = None) -> subprocess.Popen[str]:
     traced = str(Path(__file__).with_name("traced_train.py"))
     command = [sys.executable, traced, str(run), "demo", "--data.shards", str(shards), *SMALL, *flags]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    if hold_at_step is not None:
+        environment["HOLD_AT_STEP"] = str(hold_at_step)
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
@@ -82,15 +84,34 @@ def test_a_stop_signal_saves_and_leaves_with_85_and_the_run_goes_on(
 @pytest.mark.slow
 def test_a_second_interrupt_leaves_at_once(toy_shards: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    process = start(run, toy_shards, "--train.epochs", "500")
-    wait_for(run / "trained_objects.jsonl", process)
-    process.send_signal(signal.SIGSTOP)  # both arrive before training looks
+    process = start(run, toy_shards, hold_at_step=3)
+    wait_for(run / "held", process)  # inside a step that does not end, so that nobody looks at the first signal
     process.send_signal(signal.SIGINT)
-    process.send_signal(signal.SIGCONT)
-    time.sleep(0.001)
+    time.sleep(0.5)
+    assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
-    assert process.returncode in (85, 130)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert stderr.replace("\r", "\n").splitlines()[-1].startswith("stopped; run the same command again")
+
+
+@pytest.mark.slow
+def test_a_second_training_in_one_run_directory_is_refused(toy_shards: Path, tmp_path: Path, undisturbed: Path) -> None:
+    run = tmp_path / "run"
+    first = start(run, toy_shards, hold_at_step=3)
+    wait_for(run / "held", first)
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    second = start(run, toy_shards)
+    _, stderr = second.communicate(timeout=60)
+    assert second.returncode == 1 and stderr.count("\n") == 1
+    assert stderr.startswith(f"error: {run} is in use by process {first.pid} on ")
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()} == before
+    first.kill()  # whereupon the directory is free
+    first.communicate()
+    third = start(run, toy_shards)
+    _, stderr = third.communicate()
+    assert third.returncode == 0, stderr
+    assert differences(undisturbed, run) == []
 
 
 @pytest.mark.slow

@@ -1,0 +1,86 @@
+"""One training at a time in a run directory: a second one would overwrite the first one's checkpoints and metrics.
+
+The lock is the system's (flock) on `<run>/.lock` and goes with the process, however that ends. The file says who holds it. Over NFS a machine that died
+may hold its locks for a minute or two more, so a holder on another machine is waited for before a run that was requeued gives up.
+"""
+
+import errno
+import fcntl
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from attrtrain.errors import AttrtrainError, CheckpointError, ConfigError
+from attrtrain.runtime import Runtime
+
+LOCK = ".lock"
+_PATIENCE_SECONDS = 150.0  # NFSv4 servers forget a dead client after a lease of 90 s, plus its grace
+
+
+@contextmanager
+def locked(folder: Path, runtime: Runtime, patience_seconds: float = _PATIENCE_SECONDS) -> Iterator[None]:
+    """Holds a run directory for the block, made if need be. Collective: the main process has the lock, all learn whether it has.
+
+    Args:
+        folder: the run directory.
+        patience_seconds: how long a holder on another machine is waited for; one on this machine is known to live.
+
+    Raises:
+        CheckpointError: another training has it.
+        ConfigError: the folder cannot be written.
+    """
+    descriptor: int | None = None
+    problem: AttrtrainError | None = None
+    if runtime.is_main:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            _acquire(descriptor, folder, patience_seconds)
+        except OSError as error:
+            problem = ConfigError(f"run.dir: {error.filename or folder}: {error.strerror}")
+        except CheckpointError as error:
+            problem = error
+    try:
+        if runtime.any_rank(problem is not None)[0]:
+            raise problem or CheckpointError(f"{folder}: the main process could not take the run directory")
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _acquire(descriptor: int, folder: Path, patience_seconds: float) -> None:
+    here = socket.gethostname()
+    give_up_at: float | None = None
+    while not _try_lock(descriptor):
+        holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
+        now = time.monotonic()
+        if give_up_at is None:
+            give_up_at = now if holder.endswith(f" on {here}") else now + patience_seconds
+            if give_up_at > now:
+                print(
+                    f"{folder} is in use by {holder}; waiting up to {patience_seconds:.0f} s",
+                    file=sys.stderr,
+                    flush=True,
+                )
+        if now >= give_up_at:
+            raise CheckpointError(f"{folder} is in use by {holder}; stop that first, or choose another --run.dir")
+        time.sleep(min(1.0, patience_seconds))
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"process {os.getpid()} on {here}\n".encode(), 0)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        # A file system without locks, such as Lustre mounted without flock, is used as if nobody else were there.
+        if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
+            raise
+    return True
