@@ -37,6 +37,10 @@ class CheckpointError(AttrtrainError):
     """A run directory or checkpoint that cannot be continued from."""
 
 
+class PredictionsError(AttrtrainError):
+    """Predictions that cannot be read, or that cannot be judged against the labels."""
+
+
 class ImageError(AttrtrainError):
     """A picture that cannot be read."""
 
