@@ -1,0 +1,58 @@
+"""Predictions and labels of every object and attribute, compared cell by cell."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attrtrain.predictions import Predictions
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Arrays (N, A), rows and columns as in the predictions.
+
+    Attributes:
+        scores: float32 probabilities.
+        named: where the model says that the attribute is there.
+        present: where it is known to be there.
+        absent: where it is known not to be there; a cell that is neither is unknown.
+    """
+
+    scores: NDArray[np.float32]
+    named: NDArray[np.bool_]
+    present: NDArray[np.bool_]
+    absent: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, predictions: Predictions, positive_at: float, threshold: float) -> "Cells":
+        """Compares predictions with labels.
+
+        Args:
+            positive_at: vote share from which an attribute counts as present.
+            threshold: probability from which it counts as named.
+        """
+        with np.errstate(over="ignore"):  # exp of a large number is infinite, and its score 0 as it should be
+            scores = (1 / (1 + np.exp(-predictions.logits.astype(np.float32)))).astype(np.float32)
+        labels = predictions.labels
+        return cls(scores, scores >= threshold, labels >= positive_at, labels < positive_at)  # NaN compares false
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Named and present."""
+        return self.named & self.present
+
+    @property
+    def wrong(self) -> NDArray[np.bool_]:
+        """Named, but known to be absent."""
+        return self.named & self.absent
+
+    @property
+    def missed(self) -> NDArray[np.bool_]:
+        """Present, but not named."""
+        return self.present & ~self.named
+
+    @property
+    def unknown(self) -> NDArray[np.bool_]:
+        """Named where nobody labelled."""
+        return self.named & ~self.present & ~self.absent

@@ -1,0 +1,71 @@
+"""Crops with what the model says of them."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from attrtrain.predictions import Predictions
+from attrtrain.report.cells import Cells
+from attrtrain.report.pictures import Pictures
+from attrtrain.report.samples import draw_rows
+
+GALLERY_SIZE = 24
+_SIDE_PX = 224
+_SHOWN_ATTRIBUTES = 9
+
+
+@dataclass(frozen=True)
+class Guess:
+    """One attribute of a crop."""
+
+    name: str
+    score: float
+    verdict: Literal["right", "wrong", "missed", "unknown"]
+
+
+@dataclass(frozen=True)
+class Card:
+    """One crop; `more` attributes were named or missed besides those shown."""
+
+    row: int
+    object_id: int
+    category: str
+    uri: str | None
+    guesses: list[Guess]
+    more: int
+
+
+def draw_gallery(predictions: Predictions, cells: Cells, pictures: Pictures) -> list[Card]:
+    """Objects by hashed id, and for each the attributes that are named, likeliest first, and then those that are missed."""
+    return [_card(int(row), predictions, cells, pictures) for row in draw_rows(predictions.object_id, GALLERY_SIZE)]
+
+
+def _card(row: int, predictions: Predictions, cells: Cells, pictures: Pictures) -> Card:
+    pictures.add(row, _SIDE_PX)
+    scores = cells.scores[row]
+    order = np.argsort(-scores, kind="stable")
+    missed = cells.missed[row]
+    columns = [*order[cells.named[row][order]], *order[missed[order]]]
+    # What was labelled comes first: guesses on unknown cells would crowd it out where most cells are unknown.
+    known = cells.present[row] | cells.absent[row]
+    columns.sort(key=lambda column: not known[column])  # stable
+    return Card(
+        row=row,
+        object_id=int(predictions.object_id[row]),
+        category=str(predictions.category[row]),
+        uri=pictures.uris.get(row),
+        guesses=[
+            Guess(predictions.names[column], float(scores[column]), _verdict(cells, row, column))
+            for column in columns[:_SHOWN_ATTRIBUTES]
+        ],
+        more=max(0, len(columns) - _SHOWN_ATTRIBUTES),
+    )
+
+
+def _verdict(cells: Cells, row: int, column: int) -> Literal["right", "wrong", "missed", "unknown"]:
+    if not cells.named[row, column]:
+        return "missed"
+    if cells.present[row, column]:
+        return "right"
+    return "wrong" if cells.absent[row, column] else "unknown"

@@ -1,0 +1,68 @@
+"""The curves of a training run, from its metrics.jsonl."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_POINTS = 300
+Points = list[tuple[float, float]]
+
+
+def read_curves(history: Path | None) -> dict[str, Points]:
+    """Curves over optimizer steps: "train loss", "val loss", "val mAP", "prior mAP", "learning rate"; those without a point are absent.
+
+    Long curves are shortened to means of neighbouring points. A line that a killed process was writing is passed over.
+
+    Args:
+        history: a run's metrics.jsonl, or None where there was no training.
+    """
+    if history is None or not history.is_file():
+        return {}
+    lines = list(filter(None, map(_parsed, history.read_text(encoding="utf-8", errors="replace").splitlines())))
+    curves = {
+        "train loss": _points(lines, "train", "loss"),
+        "val loss": _points(lines, "val", "loss"),
+        "val mAP": _points(lines, "val", "map"),
+        "prior mAP": _points(lines, "val", "prior_map"),
+        "learning rate": _points(lines, "train", "lr"),
+    }
+    return {name: _shortened(points) for name, points in curves.items() if points}
+
+
+def best_epoch(history: Path | None) -> tuple[int, int] | None:
+    """Epoch and step of the highest mAP on the validation split, the first of equals; None where none is written."""
+    if history is None or not history.is_file():
+        return None
+    lines = filter(None, map(_parsed, history.read_text(encoding="utf-8", errors="replace").splitlines()))
+    judged = [line for line in lines if line["kind"] == "val" and _is_number(line.get("map")) and "epoch" in line]
+    if not judged:
+        return None
+    best = max(judged, key=lambda line: line["map"])  # max keeps the first
+    return int(best["epoch"]), int(best["step"])
+
+
+def _parsed(text: str) -> dict[str, Any] | None:
+    try:
+        line = json.loads(text)
+    except ValueError:
+        return None
+    whole = isinstance(line, dict) and isinstance(line.get("kind"), str) and _is_number(line.get("step"))
+    return line if whole else None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _points(lines: list[dict[str, Any]], kind: str, name: str) -> Points:
+    return [(line["step"], line[name]) for line in lines if line["kind"] == kind and _is_number(line.get(name))]
+
+
+def _shortened(points: Points) -> Points:
+    if len(points) <= _POINTS:
+        return points
+    parts = np.array_split(np.array(points, dtype=np.float64), _POINTS)
+    return [(float(part[:, 0].mean()), float(part[:, 1].mean())) for part in parts]

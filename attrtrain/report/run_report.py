@@ -1,0 +1,157 @@
+"""report.html: how good each attribute is beside guessing, where the model errs, and what it says of crops it never saw."""
+
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from attrtrain.data.reader import ShardSet
+from attrtrain.errors import PredictionsError
+from attrtrain.metrics.document import AttributeEntry, Grouping, MetricsDocument
+from attrtrain.predictions import Predictions
+from attrtrain.report import headline
+from attrtrain.report.cells import Cells
+from attrtrain.report.confusion import find_confusion
+from attrtrain.report.gallery import draw_gallery
+from attrtrain.report.history import best_epoch, read_curves
+from attrtrain.report.mistakes import add_pictures, find_mistakes
+from attrtrain.report.payload import build_payload
+from attrtrain.report.pictures import Pictures
+from attrtrain.report.render import counted, write_page
+from attrtrain.report.samples import tabulate
+
+# What the parts of a page may take, so that all of it stays below render.MAX_BYTES for 620 attributes as well.
+_PICTURE_BYTES = 2_600_000
+_SAMPLE_ENTRIES = 200_000  # numbers of one to four characters and a comma
+_MISTAKE_PX = 112
+_PAIRS = 30
+_HEADINGS: dict[Grouping, str] = {
+    "attribute_group": "Groups of attributes",
+    "frequency": "Frequency of attributes",
+    "category": "Categories of objects",
+}
+
+
+def write_report(
+    path: Path,
+    *,
+    title: str,
+    document: MetricsDocument,
+    predictions: Predictions,
+    shards: ShardSet | None,
+    settings: str,
+    history: Path | None,
+    audit: dict[str, Any] | None,
+    versions: dict[str, str],
+    no_pictures: str = "",
+) -> None:
+    """Writes the page: one file below 5 MB that opens without a network.
+
+    Args:
+        path: where to.
+        title: what is reported on.
+        document: what was measured of the predictions.
+        predictions: of every object that was judged.
+        shards: where the objects' crops are; None gives a page without pictures.
+        settings: the configuration, as text.
+        history: the run's metrics.jsonl, or None where there was no training.
+        audit: what audit.json holds, or None where there was none.
+        versions: of the software, by name.
+        no_pictures: why there are none, where `shards` is None.
+
+    Raises:
+        PredictionsError: predictions and document are not of the same attributes and objects.
+        ShardError: a crop cannot be read.
+    """
+    _require_match(document, predictions)
+    cells = Cells.of(predictions, document.positive_at, document.threshold)
+    pictures = Pictures(shards, predictions.object_id, _PICTURE_BYTES)
+    gallery = draw_gallery(predictions, cells, pictures)
+    mistakes = find_mistakes(cells)
+    add_pictures(pictures, mistakes, _MISTAKE_PX)
+    samples = tabulate(cells, predictions.object_id, _SAMPLE_ENTRIES)
+    curves = read_curves(history)
+    if not pictures.uris and not no_pictures:
+        no_pictures = "There are no pictures: " + (
+            "the shards are not at hand." if shards is None else "the shards hold other objects than were judged."
+        )
+    write_page(
+        path,
+        "report.html.j2",
+        ("report.js",),
+        data=build_payload(
+            document, predictions, cells,
+            curves=curves, mistakes=mistakes, samples=samples, pictures=pictures, gallery=gallery,
+        ),
+        title=title,
+        document=document,
+        names=predictions.names,
+        audit=_audit_facts(audit),
+        ladder=headline.ladder(document),
+        sentence=headline.sentence(document),
+        metric_rows=headline.metric_rows(document),
+        curves=curves,
+        best=best_epoch(history),
+        val_split=document.source.get("split") or "val",
+        attribute_rows=_attribute_rows(document.attributes, predictions.names),
+        groups_of_attributes=sorted({entry.group for entry in document.attributes if entry.group}),
+        frequencies=[name for name in ("head", "medium", "tail") if any(e.frequency == name for e in document.attributes)],
+        confusion=find_confusion(cells.named, predictions.labels, document.positive_at, _PAIRS),
+        group_tables=_group_tables(document),
+        gallery=gallery,
+        no_pictures=no_pictures,
+        sample_count=len(samples.rows),
+        facts=_facts(document, audit, versions),
+        settings=settings,
+    )  # fmt: skip
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of what scores depend on, as they are installed."""
+    return {"python": platform.python_version(), **{name: version(name) for name in ("attrtrain", "torch", "numpy")}}
+
+
+def _require_match(document: MetricsDocument, predictions: Predictions) -> None:
+    if sorted(predictions.names) != sorted(entry.name for entry in document.attributes):
+        raise PredictionsError("metrics and predictions are of different attributes; evaluate again to make them anew")
+    if len(predictions) != document.objects:
+        raise PredictionsError(
+            f"metrics were measured on {counted(document.objects, 'object')}, predictions are for {len(predictions):,}; evaluate again to make them anew"
+        )
+
+
+def _attribute_rows(entries: list[AttributeEntry], names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Entries with their columns, the highest AP first, those without one last."""
+    column = {name: number for number, name in enumerate(names)}
+    ordered = sorted(entries, key=lambda entry: -1.0 if entry.ap is None else entry.ap, reverse=True)
+    return [{"column": column[entry.name], **dict(entry)} for entry in ordered]
+
+
+def _group_tables(document: MetricsDocument) -> list[tuple[str, list[Any], str]]:
+    notes = {"frequency": document.frequency_from or ""}
+    return [
+        (heading, document.groups[name], notes.get(name, ""))
+        for name, heading in _HEADINGS.items()
+        if document.groups.get(name)
+    ]
+
+
+def _audit_facts(audit: dict[str, Any] | None) -> dict[str, str] | None:
+    if audit is None:
+        return None
+    numbers = {"p": audit.get("p_value"), "effect": audit.get("effect")}
+    facts = [f"{name} = {value:.2g}" for name, value in numbers.items() if isinstance(value, int | float)]
+    return {"verdict": str(audit.get("verdict", "unknown")), "facts": ", ".join(facts)}
+
+
+def _facts(document: MetricsDocument, audit: dict[str, Any] | None, versions: dict[str, str]) -> list[tuple[str, str]]:
+    told = _audit_facts(audit)
+    drawn = document.bootstrap
+    return [
+        *((name.replace("_", " "), value) for name, value in document.source.items() if value is not None),
+        ("present from", f"a vote share of {document.positive_at:g} on"),
+        ("named from", f"a score of {document.threshold:g} on"),
+        ("intervals", f"95 %, percentile bootstrap, {drawn.replicates:,} replicates over {drawn.unit}s, seed {drawn.seed}"),
+        ("label audit", f"{told['verdict']} {told['facts']}".strip() if told else "none was made; `attrtrain audit` makes one"),
+        ("versions", ", ".join(f"{name} {number}" for name, number in versions.items())),
+    ]  # fmt: skip
