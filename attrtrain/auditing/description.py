@@ -1,0 +1,59 @@
+"""What a label file knows of an object besides its labels, as numbers: its category, and its box's shape, size and place."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attrtrain.keyed_random import mix64
+
+_MOST_CATEGORIES = 60  # the rest counts as one
+
+
+def describe(category: NDArray[Any], box: NDArray[np.float64], image_size: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Describes objects, for a linear model to read.
+
+    Args:
+        category: (N,) names, "" where unknown.
+        box: (N, 4) x, y, width, height in pixels; what is no number or not positive counts as middling.
+        image_size: (N, 2) width and height of the photograph in pixels, 0 where unknown.
+
+    Returns:
+        (N, D): one column a common category; width, height, area and aspect ratio as logarithms, with squares, since labels
+        may belong to middle sizes; the box's centre, as shares of the photograph where its size is known.
+    """
+    _, code, objects = np.unique(category, return_inverse=True, return_counts=True)
+    common = np.argsort(-objects, kind="stable")[:_MOST_CATEGORIES]
+    is_category = code[:, None] == common  # (N, C)
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        width, height = np.log(box[:, 2]), np.log(box[:, 3])
+        centre = box[:, :2] + box[:, 2:] / 2
+        sizes = np.where((image_size > 0).all(axis=1, keepdims=True), image_size, np.nan)
+        relative = np.log(box[:, 2:]) - np.log(sizes)
+        place = np.where(np.isnan(sizes).any(), centre, centre / sizes)
+    shape = np.stack([width, height, width - height, width + height], axis=1)
+    squares = [(column - _middle(column)) ** 2 for column in shape.T[2:]]
+    columns = [*shape.T, *relative.T, *place.T, *squares]
+    filled = [np.where(np.isfinite(column), column, _middle(column)) for column in columns]
+    # A single absurd box must not be all that a column tells.
+    clipped = [np.clip(column, *np.quantile(column, [0.005, 0.995])) if len(column) else column for column in filled]
+    return np.column_stack([is_category.astype(np.float64), *clipped])
+
+
+def _middle(column: NDArray[np.float64]) -> float:
+    finite = column[np.isfinite(column)]
+    return float(np.median(finite)) if len(finite) else 0.0
+
+
+def sample_photographs(image_id: NDArray[np.int64], objects: int, seed: int = 0) -> NDArray[np.int64]:
+    """Rows (K,), rising, of whole photographs drawn until at least `objects` objects are together, or all there are.
+
+    Where single photographs hold a large part of the objects, theirs are drawn singly, so that K stays below 2 x `objects`.
+    """
+    photographs, number = np.unique(image_id, return_inverse=True)
+    if len(image_id) <= objects:
+        return np.arange(len(image_id))
+    rows = np.lexsort((mix64(seed + 1, np.arange(len(image_id))), mix64(seed, photographs)[number]))
+    last = number[rows[objects - 1]]
+    whole = objects + int((number[rows[objects:]] == last).sum())
+    return np.sort(rows[: min(whole, 2 * objects)])

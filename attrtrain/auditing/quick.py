@@ -1,0 +1,77 @@
+"""The cheap part of the audit, with which training starts: one line, in about a second, whatever the size of the data set."""
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attrtrain.auditing.description import describe, sample_photographs
+from attrtrain.auditing.held_out import held_out_test
+from attrtrain.auditing.noise_test import Evidence, Verdict, judge
+from attrtrain.auditing.structure import co_occurrence_test
+from attrtrain.shards.manifest import Contract
+
+_OBJECTS = 600  # tested; drawn by photograph
+_PERMUTATIONS = 199  # the least with which one of two tests can reach significance
+
+
+class QuickAudit(Contract):
+    """What the label file alone tells, from a sample of it. Fields as in `Judgement`; the name in a run directory is audit.json."""
+
+    schema_version: Literal[1] = 1
+    verdict: Verdict
+    p_value: float
+    effect: float
+    decided_by: str
+    reason: str
+    open_question: str
+    objects: int
+    sampled_objects: int
+
+    @property
+    def line(self) -> str:
+        """One line for a log."""
+        p = f" (p = {self.p_value:.3g})" if self.decided_by else ""
+        return f"audit: labels look {_WORDS[self.verdict]}: {self.reason}{p}"
+
+
+_WORDS: dict[Verdict, str] = {"learnable": "learnable", "weak": "weak", "noise": "like NOISE"}
+
+
+def quick_audit(
+    labels: NDArray[np.float32],
+    categories: NDArray[Any],
+    image_ids: NDArray[np.int64],
+    box: NDArray[np.float64] | None = None,
+    seed: int = 0,
+) -> QuickAudit:
+    """Judges labels without looking at pixels.
+
+    Args:
+        labels: (N, A) vote shares, NaN = unknown; may be memory-mapped, only a sample of its rows is read.
+        categories: (N,) names, "" where unknown.
+        image_ids: (N,) objects of one photograph share it.
+        box: (N, 4) x, y, width, height in pixels, of the photograph or of the stored crop; None where there are none.
+        seed: chooses sample, folds and shuffles.
+    """
+    rows = sample_photographs(np.asarray(image_ids), _OBJECTS, seed)
+    boxes = np.full((len(rows), 4), np.nan) if box is None else np.asarray(box)[rows].astype(np.float64)
+    description = describe(np.asarray(categories)[rows], boxes, np.zeros((len(rows), 2), dtype=np.int64))
+    sample = np.asarray(labels[rows], dtype=np.float32)
+    evidence = Evidence(
+        attributes=sample.shape[1],
+        co_occurrence=co_occurrence_test(sample, _PERMUTATIONS, seed),
+        photographs=None,  # alone it decides nothing but which kind of `weak`
+        side=held_out_test(description, sample, np.asarray(image_ids)[rows], _PERMUTATIONS, seed),
+    )
+    verdict = judge(evidence)
+    return QuickAudit(
+        verdict=verdict.verdict,
+        p_value=verdict.p_value,
+        effect=verdict.effect,
+        decided_by=verdict.decided_by,
+        reason=verdict.reason,
+        open_question=verdict.open_question,
+        objects=len(image_ids),
+        sampled_objects=len(rows),
+    )
