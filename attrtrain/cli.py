@@ -14,6 +14,7 @@ COMMANDS = {
     "verify": ("attrtrain.verify", "reread every byte of shard folders against their manifests"),
     "train": ("attrtrain.train", "train a model (the same as `python -m attrtrain.train`)"),
     "evaluate": ("attrtrain.evaluate", "measure a trained model on shards"),
+    "report": ("attrtrain.report_command", "write a run's report anew, or compare two runs"),
     "predict": ("attrtrain.predict", "tell the attributes of objects in a photograph"),
 }
 

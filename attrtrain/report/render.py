@@ -64,7 +64,7 @@ def _environment() -> Environment:
         autoescape=True, loader=FunctionLoader(_text), undefined=StrictUndefined, trim_blocks=False, lstrip_blocks=False
     )
     environment.filters.update(
-        score=score, interval=interval, along=along, exact=exact, counted=counted, percent=percent, signed=signed,
+        score=score, interval=interval, along=along, exact=exact, counted=counted, percent=percent, signed=signed, signed_interval=signed_interval,
         breakable=breakable,
         thousands=lambda number: f"{number:,}", short=lambda number: f"{number:g}",
     )  # fmt: skip
@@ -84,6 +84,11 @@ def signed(value: float | None) -> str:
 def interval(pair: tuple[float, float] | None) -> str:
     """Both ends, or a dash where there is no interval."""
     return "–" if pair is None else f"{score(pair[0])} to {score(pair[1])}"
+
+
+def signed_interval(pair: tuple[float, float] | None) -> str:
+    """Both ends of the interval of a difference, or a dash where there is none."""
+    return "–" if pair is None else f"{signed(pair[0])} to {signed(pair[1])}"
 
 
 def along(value: float) -> str:

@@ -1,0 +1,112 @@
+"""What a run directory, or the folder of an evaluation, says of one set of predictions."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from attrtrain.data.reader import ShardSet
+from attrtrain.errors import AttrtrainError, ConfigError, LabelError, PredictionsError
+from attrtrain.metrics.document import METRICS, MetricsDocument, read_metrics
+from attrtrain.predictions import PREDICTIONS, Predictions, read_predictions
+from attrtrain.urls import as_place
+
+EVALUATION = "evaluation"
+CONFIG, HISTORY, AUDIT = "config.yaml", "metrics.jsonl", "audit.json"
+
+
+@dataclass(frozen=True)
+class JudgedRun:
+    """A run and its evaluation.
+
+    Attributes:
+        folder: the run directory, or that of an evaluation without one.
+        settings: config.yaml as text; "" where there is none.
+        config: the same, parsed; whatever version of attrtrain wrote it.
+        history: metrics.jsonl, or None.
+        audit: what audit.json holds, or None.
+    """
+
+    folder: Path
+    document: MetricsDocument
+    predictions: Predictions
+    settings: str
+    config: dict[str, Any]
+    history: Path | None
+    audit: dict[str, Any] | None
+
+
+def read_run(folder: Path) -> JudgedRun:
+    """Reads RUN/config.yaml, RUN/metrics.jsonl, RUN/audit.json and what lies in RUN/evaluation, or in RUN itself if `attrtrain evaluate --out RUN` made it.
+
+    Raises:
+        PredictionsError: there is no evaluation; the message has the command that makes one.
+        AttrtrainError: a file is damaged.
+    """
+    settings = (folder / CONFIG).read_text(encoding="utf-8") if (folder / CONFIG).is_file() else ""
+    config = _parsed(settings, folder / CONFIG)
+    evaluation = _find_evaluation(folder, config)
+    return JudgedRun(
+        folder=folder,
+        document=read_metrics(evaluation / METRICS),
+        predictions=read_predictions(evaluation / PREDICTIONS),
+        settings=settings,
+        config=config,
+        history=folder / HISTORY if (folder / HISTORY).is_file() else None,
+        audit=_read_audit(folder / AUDIT),
+    )
+
+
+def open_shards(run: JudgedRun) -> tuple[ShardSet | None, str]:
+    """The shards that the run was judged on and "", or None and why they cannot be shown."""
+    data = run.config.get("data")
+    folders = data.get("shards") if isinstance(data, dict) else None
+    if not folders:
+        return None, "There are no pictures: no config.yaml says where the shards are."
+    split = run.document.source.get("split") or data.get("val_split", "val")
+    try:
+        shards = ShardSet([as_place(str(place)) for place in folders], split)
+    except AttrtrainError as error:
+        return None, f"There are no pictures: {error}."
+    judged_on = run.document.source.get("data_fingerprint")
+    if judged_on is not None and judged_on != shards.fingerprint:
+        return None, f"There are no pictures: {', '.join(map(str, folders))} holds other data than the run was judged on."
+    return shards, ""
+
+
+def _find_evaluation(folder: Path, config: dict[str, Any]) -> Path:
+    for place in (folder / EVALUATION, folder):
+        if (place / METRICS).is_file() and (place / PREDICTIONS).is_file():
+            return place
+    if not folder.is_dir():
+        raise PredictionsError(f"{folder}: no such folder; give a run directory")
+    data = config.get("data")
+    shards = " ".join(map(str, data.get("shards") or ["DIR"])) if isinstance(data, dict) else "DIR"
+    raise PredictionsError(
+        f"{folder}: has no {EVALUATION}/{METRICS} and {PREDICTIONS} to report on; make them with "
+        f"`attrtrain evaluate --model {folder} --shards {shards} --out {folder / EVALUATION}`"
+    )
+
+
+def _parsed(settings: str, path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(settings) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: holds no sections such as `train:`")
+    return content
+
+
+def _read_audit(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise LabelError(f"{path}: damaged; remove it, or make it anew with `attrtrain audit`")
+    return content
