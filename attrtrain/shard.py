@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from attrtrain.annotations import read_labels
-from attrtrain.annotations.split import apply_split
+from attrtrain.annotations.split import apply_split, set_aside_dev
 from attrtrain.annotations.table import ObjectTable
 from attrtrain.errors import ConfigError, LabelError, ShardError
 from attrtrain.shards import finish, write
@@ -65,7 +65,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the label file's own split, or one drawn by photograph (default: auto, the file's own where it has one)",
     )
     value("--val-share", 0.2, "SHARE", "share of objects a drawn split validates on")
-    value("--split-seed", 0, "N", "chooses the drawn split")
+    value("--dev-share", 0.0, "SHARE", "share of train set aside as split 'dev', to choose epochs and thresholds on")
+    value("--split-seed", 0, "N", "chooses what is drawn of these")
     value("--shard-objects", 500, "N", "objects in a shard")
     value("--max-failure-rate", 0.05, "SHARE", "share of objects that may be left out before the exit code is 1")
     parser.add_argument(
@@ -187,6 +188,9 @@ def _read(arguments: argparse.Namespace) -> tuple[ObjectTable, str]:
             file=sys.stderr,
         )
     table, split_note = apply_split(table, arguments.split, arguments.val_share, arguments.split_seed)
+    if arguments.dev_share:
+        table, dev_note = set_aside_dev(table, arguments.dev_share, arguments.split_seed)
+        split_note += f"; {dev_note}"
     print(split_note, file=sys.stderr)
     return table, split_note
 
@@ -214,6 +218,7 @@ def _checked(arguments: argparse.Namespace) -> CropSettings:
         ("workers", arguments.workers >= 1, "at least 1"),
         ("shard_objects", arguments.shard_objects >= 1, "at least 1"),
         ("val_share", 0 < arguments.val_share < 1, "between 0 and 1"),
+        ("dev_share", 0 <= arguments.dev_share < 1, "0, or between 0 and 1"),
         ("max_failure_rate", 0 <= arguments.max_failure_rate <= 1, "from 0 to 1"),
     ):
         if not is_good:

@@ -59,6 +59,25 @@ def apply_split(table: ObjectTable, rule: str, val_share: float, seed: int) -> t
     return table, note
 
 
+def set_aside_dev(table: ObjectTable, share: float, seed: int) -> tuple[ObjectTable, str]:
+    """Moves whole photographs of split "train", holding a share in (0, 1) of its objects, to split "dev", and returns a line that says so.
+
+    Whatever is chosen by looking at scores (an epoch, a threshold, a learning rate) is chosen on "dev", so that "val" stays unseen.
+
+    Raises:
+        LabelError: there is a split "dev" already, or no object to set aside.
+    """
+    if (table.split == "dev").any():
+        raise LabelError("the label file has a split 'dev' of its own; leave --dev-share out")
+    rows = np.flatnonzero(table.split == "train")
+    if len(np.unique(table.image_id[rows])) < 2:
+        raise LabelError("--dev-share: split 'train' has fewer than two photographs, and one is never divided")
+    split = table.split.copy()
+    chosen = rows[split_by_image(table.take(rows), share, seed) == "val"]
+    split[chosen] = "dev"
+    return table.with_split(split), f"dev: {len(chosen)} objects of train set aside by photograph with seed {seed}"
+
+
 def mend_split(table: ObjectTable) -> NDArray[Any]:
     """The file's own split (N,), but each photograph whole in the split that holds most of its objects; of equals the first by name.
 

@@ -305,24 +305,27 @@ def test_accelerate_reads_our_configurations(path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_torchrun_with_its_own_launcher(toy_shards: Path, tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node",
-        "2",
-        "--master_port",
-        str(free_port()),
-        "-m",
-        "attrtrain.train",
-    ]
+@pytest.mark.parametrize("launcher", ["torchrun", "accelerate"])
+def test_two_processes_by_their_own_launchers(toy_shards: Path, tmp_path: Path, launcher: str) -> None:
+    port = str(free_port())
+    commands = {
+        "torchrun": ["torch.distributed.run", "--nproc_per_node", "2", "--master_port", port],
+        "accelerate": [
+            "accelerate.commands.launch",
+            "--multi_gpu",
+            "--num_processes",
+            "2",
+            "--main_process_port",
+            port,
+        ],
+    }
+    given = [*SMALL, "--run.dir", str(tmp_path / "run"), "--data.shards", str(toy_shards), "--train.epochs", "1"]
     result = subprocess.run(
-        [*command, *SMALL, "--run.dir", str(tmp_path / "run"), "--data.shards", str(toy_shards), "--train.epochs", "1"],
+        [sys.executable, "-m", *commands[launcher], "-m", "attrtrain.train", *given],
         capture_output=True, text=True, env=os.environ | {"ACCELERATE_USE_CPU": "true"},
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    assert "batch 12 = 2 x 1 x 6" in result.stdout
+    assert "2 x cpu" in result.stdout and "batch 12 = 2 x 1 x 6" in result.stdout
     assert result.stdout.count("best epoch") == 1
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from attrtrain.annotations.split import apply_split, check_image_in_one_split, mend_split, split_by_image
+from attrtrain.annotations.split import apply_split, check_image_in_one_split, mend_split, set_aside_dev, split_by_image
 from attrtrain.errors import LabelError
 
 
@@ -138,3 +138,21 @@ def test_mend_split_takes_the_majority_and_of_equals_the_first_by_name(make_tabl
     table = make_table([5, 5, 9, 9, 9], split=["val", "train", "train", "val", "val"])
     assert mend_split(table).tolist() == ["train", "train", "val", "val", "val"]
     check_image_in_one_split(table.with_split(mend_split(table)))
+
+
+def test_dev_is_whole_photographs_of_train_and_leaves_val_alone(photographs):
+    before = photographs.with_split(split_by_image(photographs, 0.2, 0))
+    after, note = set_aside_dev(before, 0.1, 0)
+    assert torn(after, after.split) == 0
+    np.testing.assert_array_equal(after.split == "val", before.split == "val")
+    dev = (after.split == "dev").sum()
+    assert abs(dev / (before.split == "train").sum() - 0.1) < 0.03
+    assert note == f"dev: {dev} objects of train set aside by photograph with seed 0"
+    assert set_aside_dev(before, 0.1, 1)[0].split.tolist() != after.split.tolist()
+
+
+def test_dev_needs_photographs_to_take_and_a_free_name(make_table):
+    with pytest.raises(LabelError, match="fewer than two photographs"):
+        set_aside_dev(make_table([1, 1], split=["train", "train"]), 0.1, 0)
+    with pytest.raises(LabelError, match="has a split 'dev' of its own"):
+        set_aside_dev(make_table([1, 2], split=["train", "dev"]), 0.1, 0)
