@@ -29,7 +29,7 @@ function curvesOf(attribute) {
     const at = (name, recall, precision, mark, ink) => (recall === undefined || precision === undefined ? [] : [{ name, ink, mark, points: [[recall, precision]] }]);
     const series = [
       { name: "model", ink: "model", points },
-      { name: `prior ${asScore(attribute.prior)}`, ink: "guess", dash: "6 4", points: [[0, attribute.prior], [1, attribute.prior]] },
+      ...(attribute.prior === undefined ? [] : [{ name: `prior ${asScore(attribute.prior)}`, ink: "guess", dash: "6 4", points: [[0, attribute.prior], [1, attribute.prior]] }]),
       ...at(`at ${data.threshold}`, attribute.recall, attribute.precision, "dot", "ink"),
       ...at("at tuned threshold", attribute.recall_tuned, attribute.precision_tuned, "square", "ink"),
     ];
@@ -53,7 +53,7 @@ function mistakeCard([row, score], name, verdict) {
   const inGallery = find(`picture-${row}`);
   const uri = inGallery ? inGallery.src : data.pictures[row];
   const told = `${data.categories[category]} ${id}`.trim();
-  const picture = uri ? element("img", { src: uri, alt: `Crop of object ${told}`, loading: "lazy" }) : element("div", { class: "absent" }, "no picture, to keep the page small");
+  const picture = uri ? element("img", { src: uri, alt: `Crop of object ${told}` }) : element("div", { class: "absent" }, "no picture, to keep the page small");
   const tag = element("li", { class: verdict }, element("span", { class: "hidden" }, `${verdict}: ${name} `), element("span", {}, (score / 1000).toFixed(2)));
   return element("figure", {}, picture, element("figcaption", {}, element("b", {}, data.categories[category] || "object"), " ", element("span", { class: "id" }, id), element("ul", {}, tag)));
 }

@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+from report_data import drawn_predictions
+
+from attrtrain.report.confusion import find_confusion
+
+
+def counted_by_loop(named, labels, i, j):
+    """(errors, objects) where i is present, and elsewhere, for j known to be absent."""
+    here = elsewhere = errors_here = errors_elsewhere = 0
+    for row in range(len(labels)):
+        if np.isnan(labels[row, j]) or labels[row, j] >= 0.5:
+            continue
+        if not np.isnan(labels[row, i]) and labels[row, i] >= 0.5:
+            here += 1
+            errors_here += named[row, j]
+        else:
+            elsewhere += 1
+            errors_elsewhere += named[row, j]
+    return errors_here, here, errors_elsewhere, elsewhere
+
+
+@pytest.fixture
+def drawn():
+    predictions = drawn_predictions(objects=400, attributes=8)
+    return predictions.logits >= 0, predictions.labels
+
+
+def test_counts_are_those_of_a_plain_loop(drawn):
+    named, labels = drawn
+    found = find_confusion(named, labels, 0.5, top=30)
+    assert found.pairs
+    for pair in found.pairs:
+        errors, objects, others_errors, others = counted_by_loop(named, labels, pair.present, pair.named)
+        assert (pair.errors, pair.objects) == (errors, objects)
+        assert pair.rate == pytest.approx(errors / objects)
+        assert pair.elsewhere == pytest.approx(others_errors / others)
+        pooled = (errors + others_errors) / (objects + others)
+        deviation = np.sqrt(pooled * (1 - pooled) * (1 / objects + 1 / others))
+        assert pair.z == pytest.approx((pair.rate - pair.elsewhere) / deviation)
+        assert pair.z >= 3 and objects >= 10 and others >= 10
+
+
+def test_the_built_in_confusion_comes_first(drawn):
+    best = find_confusion(*drawn, 0.5, top=5).pairs[0]
+    assert (best.present, best.named) == (4, 1)
+
+
+def test_the_map_has_the_rates_of_its_rows_and_columns(drawn):
+    named, labels = drawn
+    found = find_confusion(named, labels, 0.5, top=30)
+    assert found.rates.shape == (len(found.rows), len(found.columns))
+    for i, row in enumerate(found.rows):
+        for j, column in enumerate(found.columns):
+            errors, objects, _, _ = counted_by_loop(named, labels, row, column)
+            if row == column or objects < 10:
+                assert np.isnan(found.rates[i, j])
+            else:
+                assert found.rates[i, j] == pytest.approx(errors / objects)
+
+
+@pytest.mark.parametrize("labels", [np.full((30, 3), np.nan), np.zeros((30, 3)), np.ones((30, 3)), np.zeros((0, 3))])
+def test_without_anything_to_compare_there_are_no_pairs(labels):
+    found = find_confusion(np.ones(labels.shape, bool), labels.astype(np.float32), 0.5, top=5)
+    assert found.pairs == [] and found.rows == [] and found.rates.size == 0
+
+
+def test_an_attribute_that_is_always_named_is_no_confusion():
+    labels = np.random.default_rng(0).integers(0, 2, (200, 4)).astype(np.float32)
+    assert find_confusion(np.ones((200, 4), bool), labels, 0.5, top=5).pairs == []

@@ -1,0 +1,147 @@
+"""Cells, mistakes, the table of objects, and the gallery."""
+
+import base64
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from report_data import drawn_predictions
+
+from attrtrain.data.reader import ShardSet
+from attrtrain.report.cells import Cells
+from attrtrain.report.gallery import draw_gallery
+from attrtrain.report.mistakes import MISTAKES, add_pictures, find_mistakes
+from attrtrain.report.pictures import Pictures
+from attrtrain.report.samples import draw_rows, tabulate
+
+
+@pytest.fixture
+def drawn():
+    predictions = drawn_predictions()
+    return predictions, Cells.of(predictions, 0.5, 0.5)
+
+
+def no_pictures(predictions):
+    return Pictures(None, predictions.object_id, 1_000_000)
+
+
+def verdict(predictions, row, column, threshold=0.5):
+    """What a reader would say of one cell, or None where there is nothing to say."""
+    named = 1 / (1 + np.exp(-float(predictions.logits[row, column]))) >= threshold
+    label = predictions.labels[row, column]
+    if np.isnan(label):
+        return "unknown" if named else None
+    if label >= 0.5:
+        return "right" if named else "missed"
+    return "wrong" if named else None
+
+
+def test_every_cell_has_the_verdict_a_reader_would_give(drawn):
+    predictions, cells = drawn
+    for row in range(50):
+        for column in range(12):
+            told = [name for name in ("right", "wrong", "missed", "unknown") if getattr(cells, name)[row, column]]
+            assert told == [said for said in [verdict(predictions, row, column)] if said]
+
+
+def test_a_huge_logit_is_a_score_of_0_or_1():
+    predictions = drawn_predictions(objects=2, attributes=1)
+    predictions.logits[:, 0] = [1e30, -1e30]
+    assert Cells.of(predictions, 0.5, 0.5).scores[:, 0].tolist() == [1, 0]
+
+
+def test_mistakes_are_the_most_confident_ones_first(drawn):
+    predictions, cells = drawn
+    for column, found in enumerate(find_mistakes(cells)):
+        rows = range(len(predictions))
+        wrong = [row for row in rows if verdict(predictions, row, column) == "wrong"]
+        missed = [row for row in rows if verdict(predictions, row, column) == "missed"]
+        assert found.wrong == sorted(wrong, key=lambda row: -predictions.logits[row, column])[:MISTAKES]
+        assert found.missed == sorted(missed, key=lambda row: predictions.logits[row, column])[:MISTAKES]
+
+
+def test_objects_are_counted_over_known_cells(drawn):
+    predictions, cells = drawn
+    table = tabulate(cells, predictions.object_id, entries=10**9)
+    assert table.rows.tolist() == list(range(len(predictions)))
+    for place in range(40):
+        said = [verdict(predictions, place, column) for column in range(12)]
+        known = ~np.isnan(predictions.labels[place])
+        assert table.known[place] == known.sum()
+        assert table.named[place] == said.count("right") + said.count("wrong")
+        assert table.present[place] == said.count("right") + said.count("missed")
+        assert table.correct[place] == known.sum() - said.count("wrong") - said.count("missed")
+        assert table.unknown[place] == said.count("unknown")
+        for name in ("right", "wrong", "missed"):
+            assert getattr(table, name)[place] == [column for column, word in enumerate(said) if word == name]
+
+
+def test_a_table_that_would_be_too_long_has_objects_drawn_by_id(drawn):
+    predictions, cells = drawn
+    whole = tabulate(cells, predictions.object_id, entries=10**9)
+    part = tabulate(cells, predictions.object_id, entries=600)
+    assert 0 < len(part.rows) < len(whole.rows)
+    entries = sum(6 + len(part.right[i]) + len(part.wrong[i]) + len(part.missed[i]) for i in range(len(part.rows)))
+    assert entries <= 600
+    assert set(part.rows) == set(draw_rows(predictions.object_id, len(part.rows)))
+
+
+def test_what_is_drawn_depends_on_ids_alone(drawn):
+    predictions, _ = drawn
+    order = np.random.default_rng(1).permutation(len(predictions))
+    shuffled = predictions.object_id[order]
+    assert (
+        predictions.object_id[draw_rows(predictions.object_id, 20)].tolist()
+        == shuffled[draw_rows(shuffled, 20)].tolist()
+    )
+
+
+def test_a_card_tells_labelled_attributes_first_and_how_many_more_there_are(drawn):
+    predictions, cells = drawn
+    for card in draw_gallery(predictions, cells, no_pictures(predictions)):
+        said = [verdict(predictions, card.row, column) for column in range(12)]
+        assert card.uri is None
+        assert len(card.guesses) + card.more == sum(word is not None for word in said)
+        unlabelled = [guess.verdict == "unknown" for guess in card.guesses]
+        assert unlabelled == sorted(unlabelled)
+        for guess in card.guesses:
+            assert guess.verdict == said[predictions.names.index(guess.name)]
+
+
+def test_pictures_are_the_crops_of_their_objects_made_small(toy_shards):
+    shards = ShardSet([toy_shards], "val")
+    ids = shards.column("object_id")[::-1].copy()  # in another order than the shards'
+    pictures = Pictures(shards, ids, 10**9)
+    for row in (0, 3, len(ids) - 1):
+        assert pictures.add(row, 64)
+        kind, text = pictures.uris[row].split(",")
+        small = Image.open(io.BytesIO(base64.b64decode(text)))
+        crop = Image.open(io.BytesIO(shards.jpeg(len(ids) - 1 - row))).convert("RGB")
+        assert kind == "data:image/webp;base64" and max(small.size) == min(64, max(crop.size))
+        difference = np.subtract(small.resize((16, 16)), crop.resize((16, 16)), dtype=float)
+        assert np.abs(difference).mean() < 12
+
+
+def test_an_object_the_shards_do_not_have_has_no_picture(toy_shards):
+    pictures = Pictures(ShardSet([toy_shards], "val"), np.array([-5, 10**15]), 10**9)
+    assert not pictures.add(0, 64) and not pictures.add(1, 64) and pictures.uris == {}
+
+
+def test_pictures_end_with_the_budget_worst_mistakes_first(toy_shards):
+    shards = ShardSet([toy_shards], "val")
+    everything = Pictures(shards, shards.column("object_id"), 10**9)
+    rng = np.random.default_rng(0)
+    labels = shards.labels(np.arange(len(shards)))
+    known = ~np.isnan(labels)
+    scores = rng.random(labels.shape).astype(np.float32)
+    cells = Cells(scores, scores >= 0.5, labels >= 0.5, known & (labels < 0.5))
+    mistakes = find_mistakes(cells)
+    add_pictures(everything, mistakes, 64)
+    assert set(everything.uris) == {row for entry in mistakes for row in (*entry.wrong, *entry.missed)}
+    budget = sum(map(len, everything.uris.values())) // 2
+    half = Pictures(shards, shards.column("object_id"), budget)
+    add_pictures(half, mistakes, 64)
+    assert 0 < sum(map(len, half.uris.values())) <= budget
+    assert list(half.uris) == list(everything.uris)[: len(half.uris)]
+    assert {entry.wrong[0] for entry in mistakes if entry.wrong} & set(half.uris)
