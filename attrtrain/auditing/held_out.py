@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from attrtrain.auditing.permutation import Test, permutation_p
+from attrtrain.auditing.permutation import PermutationTest, permutation_p
 from attrtrain.keyed_random import mix64
 
 FOLDS = 5
@@ -23,7 +23,7 @@ _RIDGE = 10.0  # added to each standardised feature's sum of squares, as if ten 
 
 
 @dataclass(frozen=True)
-class HeldOut(Test):
+class HeldOut(PermutationTest):
     """What held-out prediction found; `effect` is the mean AUROC of the judged attributes above 0.5.
 
     Attributes:

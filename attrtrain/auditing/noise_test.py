@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attrtrain.auditing.held_out import MIN_CASES, HeldOut, held_out_test
-from attrtrain.auditing.permutation import ALPHA, Test
+from attrtrain.auditing.permutation import ALPHA, PermutationTest
 from attrtrain.auditing.structure import MIN_PAIRS, co_occurrence_test, photograph_test
 
 Verdict = Literal["learnable", "weak", "noise"]
@@ -51,13 +51,13 @@ class Evidence:
     """What the tests found; None where one could not be made."""
 
     attributes: int
-    co_occurrence: Test | None
-    photographs: Test | None
+    co_occurrence: PermutationTest | None
+    photographs: PermutationTest | None
     side: HeldOut | None
     pixels: HeldOut | None = None
 
     @property
-    def of_label_file(self) -> dict[str, Test]:
+    def of_label_file(self) -> dict[str, PermutationTest]:
         """The tests that need no pixels and could be made."""
         tests = {CO_OCCURRENCE: self.co_occurrence, PHOTOGRAPHS: self.photographs, SIDE: self.side}
         return {name: test for name, test in tests.items() if test is not None}

@@ -10,7 +10,7 @@ ALPHA = 0.01
 
 
 @dataclass(frozen=True)
-class Test:
+class PermutationTest:
     """A permutation test.
 
     Attributes:

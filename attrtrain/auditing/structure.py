@@ -7,13 +7,13 @@ nothing else; the second tells both.
 import numpy as np
 from numpy.typing import NDArray
 
-from attrtrain.auditing.permutation import Test, permutation_p
+from attrtrain.auditing.permutation import PermutationTest, permutation_p
 
 MIN_PAIRS = 10
 """Pairs of attributes below which their independence says nothing: two or three real attributes may well be independent."""
 
 
-def co_occurrence_test(labels: NDArray[np.float32], permutations: int, seed: int = 0) -> Test | None:
+def co_occurrence_test(labels: NDArray[np.float32], permutations: int, seed: int = 0) -> PermutationTest | None:
     """Do attributes go together more than independent coin flips with the same rates?
 
     The effect is the root of the mean squared correlation (phi) over pairs of attributes, weighted by jointly known objects, less what
@@ -45,7 +45,7 @@ def co_occurrence_test(labels: NDArray[np.float32], permutations: int, seed: int
     values = np.take_along_axis(values, origin, axis=1)
     null = np.array([squared_phi(_dealt_out(values, known.T, rng)) for _ in range(permutations)])
     observed, expected = squared_phi(z), null.mean()
-    return Test(
+    return PermutationTest(
         effect=float(np.sqrt(max(observed - expected, 0))),
         p_value=permutation_p(observed, null),
         null=np.sqrt((null - expected).clip(min=0)),
@@ -54,7 +54,7 @@ def co_occurrence_test(labels: NDArray[np.float32], permutations: int, seed: int
 
 def photograph_test(
     labels: NDArray[np.float32], image_id: NDArray[np.int64], permutations: int, seed: int = 0
-) -> Test | None:
+) -> PermutationTest | None:
     """Are objects of one photograph more alike than objects of different ones?
 
     The effect is the correlation between two objects of one photograph, over all such pairs and attributes that are known for both: an
@@ -89,7 +89,7 @@ def photograph_test(
     scaled = shuffled[:, 0] / np.sqrt(pairs)
     root = float(np.sqrt(observed[1]))
     statistic = observed[0] / root
-    return Test(
+    return PermutationTest(
         effect=(statistic - scaled.mean()) / root,
         p_value=permutation_p(statistic, scaled),
         null=(scaled - scaled.mean()) / root,

@@ -1,9 +1,11 @@
 """Random access into the samples of shard folders by offset: no tar is parsed, no JSON read, nothing of the data set's size is built."""
 
 import hashlib
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from tarfile import BLOCKSIZE
 from typing import Any, Protocol
 
 import numpy as np
@@ -86,6 +88,15 @@ class ShardSet:
         """
         part = int(np.searchsorted(self._starts, position, side="right")) - 1
         return self._parts[part].jpeg(position - int(self._starts[part]))
+
+    def details(self, position: int) -> dict[str, Any]:
+        """What the sample's JSON says: photograph, source_size, source_box and more, as `attrtrain shard` wrote it.
+
+        Raises:
+            ShardError: its bytes cannot be read, or are no JSON.
+        """
+        part = int(np.searchsorted(self._starts, position, side="right")) - 1
+        return self._parts[part].details(position - int(self._starts[part]))
 
     def labels(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         """Vote shares (K, A) of some samples (K,), NaN = unknown."""
@@ -226,14 +237,34 @@ class _Part:
 
     def jpeg(self, row: int) -> bytes:
         sample = self.index[row]
+        return self._read(sample, int(sample["jpeg_bytes"]), int(sample["jpeg_offset"]))
+
+    def details(self, row: int) -> dict[str, Any]:
+        sample = self.index[row]
+        jpeg_bytes = int(sample["jpeg_bytes"])
+        # The JSON is the next member: after the JPEG, filled up to whole blocks, and one block of header.
+        start = int(sample["jpeg_offset"]) + -(-jpeg_bytes // BLOCKSIZE) * BLOCKSIZE + BLOCKSIZE
+        data = self._read(sample, int(sample["end"]) - start, start)
+        try:
+            content = json.loads(data.rstrip(b"\0"))
+        except ValueError:
+            content = None
+        if not isinstance(content, dict):
+            shard = self._shards[sample["shard"]]
+            raise ShardError(
+                f"{self._files.place}/{shard.name}: sample {sample['object_id']:012d} has no JSON; {self._how_to_check}"
+            )
+        return content
+
+    def _read(self, sample: Any, size: int, offset: int) -> bytes:
         shard = self._shards[sample["shard"]]
         try:
-            data = self._files.read(shard, int(sample["jpeg_bytes"]), int(sample["jpeg_offset"]))
+            data = self._files.read(shard, size, offset)
         except OSError as error:
             raise ShardError(
                 f"{self._files.place}/{shard.name}: {error.strerror or error}; {self._how_to_check}"
             ) from None
-        if len(data) != sample["jpeg_bytes"]:
+        if len(data) != size:
             raise ShardError(
                 f"{self._files.place}/{shard.name}: ends inside sample {sample['object_id']:012d}; {self._how_to_check}"
             )

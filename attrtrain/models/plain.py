@@ -57,6 +57,15 @@ def model_from_tensors(tensors: dict[str, Tensor], origin: str) -> AttributeMode
     return model
 
 
+def backbone_of(tensors: dict[str, Tensor], origin: str) -> Backbone:
+    """Which backbone a state dict belongs to, with or without a head.
+
+    Raises:
+        WeightsError: no ResNet of torchvision's.
+    """
+    return _backbone({_attrtrain_name(name): tensor for name, tensor in tensors.items()}, origin)
+
+
 def _attrtrain_name(name: str) -> str:
     """Torchvision's `layer1.…`, `fc.…` → `backbone.layer1.…`, `head.…`; attrtrain's own names stay. `model.` in front is cut off."""
     name = name.removeprefix("model.")

@@ -1,0 +1,131 @@
+"""`attrtrain audit`: before a GPU is spent on them, are these labels learnable, or noise?"""
+
+import argparse
+from pathlib import Path
+
+from attrtrain.annotations import read_labels
+from attrtrain.auditing.assemble import FeaturesOf, Subject, audit
+from attrtrain.auditing.coverage import describe_coverage
+from attrtrain.auditing.document import AuditDocument
+from attrtrain.auditing.noise_test import EXIT_CODES
+from attrtrain.auditing.page import write_page
+from attrtrain.auditing.shard_table import read_shard_table
+from attrtrain.errors import ConfigError, LabelError
+from attrtrain.shards.manifest import write_contract
+from attrtrain.urls import as_place, is_there
+
+HELP = "tell whether labels are learnable or noise, and what is odd about them"
+EXAMPLES = """examples:
+  attrtrain audit boxes.csv --images photos/ --out audits/mine
+  attrtrain audit cocottributes.jbl --instances instances_train2017.json instances_val2017.json --out audits/coco
+  attrtrain audit shards/coco --weights resnet50.safetensors --out audits/coco
+
+exit code: 0 learnable, 3 weak, 4 noise; 1 and 2 mean that there is no audit"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    parser.add_argument(
+        "audited",
+        nargs="+",
+        type=as_place,
+        metavar="SHARDS_OR_LABELS",
+        help="a shard folder or its URL, or label files as `attrtrain shard --labels` takes them",
+    )
+    parser.add_argument(
+        "--instances",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="PATH",
+        help="COCO instances files the labels point into; 2014 or 2017, train and val together",
+    )
+    parser.add_argument(
+        "--images",
+        nargs="+",
+        type=as_place,
+        default=[],
+        metavar="PATH",
+        help="folders that hold the photographs, or their URLs: finds the same picture under two names",
+    )
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        metavar="PATH",
+        help="a ResNet's state dict (.safetensors, .pth), with which the pixels of shards are tested",
+    )
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="where audit.html and audit.json go")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Audits, prints the summary, and returns the verdict's exit code."""
+    for folder in arguments.images:
+        if not (folder.is_dir() if isinstance(folder, Path) else is_there(folder)):
+            raise LabelError(f"--images {folder}: no such folder")
+    first = arguments.audited[0]
+    is_shards = isinstance(first, str) or first.is_dir()
+    subject = _shards(arguments) if is_shards else _labels(arguments)
+    features_of, objects = _features(arguments.weights, subject)
+    document = audit(subject, arguments.images, features_of, objects)
+    try:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        write_contract(document, arguments.out / "audit.json")
+        write_page(document, arguments.out / "audit.html")
+    except OSError as error:
+        raise ConfigError(f"--out {error.filename or arguments.out}: {error.strerror or error}") from None
+    print(_summary(document))
+    print(f"details: {arguments.out / 'audit.html'}")
+    return EXIT_CODES[document.verdict]
+
+
+def _labels(arguments: argparse.Namespace) -> Subject:
+    if arguments.weights is not None:
+        raise ConfigError(
+            "--weights: the pixels are tested on crops; make shards with `attrtrain shard` and audit those"
+        )
+    table, _ = read_labels(arguments.audited, arguments.instances)
+    coverage = None
+    if arguments.instances:
+        matched = len(table)
+        coverage = describe_coverage(
+            matched + len(table.unmatched), matched, [path.name for path in arguments.instances], {}
+        )
+    return Subject("labels", [str(path) for path in arguments.audited], table, coverage, None)
+
+
+def _shards(arguments: argparse.Namespace) -> Subject:
+    if len(arguments.audited) > 1:
+        raise ConfigError(f"{arguments.audited[1]}: shard folders are audited one at a time")
+    if arguments.instances:
+        raise ConfigError("--instances: belongs to label files; shards have their boxes already")
+    shards = read_shard_table(arguments.audited[0])
+    written = len(shards.table) + sum(shards.left_out.values())
+    coverage = describe_coverage(shards.labelled or written, written, shards.instances, shards.left_out)
+    return Subject("shards", [str(arguments.audited[0])], shards.table, coverage, shards.jpeg)
+
+
+def _features(weights: Path | None, subject: Subject) -> tuple[FeaturesOf | None, int]:
+    """What gives features of crops, and of how many; torch is only imported for it."""
+    if weights is None or subject.jpeg is None:
+        return None, 0
+    from attrtrain.auditing.features import OBJECTS, crop_features
+
+    jpeg = subject.jpeg
+    return (lambda rows: crop_features(weights, jpeg, rows.tolist())), OBJECTS
+
+
+def _summary(document: AuditDocument) -> str:
+    lines = [
+        f"{document.objects:,} objects in {document.images:,} photographs, {len(document.attributes)} attributes, "
+        f"{document.known_share:.0%} of labels known"
+    ]
+    for test in document.tests:
+        judged = "" if test.judged is None else f", {test.above_chance} of {test.judged} attributes above chance"
+        lines.append(f"  {test.name:<17} {test.effect:+.3f} {test.effect_unit} (p = {test.p_value:.3g}{judged})")
+    lines += [f"{finding.severity}: {finding.text}" for finding in document.findings if finding.severity != "note"]
+    lines.append(
+        f"verdict: {document.verdict} (p = {document.p_value:.3g}, effect {document.effect:.3f}): {document.reason}"
+    )
+    if document.open_question:
+        lines.append(f"not known: {document.open_question}")
+    return "\n".join(lines)

@@ -1,0 +1,144 @@
+"""What of an audit somebody should act on, the serious first."""
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from attrtrain.auditing.coverage import GOOD_SHARE
+from attrtrain.auditing.document import (
+    AttributeEntry,
+    CountEntry,
+    Coverage,
+    Finding,
+    OddBoxes,
+    Pictures,
+    RateSummary,
+    Relations,
+    TornPhotographs,
+    Votes,
+)
+
+Severity = Literal["serious", "check", "note"]
+_ORDER: tuple[Severity, ...] = ("serious", "check", "note")
+_BOX_SEVERITY: dict[str, Severity] = {
+    "same_box_everywhere": "serious",
+    "over_the_edge": "note",
+    "whole_photograph": "note",
+}
+
+
+def find(
+    *,
+    attributes: Sequence[AttributeEntry],
+    rates: RateSummary,
+    categories: Sequence[CountEntry],
+    torn: TornPhotographs,
+    pictures: Pictures,
+    boxes: Sequence[OddBoxes],
+    relations: Relations,
+    votes: Votes,
+    coverage: Coverage | None,
+) -> list[Finding]:
+    """Turns the parts of an audit into findings, most serious first."""
+    found = [
+        *_of_coverage(coverage),
+        *_of_splits(torn, pictures),
+        *_of_labels(attributes, rates, votes),
+        *_of_boxes(boxes),
+        *_of_relations(relations),
+        *_of_categories(categories),
+    ]
+    return sorted(found, key=lambda finding: _ORDER.index(finding.severity))
+
+
+def _of_coverage(coverage: Coverage | None) -> Iterator[Finding]:
+    if coverage is None:
+        return
+    if coverage.share < GOOD_SHARE:
+        text = f"only {coverage.matched:,} of {coverage.labelled:,} labelled objects ({coverage.share:.0%}) have an annotation. "
+        yield Finding(
+            severity="serious" if coverage.share < 0.9 else "check",
+            text=text + "Likely wrong: " + "; ".join(coverage.likely_wrong),
+        )
+    if lost := sum(coverage.left_out.values()):
+        reasons = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in coverage.left_out.items())
+        share = lost / max(coverage.matched, 1)
+        yield Finding(
+            severity="check" if share > 0.01 else "note",
+            text=f"{lost:,} objects were left out of the shards: {reasons}",
+        )
+
+
+def _of_splits(torn: TornPhotographs, pictures: Pictures) -> Iterator[Finding]:
+    if torn.count:
+        yield Finding(
+            severity="serious",
+            text=f"{torn.count:,} photographs have objects in two splits, such as {torn.examples[0]}: validation would reward "
+            "remembering photographs. `attrtrain shard --split auto` or `--split image` mends it",
+        )
+    if pictures.across_splits:
+        example = next(group for group in pictures.examples if len(set(group.splits)) > 1)
+        yield Finding(
+            severity="serious",
+            text=f"{pictures.across_splits:,} pictures are in two splits under different names, such as {' and '.join(example.images[:3])}: "
+            "keep one name of each",
+        )
+    if within := pictures.groups - pictures.across_splits:
+        yield Finding(severity="check", text=f"{within:,} pictures have several names in one split")
+    if pictures.unreadable:
+        yield Finding(severity="check", text=f"{pictures.unreadable:,} pictures are missing or cannot be read")
+
+
+def _of_labels(attributes: Sequence[AttributeEntry], rates: RateSummary, votes: Votes) -> Iterator[Finding]:
+    if rates.like_fair_coins and len(attributes) > 1:
+        yield Finding(
+            severity="serious",
+            text=f"attributes are positive as often as fair coins come up heads: mean rate {rates.mean:.3f}, spread {rates.spread:.3f} "
+            f"where fair coins give {rates.spread_of_fair_coins:.3f}; real attributes are mostly rare",
+        )
+    if votes.kind == "scores":
+        yield Finding(
+            severity="check",
+            text=f"{votes.distinct:,} distinct values, which are no shares of a few votes: a model's scores rather than labels?",
+        )
+    if votes.kind == "none":
+        yield Finding(severity="serious", text="every label is unknown")
+    if votes.at_half > 0.05:
+        yield Finding(
+            severity="note",
+            text=f"{votes.at_half:.0%} of known labels are ties, vote shares of 0.5, which count as positive",
+        )
+    for start, what in (
+        ("always", "always unknown"),
+        ("never positive", "never positive"),
+        ("never neg", "never negative"),
+    ):
+        named = [entry.name for entry in attributes if any(note.startswith(start) for note in entry.notes)]
+        if named:
+            more = f" and {len(named) - 3} more" if len(named) > 3 else ""
+            yield Finding(
+                severity="check",
+                text=f"{len(named)} attributes are {what}: {', '.join(named[:3])}{more}; they teach nothing",
+            )
+
+
+def _of_boxes(boxes: Sequence[OddBoxes]) -> Iterator[Finding]:
+    for odd in boxes:
+        yield Finding(severity=_BOX_SEVERITY.get(odd.kind, "check"), text=f"{odd.count:,} boxes: {odd.what}")
+
+
+def _of_relations(relations: Relations) -> Iterator[Finding]:
+    for count, what in (
+        (relations.duplicates, "duplicates of each other: one of each pair would do"),
+        (relations.complements, "each other's opposite: one of each pair would do"),
+        (relations.implied, "such that the first implies the second"),
+    ):
+        if count:
+            yield Finding(severity="note", text=f"{count:,} pairs of attributes are {what}")
+
+
+def _of_categories(categories: Sequence[CountEntry]) -> Iterator[Finding]:
+    if len(categories) == 1:
+        yield Finding(
+            severity="note",
+            text="all objects are of one category, so whether labels depend on category cannot be tested",
+        )
