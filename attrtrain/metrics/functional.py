@@ -86,6 +86,28 @@ def average_precision(scores: NDArray[np.floating], positive: NDArray[np.bool_])
     return float((precision * recall_gain).sum())
 
 
+CALIBRATION_BINS = 15
+
+
+def expected_calibration_error(
+    probabilities: NDArray[np.floating], positive: NDArray[np.bool_], bins: int = CALIBRATION_BINS
+) -> float:
+    """Expected calibration error: over bins of equal width, the mean gap between mean probability and share of positives, weighted by objects (Guo et al., "On
+    calibration of modern neural networks", ICML 2017, with the positive class's probability as confidence, as torchmetrics has it for binary tasks).
+
+    Args:
+        probabilities: (N,) in [0, 1]; bin b holds [b / bins, (b + 1) / bins), the last one also 1.
+        positive: (N,).
+        bins: 15 as in the paper.
+
+    Returns:
+        In [0, 1]; NaN without objects.
+    """
+    bin_of = np.minimum((probabilities * bins).astype(np.int64), bins - 1)
+    gaps = np.bincount(bin_of, weights=probabilities - positive, minlength=bins)
+    return float(np.abs(gaps).sum() / len(positive)) if len(positive) else float("nan")
+
+
 def bce(logits: NDArray[np.floating], labels: NDArray[np.floating]) -> float:
     """Mean binary cross-entropy of logits (N, A) on vote shares (N, A) over known cells; NaN when none is known."""
     known = ~np.isnan(labels)

@@ -1,0 +1,115 @@
+"""Scores made into yes and no: at a fixed threshold, at tuned ones, and the K highest of each object."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attrtrain.keyed_random import mix64
+from attrtrain.metrics.judged_set import JudgedSet
+from attrtrain.metrics.ranking import Ranking
+
+TOP_K = 15
+"""VAW's (Pham et al., "Learning to predict visual attributes in the wild", CVPR 2021, and its evaluator)."""
+_ROWS_AT_A_TIME = 8192
+
+
+@dataclass(frozen=True)
+class GivenThresholds:
+    """Thresholds that were tuned elsewhere.
+
+    Attributes:
+        values: (A,) on the scale of the scores, as `tune` returns them.
+        tuned_on: a sentence that says where, such as "thresholds tuned on split 'train'".
+    """
+
+    values: NDArray[np.floating]
+    tuned_on: str
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What is predicted as present, each (N, A) bool."""
+
+    at_threshold: NDArray[np.bool_]
+    tuned: NDArray[np.bool_]
+    top_k: NDArray[np.bool_]
+
+    @classmethod
+    def of(
+        cls, judged: JudgedSet, threshold: float, tuned: tuple[NDArray[np.floating], NDArray[np.floating]]
+    ) -> "Decisions":
+        """Decides by probability > threshold, by thresholds for the first and for the second half of the photographs, and by rank."""
+        fixed = np.full(len(judged.names), judged.as_score(threshold))
+        half = second_half(judged.image_id)[:, None]
+        at_tuned = (judged.above(tuned[0]) & ~half) | (judged.above(tuned[1]) & half)
+        return cls(judged.above(fixed), at_tuned, highest(judged, TOP_K))
+
+
+def highest(judged: JudgedSet, k: int) -> NDArray[np.bool_]:
+    """(N, A) the k highest scores of each object among all its attributes, known or not, as VAW's evaluator takes them.
+
+    Equal scores at the last place are cut as `numpy.argpartition` cuts them. A probability of exactly 0 is never predicted. Where there are
+    no more than k attributes, all are predicted.
+    """
+    chosen = np.zeros(judged.scores.shape, dtype=bool, order="F")
+    for start in range(0, len(judged), _ROWS_AT_A_TIME):
+        part = np.ascontiguousarray(judged.scores[start : start + _ROWS_AT_A_TIME])
+        mark = np.ones(part.shape, dtype=bool)
+        if k < part.shape[1]:
+            mark[:] = False
+            np.put_along_axis(mark, np.argpartition(part, -k, axis=-1)[:, -k:], True, axis=-1)
+        chosen[start : start + _ROWS_AT_A_TIME] = mark if judged.are_logits else mark & (part > 0)
+    return chosen
+
+
+def second_half(image_id: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(N,) which half of the photographs an object's belongs to, by a hash of the photograph's id: the same whatever else is judged."""
+    return (mix64(image_id) & np.uint64(1)).astype(bool)
+
+
+def tune(judged: JudgedSet, default: float) -> NDArray[np.floating]:
+    """(A,) the threshold of each attribute that maximises F1 on these objects, on the scale of the scores; `default`, a probability, where no positive is known."""
+    rankings = (
+        Ranking.of(judged.scores[:, a], judged.known[:, a], judged.positive[:, a]) for a in range(len(judged.names))
+    )
+    found = [
+        best_f1_threshold(judged.scores[one.rows, a], judged.positive[one.rows, a]) for a, one in enumerate(rankings)
+    ]
+    other = judged.as_score(default)
+    return np.array([other if one is None else one for one in found], dtype=judged.scores.dtype)
+
+
+def cross_fitted(judged: JudgedSet, column: int, ranking: Ranking, default: float) -> tuple[float, float]:
+    """One attribute's threshold for the first half of the photographs, which is tuned on the second, and the other way round. `default`, on the scale of the scores, where no positive is known."""
+    in_second = second_half(judged.image_id[ranking.rows])
+    found = []
+    for used in (in_second, ~in_second):
+        rows = ranking.rows[used]
+        best = best_f1_threshold(judged.scores[rows, column], judged.positive[rows, column])
+        found.append(default if best is None else best)
+    return found[0], found[1]
+
+
+def best_f1_threshold(falling: NDArray[np.floating], positive: NDArray[np.bool_]) -> float | None:
+    """The threshold t whose decisions `score > t` have the highest F1; of equals the highest. None without a positive.
+
+    Args:
+        falling: (n,) scores, the highest first.
+        positive: (n,) in the same order.
+
+    Returns:
+        Half-way between the lowest score that is predicted and the next, so that it serves other objects as well as it can.
+    """
+    if not positive.any():
+        return None
+    last_of_ties = np.flatnonzero(np.append(falling[1:] != falling[:-1], True))
+    hits = np.cumsum(positive)[last_of_ties]
+    f1 = 2 * hits / (last_of_ties + 1 + hits[-1])
+    place = last_of_ties[int(np.argmax(f1))]
+    lowest = falling[place]
+    if place + 1 == len(falling):  # all are predicted
+        return float(np.nextafter(lowest, np.asarray(-np.inf, falling.dtype)))
+    following = falling[place + 1]
+    middle = np.asarray((float(lowest) + float(following)) / 2, falling.dtype)
+    return float(middle if following <= middle < lowest else following)

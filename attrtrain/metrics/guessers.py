@@ -1,0 +1,76 @@
+"""The guessers of `baselines`, measured by the code that measures the model."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from attrtrain.metrics.baselines import (
+    CategoryGuess,
+    TrainingRates,
+    prior_guess,
+    shuffled,
+    shuffled_maps,
+    shuffled_orders,
+)
+from attrtrain.metrics.document import Baseline, Scores
+from attrtrain.metrics.judged_set import JudgedSet
+from attrtrain.metrics.measure import Measured, measure
+from attrtrain.metrics.overall import mean_over
+from attrtrain.metrics.views import none_if_nan
+
+_LABEL_ONLY = ("prior_map", "permutation_map")  # keys that follow from the labels, whatever the scores
+_SHUFFLES_MEASURED = (2, 10)
+_MEASURE_WORK = 20_000_000  # known cells x shuffles
+_LEAST_SHUFFLES = 99
+_SHUFFLE_WORK = 2_000_000_000  # cells x shuffles: some ten seconds
+
+
+def guesser_scores(
+    cells: JudgedSet, training: TrainingRates | None, guess: CategoryGuess | None, threshold: float, seed: int
+) -> dict[Baseline, Scores | None]:
+    """Overall keys of each guesser."""
+    return {
+        "prior": _as_json(measure(prior_guess(cells, training), threshold).overall),
+        "permutation": _as_json(_permutation_scores(cells, threshold, seed)),
+        "category": _as_json(_category_scores(guess, threshold)) if guess is not None else None,
+    }
+
+
+def _permutation_scores(cells: JudgedSet, threshold: float, seed: int) -> dict[str, float]:
+    """Means over a few shuffles of the model's own scores; exact expectations where there are any."""
+    count = int(np.clip(_MEASURE_WORK // max(int(cells.known.sum()), 1), *_SHUFFLES_MEASURED))
+    drawn = [measure(shuffled(cells, order), threshold).overall for order in shuffled_orders(cells, count, seed)]
+    means = {key: float(np.mean([scores[key] for scores in drawn])) for key in drawn[0]}
+    means["map"] = means["permutation_map"]
+    for key in ("auroc", "balanced_accuracy", "mA"):
+        means[key] += 0.5 - means[key]  # NaN stays NaN: no attribute is judged
+    return means
+
+
+def _category_scores(guess: CategoryGuess, threshold: float) -> dict[str, float]:
+    measured = measure(guess.cells, threshold)
+    average, auroc = guess.average_precision_and_auroc()
+    both = {"map": mean_over(average, measured.judged), "auroc": mean_over(auroc, measured.judged)}
+    return {**measured.overall, **{key: float(value) for key, value in both.items()}}
+
+
+def _as_json(scores: Mapping[str, float]) -> Scores:
+    return {key: none_if_nan(value) for key, value in scores.items() if key not in _LABEL_ONLY}
+
+
+def permutation_p(cells: JudgedSet, measured: Measured, replicates: int, seed: int) -> float | None:
+    """Share of shuffles whose mAP reaches the model's, (k + 1) / (n + 1) (Phipson & Smyth, "Permutation p-values should never be zero", 2010).
+
+    Args:
+        cells, measured: the model's.
+        replicates: shuffles wanted; fewer, at least 99, where they would take long. None are drawn for 0.
+
+    Returns:
+        None without shuffles, without a judged attribute, and where there is one photograph, which cannot be shuffled.
+    """
+    fewest = min(replicates, _LEAST_SHUFFLES)
+    count = int(np.clip(_SHUFFLE_WORK // max(cells.known.size, 1), fewest, max(replicates, fewest)))
+    if count == 0 or not measured.judged.any() or cells.images < 2:
+        return None
+    maps = shuffled_maps(cells, measured.judged, count, seed)
+    return float((1 + (maps >= measured.overall["map"] - 1e-12).sum()) / (1 + count))

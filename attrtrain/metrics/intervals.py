@@ -1,0 +1,201 @@
+"""95 % intervals by bootstrap over photographs: objects of one photograph are alike, so drawing objects would make scores look steadier than they are."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attrtrain.errors import PredictionsError
+from attrtrain.metrics.document import Interval
+from attrtrain.metrics.judged_set import JudgedSet
+from attrtrain.metrics.measure import Measured, measure, rank_attributes
+from attrtrain.metrics.overall import overall_scores
+from attrtrain.metrics.ranking import Ranking
+from attrtrain.metrics.sums import Sums
+from attrtrain.predictions import Predictions
+
+_CELLS_AT_A_TIME = 2**20
+_WORK = 4_000_000_000  # known cells x replicates: some twenty seconds of one core
+_REPLICATES = (100, 1000)
+
+
+@dataclass(frozen=True)
+class Replicates:
+    """Scores of R bootstrap replicates: overall keys (R,), average precision (R, A)."""
+
+    overall: dict[str, NDArray[np.float64]]
+    average_precision: NDArray[np.float64]
+
+
+def default_replicates(known_cells: int) -> int:
+    """1000, and fewer, at least 100, where they would take more than a minute."""
+    least, most = _REPLICATES
+    return int(np.clip(_WORK // max(known_cells, 1), least, most))
+
+
+def image_weights(images: int, replicates: int, seed: int) -> NDArray[np.uint8]:
+    """(R, M) how often each photograph is drawn, when M of M are drawn with replacement."""
+    rng = np.random.default_rng(seed)
+    weights = np.empty((replicates, images), dtype=np.uint8)
+    for row in weights:
+        row[:] = np.minimum(np.bincount(rng.integers(0, images, images), minlength=images), 255)
+    return weights
+
+
+def resample(cells: JudgedSet, measured: Measured, weights: NDArray[np.uint8]) -> Replicates:
+    """Measures again with each photograph counted as often as `weights` (R, M) say. Tuned thresholds and the choice of judged attributes stay as they are."""
+    sums = Sums.of(cells, measured.decisions, lambda matrix: _weighted_total(matrix, cells, weights))
+    average, auroc = resampled_rankings(cells, rank_attributes(cells), weights)
+    return Replicates(overall_scores(sums, average, auroc, measured.judged), average)
+
+
+def resampled_rankings(
+    cells: JudgedSet, rankings: Sequence[Ranking], weights: NDArray[np.uint8]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(R, A) average precision and AUROC of each replicate."""
+    at_a_time = max(1, _CELLS_AT_A_TIME // max(len(cells), 1))
+    parts = []
+    for start in range(0, len(weights), at_a_time):
+        of_objects = weights[start : start + at_a_time].take(cells.image, axis=1).astype(np.float32)  # (B, N)
+        parts.append(np.array([ranking.resampled(of_objects) for ranking in rankings]))  # (A, 2, B)
+    whole = np.concatenate(parts, axis=2)
+    return whole[:, 0].T, whole[:, 1].T
+
+
+def _weighted_total(matrix: NDArray[Any], cells: JudgedSet, weights: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """(R, C) a matrix (N, C) summed over objects, each as often as its photograph is drawn."""
+    starts = np.searchsorted(cells.image, np.arange(cells.images))
+    of_images = np.empty((cells.images, matrix.shape[1]), dtype=np.float32)  # counts in it are exact
+    for column in range(matrix.shape[1]):
+        of_images[:, column] = np.add.reduceat(matrix[:, column].astype(np.float32), starts)
+    at_a_time = max(1, _CELLS_AT_A_TIME // max(cells.images, 1))
+    return np.concatenate(
+        [
+            weights[start : start + at_a_time].astype(np.float32) @ of_images
+            for start in range(0, len(weights), at_a_time)
+        ]
+    ).astype(np.float64)
+
+
+def interval(replicates: NDArray[np.float64]) -> Interval | None:
+    """The middle 95 % of the replicates (R,) in which the score is defined (percentile bootstrap, Efron 1979); None with fewer than two."""
+    defined = replicates[~np.isnan(replicates)]
+    if len(defined) < 2:
+        return None
+    low, high = np.quantile(defined, [0.025, 0.975])
+    return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One score of two models.
+
+    Attributes:
+        a, b: the scores.
+        difference: b - a.
+        interval: 95 %, from replicates in which both are measured on the same photographs.
+        p: two-sided: twice the share of replicates on the other side of 0, (k + 1) / (R + 1), at most 1.
+    """
+
+    a: float
+    b: float
+    difference: float
+    interval: Interval | None
+    p: float | None
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Two models judged on the same objects: overall keys, and average precision by attribute name. What is not defined for both is not there."""
+
+    objects: int
+    images: int
+    replicates: int
+    overall: dict[str, Difference]
+    attributes: dict[str, Difference]
+
+
+def paired_difference(
+    a: Predictions,
+    b: Predictions,
+    *,
+    positive_at: float = 0.5,
+    threshold: float = 0.5,
+    replicates: int | None = None,
+    seed: int = 0,
+) -> PairedDifference:
+    """How much better b is than a, with paired bootstrap intervals over photographs. The objects' order may differ.
+
+    Args:
+        a, b: predictions for the same objects and attributes with the same labels.
+        positive_at: vote share from which an attribute counts as present.
+        threshold: probability above which it counts as predicted.
+        replicates: None chooses by size.
+        seed: of the bootstrap.
+
+    Raises:
+        PredictionsError: they are of other objects, attributes, photographs or labels.
+    """
+    b = _aligned(b, a)
+    judged = [JudgedSet.of(predictions, positive_at) for predictions in (a, b)]
+    measured = [measure(cells, threshold) for cells in judged]
+    count = default_replicates(2 * int(judged[0].known.sum())) if replicates is None else replicates
+    weights = image_weights(judged[0].images, count if judged[0].images > 1 else 0, seed)
+    drawn = [
+        resample(cells, one, weights) if len(weights) else None for cells, one in zip(judged, measured, strict=True)
+    ]
+
+    def difference(
+        x: float, y: float, x_drawn: NDArray[np.float64] | None, y_drawn: NDArray[np.float64] | None
+    ) -> Difference:
+        apart = y_drawn - x_drawn if x_drawn is not None and y_drawn is not None else np.zeros(0)
+        return Difference(x, y, y - x, interval(apart), _two_sided_p(apart))
+
+    overall = {
+        key: difference(value, other, *(one.overall[key] if one and key in one.overall else None for one in drawn))
+        for key, value in measured[0].overall.items()
+        if not np.isnan(value + (other := measured[1].overall[key])) and key not in ("prior_map", "permutation_map")
+    }
+    average = [one.average_precision.tolist() for one in measured]
+    attributes = {
+        name: difference(
+            average[0][column],
+            average[1][column],
+            *(one.average_precision[:, column] if one else None for one in drawn),
+        )
+        for column, name in enumerate(a.names)
+        if not np.isnan(average[0][column])
+    }
+    return PairedDifference(len(judged[0]), judged[0].images, len(weights), overall, attributes)
+
+
+def _two_sided_p(apart: NDArray[np.float64]) -> float | None:
+    defined = apart[~np.isnan(apart)]
+    if len(defined) < 2:
+        return None
+    least = min((defined <= 0).sum(), (defined >= 0).sum())
+    return float(min(1.0, 2 * (least + 1) / (len(defined) + 1)))
+
+
+def _aligned(b: Predictions, a: Predictions) -> Predictions:
+    """Puts the rows of b in the order of a."""
+    if a.names != b.names:
+        raise PredictionsError("the two were judged on other attributes, so their scores cannot be compared")
+    mine, theirs = np.argsort(a.object_id), np.argsort(b.object_id)
+    if not np.array_equal(a.object_id[mine], b.object_id[theirs]):
+        shared = len(np.intersect1d(a.object_id, b.object_id))
+        raise PredictionsError(
+            f"the two were judged on other objects ({len(a)} and {len(b)}, {shared} of them the same), so their scores cannot be compared"
+        )
+    order = np.empty(len(a), dtype=np.intp)
+    order[mine] = theirs
+    same = np.array_equal(a.labels, b.labels[order], equal_nan=True) and np.array_equal(a.image_id, b.image_id[order])
+    if not same:
+        raise PredictionsError(
+            "the two have other labels or photographs for the same objects; judge both on the same shards"
+        )
+    return replace(
+        b, **{name: getattr(b, name)[order] for name in ("object_id", "image_id", "category", "logits", "labels")}
+    )

@@ -1,0 +1,115 @@
+"""The objects of one attribute in the order of their scores: sorted once, then average precision and AUROC under any weights."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """n known objects, P of them positive, by falling score. Positives of equal score form one of G groups.
+
+    Attributes:
+        rows: (n,) objects by falling score.
+        positive_rows: (P,) the positives among them.
+        group_start: (G,) where each group begins in `positive_rows`.
+        at_or_above: (G,) objects whose score is at least the group's.
+        tied_rows, tied_group: (T,) negatives that have a group's score, and which group's.
+    """
+
+    rows: NDArray[np.intp]
+    positive_rows: NDArray[np.intp]
+    group_start: NDArray[np.intp]
+    at_or_above: NDArray[np.intp]
+    tied_rows: NDArray[np.intp]
+    tied_group: NDArray[np.intp]
+
+    @classmethod
+    def of(cls, scores: NDArray[np.floating], known: NDArray[np.bool_], positive: NDArray[np.bool_]) -> "Ranking":
+        """Ranks scores (N,) without NaN over known cells (N,)."""
+        rows = np.flatnonzero(known)
+        values = scores[rows]
+        if values.dtype == np.float16:  # which NumPy sorts slowly
+            values = values.astype(np.float32)
+        order = np.argsort(-values)  # what is equal may come in any order: it is in one group
+        rows, values = rows[order], values[order]
+        is_positive = positive[rows]
+        last_of_ties = np.flatnonzero(np.append(values[1:] != values[:-1], len(values) > 0))
+        tie = np.searchsorted(last_of_ties, np.flatnonzero(is_positive))  # (P,) which run of equal scores
+        group_start = np.flatnonzero(np.append(tie.size > 0, tie[1:] != tie[:-1]))
+        group_tie = tie[group_start]
+        negative = np.flatnonzero(~is_positive) if len(last_of_ties) < len(values) else np.zeros(0, np.intp)
+        negative_tie = np.searchsorted(last_of_ties, negative)
+        group = np.minimum(np.searchsorted(group_tie, negative_tie), max(len(group_tie) - 1, 0))
+        tied = group_tie[group] == negative_tie if len(group_tie) else np.zeros(len(negative), dtype=bool)
+        return cls(
+            rows=rows,
+            positive_rows=rows[is_positive],
+            group_start=group_start,
+            at_or_above=last_of_ties[group_tie] + 1,
+            tied_rows=rows[negative[tied]],
+            tied_group=group[tied],
+        )
+
+    def average_precision_and_auroc(self) -> tuple[float, float]:
+        """Both, NaN without a positive or without a negative."""
+        positives = np.diff(np.append(self.group_start, len(self.positive_rows)))
+        tied = np.bincount(self.tied_group, minlength=len(positives))
+        both = _from_groups(positives, self.at_or_above, tied, np.array(len(self.rows)))
+        return float(both[0]), float(both[1])
+
+    def resampled(self, weights: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Both where each object counts as often as its weight says.
+
+        Args:
+            weights: (B, N) whole numbers; B replicates at once.
+
+        Returns:
+            Average precision and AUROC (B,), NaN where all positives or all negatives have weight 0.
+        """
+        groups = len(self.group_start)
+        if not groups:
+            return np.full(len(weights), np.nan), np.full(len(weights), np.nan)
+        # Weights between one group's end and the next's, and after the last.
+        starts = np.concatenate([[0], self.at_or_above])
+        starts = starts[starts < len(self.rows)]
+        # float32 holds whole numbers up to 2^24 exactly.
+        cumulated = np.cumsum(np.add.reduceat(weights.take(self.rows, axis=1), starts, axis=1), axis=1)
+        positives = weights.take(self.positive_rows, axis=1)
+        if groups < positives.shape[1]:
+            positives = np.add.reduceat(positives, self.group_start, axis=1)
+        tied = np.zeros((1, 1))
+        if len(self.tied_rows):
+            in_use, first = np.unique(self.tied_group, return_index=True)  # rows come by falling score, so groups rise
+            tied = np.zeros(positives.shape)
+            tied[:, in_use] = np.add.reduceat(weights.take(self.tied_rows, axis=1), first, axis=1)
+        return _from_groups(positives, cumulated[:, :groups], tied, cumulated[:, -1])
+
+
+def _from_groups(
+    positives: NDArray[Any],
+    at_or_above: NDArray[Any],
+    tied: NDArray[Any],
+    total: NDArray[Any],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Average precision, sum over groups of (R_g - R_(g-1)) P_g, and AUROC, the share of (positive, negative) pairs in the right order, ties counting one half.
+
+    Args:
+        positives: (..., G) positives in each group.
+        at_or_above: (..., G) objects whose score is at least the group's.
+        tied: (..., G) negatives with the group's score.
+        total: (...) objects.
+    """
+    weight = positives.astype(np.float64)
+    hits = np.cumsum(weight, axis=-1)
+    all_positives = hits[..., -1] if hits.shape[-1] else np.zeros(hits.shape[:-1])
+    all_negatives = total - all_positives
+    negatives_below = all_negatives[..., None] - (at_or_above - hits)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        precision = np.where(hits > 0, hits / at_or_above, 0)
+        average = (weight * precision).sum(axis=-1) / all_positives
+        auroc = (weight * (negatives_below + tied / 2)).sum(axis=-1) / (all_positives * all_negatives)
+    defined = (all_positives > 0) & (all_negatives > 0)
+    return np.where(defined, average, np.nan), np.where(defined, auroc, np.nan)
