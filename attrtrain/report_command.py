@@ -11,7 +11,9 @@ EXAMPLES = """examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run directory, or what `attrtrain evaluate --out` wrote")
+    parser.add_argument(
+        "run", type=Path, metavar="RUN", help="a run directory, or what `attrtrain evaluate --out` wrote"
+    )
     parser.add_argument(
         "other", type=Path, nargs="?", metavar="RUN_B", help="another, judged on the same objects, to compare with"
     )

@@ -1,5 +1,6 @@
 """Predictions and labels of every object and attribute, compared cell by cell."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,12 +31,14 @@ class Cells:
 
         Args:
             positive_at: vote share from which an attribute counts as present.
-            threshold: probability from which it counts as named.
+            threshold: probability above which it counts as named, as in metrics.
         """
+        logits = predictions.logits.astype(np.float32)
         with np.errstate(over="ignore"):  # exp of a large number is infinite, and its score 0 as it should be
-            scores = (1 / (1 + np.exp(-predictions.logits.astype(np.float32)))).astype(np.float32)
+            scores = (1 / (1 + np.exp(-logits))).astype(np.float32, copy=False)
         labels = predictions.labels
-        return cls(scores, scores >= threshold, labels >= positive_at, labels < positive_at)  # NaN compares false
+        named = logits > _logit(threshold)  # not the scores, which rounding makes equal where logits are not
+        return cls(scores, named, labels >= positive_at, labels < positive_at)  # NaN compares false
 
     @property
     def right(self) -> NDArray[np.bool_]:
@@ -56,3 +59,9 @@ class Cells:
     def unknown(self) -> NDArray[np.bool_]:
         """Named where nobody labelled."""
         return self.named & ~self.present & ~self.absent
+
+
+def _logit(probability: float) -> float:
+    if probability in (0.0, 1.0):
+        return -math.inf if probability == 0 else math.inf
+    return math.log(probability / (1 - probability))

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _MIN_OBJECTS = 10  # on either side of the comparison; below it a rate is little more than luck
+_MIN_ERRORS = 5  # z means little for fewer
 _MIN_Z = 3.0  # below it a pair is expected among so many
 _MAP_SIDE = 14
 
@@ -73,7 +74,7 @@ def find_confusion(
         rate, elsewhere = errors / objects, errors_of_others / others
         pooled = (errors + errors_of_others) / (objects + others)
         z = (rate - elsewhere) / np.sqrt(pooled * (1 - pooled) * (1 / objects + 1 / others))
-    z[(objects < _MIN_OBJECTS) | (others < _MIN_OBJECTS) | ~np.isfinite(z)] = -np.inf
+    z[(objects < _MIN_OBJECTS) | (others < _MIN_OBJECTS) | (errors < _MIN_ERRORS) | ~np.isfinite(z)] = -np.inf
     np.fill_diagonal(z, -np.inf)
     best = np.argsort(-z, axis=None, kind="stable")[:top]
     pairs = [

@@ -12,7 +12,7 @@ from attrtrain.report.samples import draw_rows
 
 GALLERY_SIZE = 24
 _SIDE_PX = 224
-_SHOWN_ATTRIBUTES = 9
+_SHOWN_KNOWN, _SHOWN_UNKNOWN = 9, 3
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,21 @@ class Guess:
 
 @dataclass(frozen=True)
 class Card:
-    """One crop; `more` attributes were named or missed besides those shown."""
+    """One crop.
+
+    Attributes:
+        guesses: labelled attributes first: guesses that nobody can check would crowd them out where most cells are unknown.
+        more_known: labelled attributes that were named or missed besides.
+        more_unknown: attributes without a label that were named besides.
+    """
 
     row: int
     object_id: int
     category: str
     uri: str | None
     guesses: list[Guess]
-    more: int
+    more_known: int
+    more_unknown: int
 
 
 def draw_gallery(predictions: Predictions, cells: Cells, pictures: Pictures) -> list[Card]:
@@ -45,21 +52,21 @@ def _card(row: int, predictions: Predictions, cells: Cells, pictures: Pictures) 
     pictures.add(row, _SIDE_PX)
     scores = cells.scores[row]
     order = np.argsort(-scores, kind="stable")
-    missed = cells.missed[row]
-    columns = [*order[cells.named[row][order]], *order[missed[order]]]
-    # What was labelled comes first: guesses on unknown cells would crowd it out where most cells are unknown.
-    known = cells.present[row] | cells.absent[row]
-    columns.sort(key=lambda column: not known[column])  # stable
+    named, missed = cells.named[row][order], cells.missed[row][order]
+    labelled = (cells.present[row] | cells.absent[row])[order]
+    known = [*order[named & labelled], *order[missed]]
+    unknown = order[named & ~labelled]
+    shown = [*known[:_SHOWN_KNOWN], *unknown[:_SHOWN_UNKNOWN]]
     return Card(
         row=row,
         object_id=int(predictions.object_id[row]),
         category=str(predictions.category[row]),
         uri=pictures.uris.get(row),
         guesses=[
-            Guess(predictions.names[column], float(scores[column]), _verdict(cells, row, column))
-            for column in columns[:_SHOWN_ATTRIBUTES]
+            Guess(predictions.names[column], float(scores[column]), _verdict(cells, row, column)) for column in shown
         ],
-        more=max(0, len(columns) - _SHOWN_ATTRIBUTES),
+        more_known=max(0, len(known) - _SHOWN_KNOWN),
+        more_unknown=max(0, len(unknown) - _SHOWN_UNKNOWN),
     )
 
 

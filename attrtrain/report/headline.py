@@ -62,7 +62,7 @@ def sentence(document: MetricsDocument) -> str:
     if interval[0] > known[best]:
         text = f"The whole interval lies above every way of guessing; the strongest of them is by {told}."
     elif interval[1] < known[best]:
-        text = f"The whole interval lies below guessing by {told}."
+        text = f"Guessing by {told} does better than the model, whose whole interval lies below it."
     else:
         text = (
             f"The interval contains what guessing by {told} scores: on these objects, the model cannot be told from it."

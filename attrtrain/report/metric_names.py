@@ -17,6 +17,11 @@ class MetricName:
     meaning: str
     lower_is_better: bool = False
 
+    @property
+    def full_label(self) -> str:
+        """The label where no heading tells the section."""
+        return {TUNED: f"tuned {self.label}", OBJECTS: f"{self.label} per object"}.get(self.section, self.label)
+
 
 _NAMES = {
     "map": MetricName(RANKING, "mAP", "mean average precision over attributes"),

@@ -45,8 +45,7 @@ def read_run(folder: Path) -> JudgedRun:
         PredictionsError: there is no evaluation; the message has the command that makes one.
         AttrtrainError: a file is damaged.
     """
-    settings = (folder / CONFIG).read_text(encoding="utf-8") if (folder / CONFIG).is_file() else ""
-    config = _parsed(settings, folder / CONFIG)
+    settings, config = _read_config(folder / CONFIG)
     evaluation = _find_evaluation(folder, config)
     return JudgedRun(
         folder=folder,
@@ -62,8 +61,8 @@ def read_run(folder: Path) -> JudgedRun:
 def open_shards(run: JudgedRun) -> tuple[ShardSet | None, str]:
     """The shards that the run was judged on and "", or None and why they cannot be shown."""
     data = run.config.get("data")
-    folders = data.get("shards") if isinstance(data, dict) else None
-    if not folders:
+    data = data if isinstance(data, dict) else {}
+    if not (folders := data.get("shards")):
         return None, "There are no pictures: no config.yaml says where the shards are."
     split = run.document.source.get("split") or data.get("val_split", "val")
     try:
@@ -72,7 +71,10 @@ def open_shards(run: JudgedRun) -> tuple[ShardSet | None, str]:
         return None, f"There are no pictures: {error}."
     judged_on = run.document.source.get("data_fingerprint")
     if judged_on is not None and judged_on != shards.fingerprint:
-        return None, f"There are no pictures: {', '.join(map(str, folders))} holds other data than the run was judged on."
+        return (
+            None,
+            f"There are no pictures: {', '.join(map(str, folders))} holds other data than the run was judged on.",
+        )
     return shards, ""
 
 
@@ -90,14 +92,18 @@ def _find_evaluation(folder: Path, config: dict[str, Any]) -> Path:
     )
 
 
-def _parsed(settings: str, path: Path) -> dict[str, Any]:
+def _read_config(path: Path) -> tuple[str, dict[str, Any]]:
+    """The text and what it says; empty without the file. Not by `load_config`: another version may have had other knobs."""
+    if not path.is_file():
+        return "", {}
     try:
+        settings = path.read_text(encoding="utf-8")
         content = yaml.safe_load(settings) or {}
-    except yaml.YAMLError as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: holds no sections such as `train:`")
-    return content
+    return settings, content
 
 
 def _read_audit(path: Path) -> dict[str, Any] | None:

@@ -121,9 +121,9 @@ def _require_match(document: MetricsDocument, predictions: Predictions) -> None:
 
 
 def _attribute_rows(entries: list[AttributeEntry], names: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Entries with their columns, the highest AP first, those without one last."""
+    """Entries with their columns, the highest AP first; those that are left out of the means come last."""
     column = {name: number for number, name in enumerate(names)}
-    ordered = sorted(entries, key=lambda entry: -1.0 if entry.ap is None else entry.ap, reverse=True)
+    ordered = sorted(entries, key=lambda entry: (entry.judged, -1.0 if entry.ap is None else entry.ap), reverse=True)
     return [{"column": column[entry.name], **dict(entry)} for entry in ordered]
 
 
@@ -150,7 +150,7 @@ def _facts(document: MetricsDocument, audit: dict[str, Any] | None, versions: di
     return [
         *((name.replace("_", " "), value) for name, value in document.source.items() if value is not None),
         ("present from", f"a vote share of {document.positive_at:g} on"),
-        ("named from", f"a score of {document.threshold:g} on"),
+        ("named above", f"a score of {document.threshold:g}"),
         ("intervals", f"95 %, percentile bootstrap, {drawn.replicates:,} replicates over {drawn.unit}s, seed {drawn.seed}"),
         ("label audit", f"{told['verdict']} {told['facts']}".strip() if told else "none was made; `attrtrain audit` makes one"),
         ("versions", ", ".join(f"{name} {number}" for name, number in versions.items())),

@@ -38,7 +38,7 @@ def test_counts_are_those_of_a_plain_loop(drawn):
         pooled = (errors + others_errors) / (objects + others)
         deviation = np.sqrt(pooled * (1 - pooled) * (1 / objects + 1 / others))
         assert pair.z == pytest.approx((pair.rate - pair.elsewhere) / deviation)
-        assert pair.z >= 3 and objects >= 10 and others >= 10
+        assert pair.z >= 3 and errors >= 5 and objects >= 10 and others >= 10
 
 
 def test_the_built_in_confusion_comes_first(drawn):

@@ -102,7 +102,8 @@ def test_a_card_tells_labelled_attributes_first_and_how_many_more_there_are(draw
     for card in draw_gallery(predictions, cells, no_pictures(predictions)):
         said = [verdict(predictions, card.row, column) for column in range(12)]
         assert card.uri is None
-        assert len(card.guesses) + card.more == sum(word is not None for word in said)
+        assert len(card.guesses) + card.more_known + card.more_unknown == sum(word is not None for word in said)
+        assert card.more_unknown == max(0, said.count("unknown") - 3)
         unlabelled = [guess.verdict == "unknown" for guess in card.guesses]
         assert unlabelled == sorted(unlabelled)
         for guess in card.guesses:

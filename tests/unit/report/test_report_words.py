@@ -33,7 +33,7 @@ def test_a_model_that_cannot_be_told_from_a_guess(predictions):
 
 def test_a_model_below_a_guess(predictions):
     text = sentence(document_of(predictions, baselines={"prior": {"map": 0.99}, "permutation": None, "category": None}))
-    assert text.startswith("The whole interval lies below guessing by each attribute's rate (0.990).")
+    assert text.startswith("Guessing by each attribute's rate (0.990) does better than the model")
 
 
 def test_without_numbers_nothing_is_claimed(predictions):

@@ -1,0 +1,136 @@
+"""`attrtrain report` on run directories."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from report_data import drawn_predictions
+
+from attrtrain.cli import main
+from attrtrain.data.reader import ShardSet
+from attrtrain.metrics.document import write_metrics
+from attrtrain.metrics.judge import judge
+from attrtrain.predictions import write_predictions
+
+
+def run_directory(folder, shards_at, *, seed=0, fingerprint=None):
+    """A run as training leaves it, without the model."""
+    shards = ShardSet([shards_at], "val")
+    predictions = drawn_predictions(objects=len(shards), attributes=8, known=0.9, seed=0)
+    noise = np.random.default_rng(seed).normal(size=predictions.logits.shape).astype(np.float32)
+    predictions = replace(
+        predictions, object_id=shards.column("object_id"), image_id=shards.column("image_id"),
+        logits=predictions.logits + 0.5 * noise,
+    )  # fmt: skip
+    source = {"model": str(folder), "split": "val", "data_fingerprint": fingerprint or shards.fingerprint}
+    (folder / "evaluation").mkdir(parents=True)
+    write_metrics(judge(predictions, source=source, replicates=20), folder / "evaluation" / "metrics.json")
+    write_predictions(folder / "evaluation" / "predictions.npz", predictions)
+    (folder / "config.yaml").write_text(
+        f"run:\n  seed: {seed}\ndata:\n  shards:\n  - {shards_at}\n  val_split: val\nknob_of_another_version: 3\n"
+    )
+    lines = [{"kind": "val", "step": 5 * e, "epoch": e, "map": 0.1 * e, "prior_map": 0.1, "loss": 0.5} for e in (1, 2)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "audit.json").write_text(json.dumps({"verdict": "learnable", "p_value": 0.001, "effect": 0.3}))
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path, toy_shards):
+    return run_directory(tmp_path / "run", toy_shards)
+
+
+def refusal(capsys, *arguments):
+    """The line on stderr of a command that fails."""
+    assert main(["report", *map(str, arguments)]) in (1, 2)
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.startswith("error: ") and captured.err.count("\n") == 1
+    return captured.err
+
+
+def test_a_runs_report_is_written_anew(run, capsys):
+    (run / "report.html").write_text("old")
+    assert main(["report", str(run)]) == 0
+    page = (run / "report.html").read_text()
+    assert "Label audit: learnable" in page and "best after epoch 2" in page and "knob_of_another_version" in page
+    assert page.count("data:image/webp;base64,") > 24
+    assert capsys.readouterr().out.startswith(f"{run / 'report.html'} (0.")
+
+
+def test_another_file_can_be_named(run, tmp_path):
+    assert main(["report", str(run), "--out", str(tmp_path / "page.html")]) == 0
+    assert (tmp_path / "page.html").is_file() and not (run / "report.html").exists()
+
+
+def test_what_evaluate_wrote_can_be_reported_on(run, capsys):
+    assert main(["report", str(run / "evaluation")]) == 0
+    assert "no config.yaml says where the shards are" in capsys.readouterr().out
+    assert "no config.yaml says where the shards are" in (run / "evaluation" / "report.html").read_text()
+
+
+def test_without_its_shards_the_page_has_no_pictures_and_says_so(run, capsys):
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("- /", "- /gone/"))
+    assert main(["report", str(run)]) == 0
+    page = (run / "report.html").read_text()
+    assert "There are no pictures: /gone/" in page and "data:image" not in page.split("<main")[1]
+    assert "There are no pictures: /gone/" in capsys.readouterr().out
+
+
+def test_shards_that_were_made_anew_are_not_mistaken_for_the_old_ones(tmp_path, toy_shards):
+    run = run_directory(tmp_path / "run", toy_shards, fingerprint="0" * 64)
+    assert main(["report", str(run)]) == 0
+    assert "holds other data than the run was judged on" in (run / "report.html").read_text()
+
+
+def test_a_run_without_an_evaluation_names_the_command_that_makes_one(run, toy_shards, capsys):
+    (run / "evaluation" / "predictions.npz").unlink()
+    line = refusal(capsys, run)
+    assert f"`attrtrain evaluate --model {run} --shards {toy_shards} --out {run}/evaluation`" in line
+    assert not (run / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("evaluation/metrics.json", b"{}"),
+        ("evaluation/metrics.json", b"\x00"),
+        ("evaluation/predictions.npz", b"PK"),
+        ("audit.json", b"[1"),
+        ("config.yaml", b"a: [1"),
+        ("config.yaml", b"- 1"),
+        ("config.yaml", b"\xff\xfe\xff"),
+    ],
+)
+def test_a_damaged_file_is_named_in_one_line(run, capsys, name, content):
+    (run / name).write_bytes(content)
+    assert str(run / name) in refusal(capsys, run)
+    assert not (run / "report.html").exists()
+
+
+def test_what_is_no_run_is_told(tmp_path, run, capsys):
+    assert "no such folder" in refusal(capsys, tmp_path / "absent")
+    assert "attrtrain evaluate" in refusal(capsys, tmp_path)
+    assert "is a folder" in refusal(capsys, run, "--out", tmp_path)
+    assert "there is no folder" in refusal(capsys, run, "--out", tmp_path / "absent" / "page.html")
+
+
+def test_two_runs_are_compared(run, tmp_path, toy_shards, capsys):
+    other = run_directory(tmp_path / "other", toy_shards, seed=1)
+    assert main(["report", str(run), str(other)]) == 0
+    out = capsys.readouterr().out
+    assert f"A = {run}, B = {other}" in out and "\nmAP " in out and "compare.html" in out
+    page = (other / "compare.html").read_text()
+    assert "run.seed" in page and "data.shards" not in page
+    assert main(["report", str(run), str(other), "--out", str(tmp_path / "c.html")]) == 0
+    assert (tmp_path / "c.html").read_text() == page
+
+
+def test_runs_on_other_objects_are_refused(run, tmp_path, toy_shards, capsys):
+    other = run_directory(tmp_path / "other", toy_shards)
+    predictions = drawn_predictions(objects=30, attributes=8)
+    write_predictions(other / "evaluation" / "predictions.npz", predictions)
+    write_metrics(judge(predictions, source={}, replicates=0), other / "evaluation" / "metrics.json")
+    assert "other objects" in refusal(capsys, run, other)
+    assert not (other / "compare.html").exists()
