@@ -45,6 +45,7 @@ class ModelCard(Contract):
         positive_at: vote share that counted as present.
         precision: arithmetic it was evaluated in.
         data_fingerprint: of the shards it was trained on.
+        selected_on: split whose scores chose this epoch, "" where unknown.
         metrics: of its evaluation, such as val map and prior_map.
     """
 
@@ -58,6 +59,7 @@ class ModelCard(Contract):
     precision: Precision
     channels_last: bool
     data_fingerprint: str
+    selected_on: str = ""
     metrics: dict[str, float]
 
 

@@ -1,15 +1,25 @@
 """`attrtrain evaluate`: measures a trained model on shards, in the same way as training did."""
 
 import argparse
-import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from attrtrain.errors import ConfigError, ShardError
+from attrtrain.protocol import DEV, NAME, REPLICATES, THRESHOLD, TITLE, Choices, deviations
+from attrtrain.shards.manifest import Manifest, read_manifest
 from attrtrain.urls import as_place
 
+if TYPE_CHECKING:  # torch takes seconds, which `--help` need not
+    from attrtrain.bundle import ModelCard
+    from attrtrain.data.reader import ShardSet
+    from attrtrain.metrics.document import MetricsDocument
+    from attrtrain.predictions import Predictions
+
 HELP = "measure a trained model on shards"
-EXAMPLES = """examples:
+EXAMPLES = f"""examples:
   attrtrain evaluate --model runs/coco --shards shards/coco
-  attrtrain evaluate --model runs/coco/bundle --shards shards/mine --split test --out results"""
+  attrtrain evaluate --model runs/coco/bundle --shards shards/mine --split test --tune-on val --out results
+  attrtrain evaluate --model runs/coco --shards shards/coco --protocol {NAME} --out runs/coco/protocol"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +36,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="shard folders, of the model's attributes",
     )
     parser.add_argument("--split", default="val", help="which split of them (default: %(default)s)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="also write metrics.json and report.html here")
+    parser.add_argument(
+        "--tune-on",
+        metavar="SPLIT",
+        help="tune thresholds on this split (default: on the other half of the judged photographs)",
+    )
+    parser.add_argument(
+        "--protocol", choices=(NAME,), help="follow a frozen protocol, and say what does not (docs/protocol.md)"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="write metrics.json, predictions.npz and report.html here"
+    )
     parser.add_argument(
         "--workers",
         type=int,
@@ -41,47 +61,90 @@ def run(arguments: argparse.Namespace) -> int:
     from attrtrain.bundle import read_bundle
     from attrtrain.data.reader import ShardSet
     from attrtrain.engine.evaluate import evaluate
-    from attrtrain.errors import ShardError
-    from attrtrain.report.page import write_report
+    from attrtrain.engine.judging import headline, judge_split, predictions_of, thresholds_from
     from attrtrain.runtime import build_runtime
 
+    if arguments.tune_on == arguments.split:
+        raise ConfigError(f"--tune-on {arguments.tune_on}: that is the split to judge; thresholds are tuned on another")
     model, card = read_bundle(arguments.model)
+    manifest = read_manifest(arguments.shards[0])
     shards = ShardSet(arguments.shards, arguments.split)
     if shards.vocabulary.fingerprint != card.vocabulary.fingerprint:
         raise ShardError(
             f"{arguments.shards[0]} has other attributes than {arguments.model} was trained on; evaluate on shards of the same vocabulary"
         )
-    runtime = build_runtime(card.precision)
-    evaluation = evaluate(
-        runtime,
-        model.to(runtime.device),
-        shards,
-        image_px=card.image_px,
-        positive_at=card.positive_at,
-        channels_last=card.channels_last,
-        workers=runtime.workers(arguments.workers),
+    tune_on = arguments.tune_on or (DEV if arguments.protocol and DEV in manifest.splits else None)
+    tune_shards = ShardSet(arguments.shards, tune_on) if tune_on else None
+    training = (
+        ShardSet(arguments.shards, "train") if "train" in manifest.splits and arguments.split != "train" else None
     )
+    runtime = build_runtime(card.precision)
+    model.to(runtime.device)
+
+    def predict(split: ShardSet) -> "Predictions":
+        evaluation = evaluate(
+            runtime,
+            model,
+            split,
+            image_px=card.image_px,
+            positive_at=card.positive_at,
+            channels_last=card.channels_last,
+            workers=runtime.workers(arguments.workers),
+        )
+        return predictions_of(evaluation, split)
+
+    tuning = predict(tune_shards) if tune_shards else None
+    predictions = predict(shards)
     if not runtime.is_main:
         return 0
-    scores = evaluation.scores
-    print(
-        f"{len(shards):,} objects of split '{arguments.split}': mAP {scores.map:.4f} beside a prior of {scores.prior_map:.4f}, "
-        f"over {int(scores.judged.sum())} of {len(shards.vocabulary)} attributes; loss {evaluation.loss:.4f}"
+    followed = _protocol(arguments, manifest, card, tune_on)
+    document = judge_split(
+        predictions,
+        shards,
+        training,
+        source={"model": str(arguments.model), **({"protocol": "; ".join(followed)} if followed else {})},
+        positive_at=card.positive_at,
+        tuned=thresholds_from(tuning, tune_on, card.positive_at) if tuning and tune_on else None,
+        replicates=REPLICATES if arguments.protocol else None,
     )
+    print("\n".join([f"split '{arguments.split}': {headline(document)}", *followed]))
     if arguments.out is not None:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        metrics = {"model": str(arguments.model), "split": arguments.split, "data_fingerprint": shards.fingerprint}
-        (arguments.out / "metrics.json").write_text(
-            json.dumps({**metrics, **evaluation.as_dict(shards.vocabulary.names)}, indent=1) + "\n"
-        )
-        write_report(
-            arguments.out / "report.html",
-            str(arguments.model),
-            evaluation,
-            shards,
-            card.model_dump_json(indent=1, exclude={"vocabulary"}),
-            None,
-            card.positive_at,
-        )
-        print(f"{arguments.out}/metrics.json has every attribute; {arguments.out}/report.html shows them")
+        _write(arguments.out, document, predictions, shards, card)
     return 0
+
+
+def _protocol(arguments: argparse.Namespace, manifest: Manifest, card: "ModelCard", tune_on: str | None) -> list[str]:
+    """Lines that say how far the protocol is followed; none where none was asked for."""
+    if arguments.protocol is None:
+        return []
+    choices = Choices(arguments.split, tune_on, card.selected_on, card.positive_at, THRESHOLD, REPLICATES)
+    differing = deviations(manifest, choices)
+    if len(arguments.shards) > 1:
+        differing.append(f"{len(arguments.shards)} shard folders are judged together, and only the first was checked")
+    if not differing:
+        return [f"follows protocol {TITLE}"]
+    return [f"protocol {TITLE}, except in {len(differing)} points:", *(f"  - {told}" for told in differing)]
+
+
+def _write(
+    folder: Path, document: "MetricsDocument", predictions: "Predictions", shards: "ShardSet", card: "ModelCard"
+) -> None:
+    from attrtrain.engine.judging import write_judgement
+    from attrtrain.report.run_report import installed_versions, write_report
+
+    try:
+        write_judgement(folder, document, predictions)
+        write_report(
+            folder / "report.html",
+            title=document.source["model"] or folder.name,
+            document=document,
+            predictions=predictions,
+            shards=shards,
+            settings=card.model_dump_json(indent=1, exclude={"vocabulary"}),
+            history=None,
+            audit=None,
+            versions=installed_versions(),
+        )
+    except OSError as error:
+        raise ConfigError(f"--out {error.filename or folder}: {error.strerror or error}") from None
+    print(f"{folder}/metrics.json has every number; {folder}/report.html shows them")

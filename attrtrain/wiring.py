@@ -3,9 +3,14 @@
 import json
 import sys
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from attrtrain import bundle, checkpoint
+from attrtrain.auditing.quick import quick_audit
 from attrtrain.config.load import dump_config
 from attrtrain.config.schema import TrainConfig
 from attrtrain.data.cache import ShardCache
@@ -13,16 +18,19 @@ from attrtrain.data.order import TrainOrder
 from attrtrain.data.reader import ShardSet
 from attrtrain.engine.evaluate import evaluate
 from attrtrain.engine.fit import fit, prepare_learner
+from attrtrain.engine.judging import headline, judge_split, predictions_of, write_judgement
 from attrtrain.engine.resume import changed_settings, restore
 from attrtrain.engine.state import RunState, Task
 from attrtrain.engine.window import Window
-from attrtrain.errors import CheckpointError
+from attrtrain.errors import CheckpointError, LabelError
 from attrtrain.files import atomic_write
 from attrtrain.models.network import AttributeModel, build_network
 from attrtrain.models.weights import load_backbone_weights
-from attrtrain.report.page import write_report
+from attrtrain.report.run_directory import AUDIT, EVALUATION, read_run
+from attrtrain.report.run_report import installed_versions, write_report
 from attrtrain.run_lock import locked
 from attrtrain.runtime import DistributedOptions, Runtime, build_runtime, explained_process_loss, seed_everything
+from attrtrain.shards.manifest import write_contract
 from attrtrain.signals import StopRequest
 from attrtrain.tracking import wandb_tracker
 from attrtrain.tracking.trackers import JsonlTracker, NullTracker, Tracker, Trackers
@@ -45,6 +53,7 @@ def run(config: TrainConfig) -> None:
     folder = Path(config.run.dir)
     with explained_process_loss(runtime), locked(folder, runtime):
         source = _checkpoint_to_resume(config, folder, runtime)
+        audit = _audit(config, folder, train_shards, runtime)
         seed_everything(config.run.seed)
         model = build_network(
             config.model.backbone,
@@ -60,7 +69,7 @@ def run(config: TrainConfig) -> None:
         if source is not None:
             restore(task, learner, state, window, source)
         if runtime.is_main:
-            print(_opening(task), *told, sep="\n", flush=True)
+            print(_opening(task), *told, audit, sep="\n", flush=True)
             task = replace(task, tracker=_open_folder(config, folder, state))
         fit(task, learner, state, window)
         _finish(task, state)
@@ -92,6 +101,33 @@ def _build_order(config: TrainConfig, shards: ShardSet, runtime: Runtime) -> Tra
         shard_samples=shards.shard_samples,
         window_shards=window,
     )
+
+
+def _audit(config: TrainConfig, folder: Path, shards: ShardSet, runtime: Runtime) -> str:
+    """A quick look at the labels, kept as audit.json. Returns a line to print, on the main process. Collective.
+
+    Raises:
+        LabelError: on every rank, under audit.strict, where they look like noise.
+    """
+    found = None
+    if runtime.is_main:
+        categories = np.array(shards.categories(), dtype=str)
+        found = quick_audit(shards.labels, categories, shards.column("image_id"), partial(_places, shards))
+        write_contract(found, folder / AUDIT)
+    refused = config.audit.strict and found is not None and found.verdict == "noise"
+    if runtime.any_rank(refused)[0]:
+        raise LabelError(
+            f"audit.strict: {found.line if found else 'the labels look like noise'}; `attrtrain audit` says more"
+        )
+    return found.line if found else ""
+
+
+def _places(shards: ShardSet, rows: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Where objects lay: boxes (K, 4), and the sizes of their photographs (K, 2)."""
+    details = [shards.details(int(row)) for row in rows]
+    return np.array([entry["source_box"] for entry in details], dtype=np.float64).reshape(-1, 4), np.array(
+        [entry["source_size"] for entry in details], dtype=np.int64
+    ).reshape(-1, 2)
 
 
 def _fill(config: TrainConfig, model: AttributeModel, source: Path | None) -> list[str]:
@@ -148,7 +184,7 @@ def _opening(task: Task) -> str:
 
 
 def _finish(task: Task, state: RunState) -> None:
-    """Judges the bundle as anybody else would, and writes result.json and report.html from that. Collective."""
+    """Judges the bundle as anybody else would, and writes evaluation/, report.html and result.json from that. Collective."""
     runtime, folder = task.runtime, task.folder
     runtime.accelerator.wait_for_everyone()  # the bundle is rank 0's to write
     model, card = bundle.read_bundle(folder)
@@ -163,30 +199,49 @@ def _finish(task: Task, state: RunState) -> None:
     )
     if not runtime.is_main:
         return
+    predictions = predictions_of(evaluation, task.val_shards)
+    document = judge_split(
+        predictions,
+        task.val_shards,
+        task.train_shards,
+        source={"model": folder.name, "epoch": str(state.best_epoch)},
+        positive_at=card.positive_at,
+    )
+    write_judgement(folder / EVALUATION, document, predictions)
+    _write_report(task)
     result = {
         "best_epoch": state.best_epoch,
         "val": {
-            "map": evaluation.scores.map,
-            "prior_map": evaluation.scores.prior_map,
-            "objects": len(evaluation.labels),
+            "map": document.overall["map"],
+            "map_interval": document.intervals.get("map"),
+            "prior_map": document.overall["prior_map"],
+            "objects": document.objects,
         },
         "seconds": state.seconds,
     }
-    write_report(
-        folder / "report.html",
-        folder.name,
-        evaluation,
-        task.val_shards,
-        dump_config(task.config),
-        folder / "metrics.jsonl",
-        card.positive_at,
-    )
     with atomic_write(folder / "result.json") as file:
         file.write(json.dumps(result, indent=1).encode() + b"\n")
-    task.tracker.finish(
-        {"best_epoch": state.best_epoch, "val/map": evaluation.scores.map, "val/prior_map": evaluation.scores.prior_map}
-    )
+    summary = {
+        "best_epoch": state.best_epoch,
+        "val/map": evaluation.scores.map,
+        "val/prior_map": evaluation.scores.prior_map,
+    }
+    task.tracker.finish(summary)
     print(
-        f"best epoch {state.best_epoch}: val mAP {evaluation.scores.map:.4f} beside a prior of {evaluation.scores.prior_map:.4f} "
-        f"on {len(evaluation.labels):,} objects\n{folder}/report.html shows it; {folder}/bundle is the model"
+        f"best epoch {state.best_epoch}: val {headline(document)}\n{folder}/report.html shows it; {folder}/bundle is the model"
+    )
+
+
+def _write_report(task: Task) -> None:
+    run = read_run(task.folder)  # what `attrtrain report` would read
+    write_report(
+        task.folder / "report.html",
+        title=task.folder.name,
+        document=run.document,
+        predictions=run.predictions,
+        shards=task.val_shards,
+        settings=run.settings,
+        history=run.history,
+        audit=run.audit,
+        versions=installed_versions(),
     )

@@ -1,5 +1,6 @@
 """The cheap part of the audit, with which training starts: one line, in about a second, whatever the size of the data set."""
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -39,25 +40,28 @@ _WORDS: dict[Verdict, str] = {"learnable": "learnable", "weak": "weak", "noise":
 
 
 def quick_audit(
-    labels: NDArray[np.float32],
+    labels_of: Callable[[NDArray[np.int64]], NDArray[np.float32]],
     categories: NDArray[Any],
     image_ids: NDArray[np.int64],
-    box: NDArray[np.float64] | None = None,
+    places_of: Callable[[NDArray[np.int64]], tuple[NDArray[np.float64], NDArray[np.int64]]] | None = None,
     seed: int = 0,
 ) -> QuickAudit:
     """Judges labels without looking at pixels.
 
     Args:
-        labels: (N, A) vote shares, NaN = unknown; may be memory-mapped, only a sample of its rows is read.
+        labels_of: rows (K,) → vote shares (K, A), NaN = unknown. Only a sample is asked for.
         categories: (N,) names, "" where unknown.
         image_ids: (N,) objects of one photograph share it.
-        box: (N, 4) x, y, width, height in pixels, of the photograph or of the stored crop; None where there are none.
+        places_of: rows (K,) → box (K, 4) x, y, width, height and width, height of the photograph (K, 2), in pixels; None where nothing is known of them.
         seed: chooses sample, folds and shuffles.
     """
     rows = sample_photographs(np.asarray(image_ids), _OBJECTS, seed)
-    boxes = np.full((len(rows), 4), np.nan) if box is None else np.asarray(box)[rows].astype(np.float64)
-    description = describe(np.asarray(categories)[rows], boxes, np.zeros((len(rows), 2), dtype=np.int64))
-    sample = np.asarray(labels[rows], dtype=np.float32)
+    if places_of is None:
+        boxes, sizes = np.full((len(rows), 4), np.nan), np.zeros((len(rows), 2), dtype=np.int64)
+    else:
+        boxes, sizes = places_of(rows)
+    description = describe(np.asarray(categories)[rows], boxes, sizes)
+    sample = np.asarray(labels_of(rows), dtype=np.float32)
     evidence = Evidence(
         attributes=sample.shape[1],
         co_occurrence=co_occurrence_test(sample, _PERMUTATIONS, seed),

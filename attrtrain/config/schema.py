@@ -71,6 +71,14 @@ class LabelsConfig:
 
 
 @dataclass(frozen=True)
+class AuditConfig:
+    """The quick look at the labels with which training starts."""
+
+    strict: bool = False
+    """Refuse to train on labels that look like noise. Otherwise it is only said. `attrtrain audit` looks closer."""
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """The network."""
 
@@ -165,6 +173,7 @@ class TrainConfig:
     run: RunConfig = field(default_factory=RunConfig)
     data: DataConfig = field(default_factory=DataConfig)
     labels: LabelsConfig = field(default_factory=LabelsConfig)
+    audit: AuditConfig = field(default_factory=AuditConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainSection = field(default_factory=TrainSection)
     optim: OptimConfig = field(default_factory=OptimConfig)

@@ -3,7 +3,6 @@
 import math
 import sys
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -44,32 +43,6 @@ class Evaluation:
     labels: NDArray[np.float32]
     scores: AttributeScores
     loss: float
-
-    def as_dict(self, names: tuple[str, ...]) -> dict[str, Any]:
-        """The scores as `metrics.json` has them."""
-        scores = self.scores
-        return {
-            "objects": len(self.labels),
-            "overall": {
-                "map": scores.map,
-                "prior_map": scores.prior_map,
-                "judged_attributes": int(scores.judged.sum()),
-                "loss": self.loss,
-            },
-            "attributes": [
-                {
-                    "name": name,
-                    "ap": float(scores.average_precision[column]) if scores.judged[column] else None,
-                    "prior": float(scores.prior[column])
-                    if scores.positives[column] + scores.negatives[column]
-                    else None,
-                    "positives": int(scores.positives[column]),
-                    "negatives": int(scores.negatives[column]),
-                    "unknowns": int(scores.unknowns[column]),
-                }
-                for column, name in enumerate(names)
-            ],
-        }
 
 
 def evaluate(

@@ -248,6 +248,7 @@ def _save_bundle(task: Task, learner: Learner, evaluation: Evaluation) -> None:
         precision=task.runtime.precision,
         channels_last=config.train.channels_last,
         data_fingerprint=shards.fingerprint,
+        selected_on=config.data.val_split,
         metrics={
             "val.map": evaluation.scores.map,
             "val.prior_map": evaluation.scores.prior_map,

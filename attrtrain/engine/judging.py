@@ -1,0 +1,104 @@
+"""What an evaluation is worth: metrics.json and predictions.npz of one split, beside what guessing from the training split scores."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from attrtrain.data.reader import ShardSet
+from attrtrain.engine.evaluate import Evaluation
+from attrtrain.metrics.baselines import TrainingRates
+from attrtrain.metrics.decisions import GivenThresholds, tune
+from attrtrain.metrics.document import METRICS, MetricsDocument, write_metrics
+from attrtrain.metrics.judge import judge
+from attrtrain.metrics.judged_set import JudgedSet
+from attrtrain.predictions import PREDICTIONS, Predictions, write_predictions
+
+THRESHOLD = 0.5
+
+
+def predictions_of(evaluation: Evaluation, shards: ShardSet) -> Predictions:
+    """An evaluation of the samples of `shards`, in order, with what identifies them."""
+    object_id, image_id = _distinct_ids(shards)
+    return Predictions(
+        names=shards.vocabulary.names,
+        object_id=object_id,
+        image_id=image_id,
+        category=np.array(shards.categories(), dtype=str),
+        logits=evaluation.logits,
+        labels=evaluation.labels,
+    )
+
+
+def judge_split(
+    predictions: Predictions,
+    shards: ShardSet,
+    training: ShardSet | None,
+    *,
+    source: Mapping[str, str | None],
+    positive_at: float,
+    tuned: GivenThresholds | None = None,
+    replicates: int | None = None,
+) -> MetricsDocument:
+    """Judges predictions for the samples of `shards`.
+
+    Args:
+        training: the split that guessers learn rates from; None lets them learn from the judged objects.
+        source: what is judged, for people.
+        positive_at: vote share from which an attribute counts as present.
+        tuned: thresholds tuned on another split; None cross-fits them.
+        replicates: of the bootstrap; None chooses by size.
+    """
+    rates = None
+    if training is not None:
+        labels = training.labels(np.arange(len(training)))
+        rates = TrainingRates.of(labels, np.array(training.categories(), dtype=str), positive_at)
+    vocabulary = shards.vocabulary
+    return judge(
+        predictions,
+        source={"split": shards.split, "data_fingerprint": shards.fingerprint, **source},
+        groups=dict(zip(vocabulary.names, vocabulary.groups, strict=True)),
+        training=rates,
+        positive_at=positive_at,
+        threshold=THRESHOLD,
+        tuned=tuned,
+        replicates=replicates,
+    )
+
+
+def thresholds_from(predictions: Predictions, split: str, positive_at: float) -> GivenThresholds:
+    """The thresholds that maximise each attribute's F1 on a split that is not the one reported."""
+    values = tune(JudgedSet.of(predictions, positive_at), THRESHOLD)
+    return GivenThresholds(values, f"thresholds tuned on split '{split}'")
+
+
+def headline(document: MetricsDocument) -> str:
+    """MAP with its interval, beside what guessing scores, in one line."""
+    if (value := document.overall["map"]) is None:
+        few = f"{document.left_out.min_positives} known positives and {document.left_out.min_negatives} known negatives"
+        return f"no attribute has {few} among {document.objects:,} objects, so there is no mAP"
+    interval = document.intervals.get("map")
+    guesses = {"a prior of": "prior_map", "a random order's": "permutation_map", "the category rate's": "category_map"}
+    beside = [
+        f"{name} {guess:.4f}" for name, key in guesses.items() if (guess := document.overall.get(key)) is not None
+    ]
+    judged = sum(entry.judged for entry in document.attributes)
+    return (
+        f"mAP {value:.4f}{f' [{interval[0]:.4f}, {interval[1]:.4f}]' if interval else ''} beside {', '.join(beside)}, "
+        f"over {judged} of {len(document.attributes)} attributes of {document.objects:,} objects in {document.images:,} photographs"
+    )
+
+
+def write_judgement(folder: Path, document: MetricsDocument, predictions: Predictions) -> None:
+    """Writes metrics.json and predictions.npz into a folder, which is made if need be."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_predictions(folder / PREDICTIONS, predictions)
+    write_metrics(document, folder / METRICS)
+
+
+def _distinct_ids(shards: ShardSet) -> tuple[np.ndarray, np.ndarray]:
+    """Object and photograph ids (N,). Of several shard folders, each may have numbered its own from 0: then they are counted anew, in order."""
+    object_id, image_id = shards.column("object_id"), shards.column("image_id")
+    if len(shards.folders) == 1 or len(np.unique(object_id)) == len(object_id):
+        return object_id, image_id
+    return np.arange(len(object_id)), image_id
