@@ -74,7 +74,7 @@ function numbersOf(attribute) {
   const number = (key) => asScore(attribute[key]);
   const interval = attribute.interval ? `${asScore(attribute.interval[0])} to ${asScore(attribute.interval[1])}` : "–";
   return facts([
-    ["AP", number("ap")], ["95 %", interval], ["prior", number("prior")], ["shuffled AP", number("permutation_ap")], ["category AP", number("category_ap")], ["AUROC", number("auroc")],
+    ["AP", number("ap")], ["95\u00a0%", interval], ["prior", number("prior")], ["shuffled AP", number("permutation_ap")], ["category AP", number("category_ap")], ["AUROC", number("auroc")],
     ["precision", number("precision")], ["recall", number("recall")], ["F1", number("f1")], ["balanced acc.", number("balanced_accuracy")], ["calib. error", number("ece")],
     ["tuned precision", number("precision_tuned")], ["tuned recall", number("recall_tuned")], ["tuned F1", number("f1_tuned")], ["tuned threshold", number("threshold_tuned")],
     ["positives", asCount(attribute.positives)], ["negatives", asCount(attribute.negatives)], ["unknown", asCount(attribute.unknowns)],

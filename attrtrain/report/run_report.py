@@ -141,7 +141,11 @@ def _audit_facts(audit: dict[str, Any] | None) -> dict[str, str] | None:
         return None
     numbers = {"p": audit.get("p_value"), "effect": audit.get("effect")}
     facts = [f"{name} = {value:.2g}" for name, value in numbers.items() if isinstance(value, int | float)]
-    return {"verdict": str(audit.get("verdict", "unknown")), "facts": ", ".join(facts)}
+    return {
+        "verdict": str(audit.get("verdict", "unknown")),
+        "facts": ", ".join(facts),
+        "reason": str(audit.get("reason") or ""),
+    }
 
 
 def _facts(document: MetricsDocument, audit: dict[str, Any] | None, versions: dict[str, str]) -> list[tuple[str, str]]:
@@ -152,6 +156,6 @@ def _facts(document: MetricsDocument, audit: dict[str, Any] | None, versions: di
         ("present from", f"a vote share of {document.positive_at:g} on"),
         ("named above", f"a score of {document.threshold:g}"),
         ("intervals", f"95 %, percentile bootstrap, {drawn.replicates:,} replicates over {drawn.unit}s, seed {drawn.seed}"),
-        ("label audit", f"{told['verdict']} {told['facts']}".strip() if told else "none was made; `attrtrain audit` makes one"),
+        ("label audit", ". ".join(filter(None, (f"{told['verdict']} {told['facts']}", told["reason"]))) if told else "none was made; `attrtrain audit` makes one"),
         ("versions", ", ".join(f"{name} {number}" for name, number in versions.items())),
     ]  # fmt: skip

@@ -202,9 +202,10 @@ def contrast(page, selector):
             const element = document.querySelector(selector);
             const parse = (text) => text.match(/[\\d.]+/g).map(Number);
             const light = (rgb) => rgb.slice(0, 3).map((v) => v / 255).map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)).reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-            let ground = element;
-            while (ground && (parse(getComputedStyle(ground).backgroundColor)[3] ?? 1) === 0) ground = ground.parentElement;
-            const [a, b] = [light(parse(getComputedStyle(element).color)), light(parse(getComputedStyle(ground || document.body).backgroundColor))];
+            const layers = [];
+            for (let at = element; at; at = at.parentElement) layers.unshift(parse(getComputedStyle(at).backgroundColor));
+            const ground = layers.reduce((below, layer) => below.map((value, i) => value + (layer[i] - value) * (layer[3] ?? 1)), [255, 255, 255]);
+            const [a, b] = [light(parse(getComputedStyle(element).color)), light(ground)];
             return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
         }""",
         selector,
@@ -215,7 +216,11 @@ def contrast(page, selector):
 def test_text_can_be_read_by_day_and_by_night(report_page, open_page, dark):
     page = open_page(report_page, dark=dark)
     assert (page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(253, 252, 250)") != dark
+    page.evaluate(
+        "document.querySelector('.heat td:not(.none)').id = 'darkest'; document.getElementById('darkest').style.setProperty('--heat', 1)"
+    )
     for selector in (
+        "#darkest",
         "main p",
         ".note",
         ".lead",
