@@ -16,6 +16,7 @@ COMMANDS = {
     "train": ("attrtrain.train", "train a model (the same as `python -m attrtrain.train`)"),
     "evaluate": ("attrtrain.evaluate", "measure a trained model on shards"),
     "report": ("attrtrain.report_command", "write a run's report anew, or compare two runs"),
+    "score": ("attrtrain.score", "judge anybody's predictions from files of scores and labels"),
     "predict": ("attrtrain.predict", "tell the attributes of objects in a photograph"),
 }
 

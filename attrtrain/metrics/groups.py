@@ -125,12 +125,13 @@ def _entry(
     every = np.ones(len(average_precision), dtype=bool)
     overall = per_attribute_and_per_cell(counts, every)
     expected = permutation_average_precision(counts.positives, counts.known)
+    mean = float(mean_over(average_precision, every))
     return GroupEntry(
         name=name,
         attributes=len(average_precision),
         objects=objects,
-        map=_mean(average_precision),
-        map_interval=interval(mean_over(replicates, every)) if replicates is not None and len(every) else None,
+        map=none_if_nan(mean),
+        map_interval=interval(mean_over(replicates, every), mean) if replicates is not None and len(every) else None,
         prior_map=_mean(rates(counts.positives, counts.known)),
         permutation_map=_mean(expected),
         auroc=_mean(auroc),

@@ -79,13 +79,32 @@ def _weighted_total(matrix: NDArray[Any], cells: JudgedSet, weights: NDArray[np.
     ).astype(np.float64)
 
 
-def interval(replicates: NDArray[np.float64]) -> Interval | None:
-    """The middle 95 % of the replicates (R,) in which the score is defined (percentile bootstrap, Efron 1979); None with fewer than two."""
+def interval(replicates: NDArray[np.float64], score: float, least: float = 0.0, most: float = 1.0) -> Interval | None:
+    """The middle 95 % of the replicates (R,) in which a score is defined, shifted so that their mean is the score itself, and cut at `least` and `most`.
+
+    The plain percentile interval (Efron, 1979) is off for average precision: a positive that is drawn twice stands beside itself in the
+    ranking, which raises the precision there and so the mean of the replicates. Over many attributes the interval gets narrow and the
+    shift does not; in simulations with 20 attributes it then held the expected mAP in 80 to 87 % of data sets for 91 to 95 % after shifting back.
+
+    Returns:
+        None with fewer than two defined replicates.
+    """
     defined = replicates[~np.isnan(replicates)]
-    if len(defined) < 2:
+    if len(defined) < 2 or np.isnan(score):
         return None
-    low, high = np.quantile(defined, [0.025, 0.975])
+    low, high = np.clip(np.quantile(_centred(defined, score), [0.025, 0.975]), least, most)
     return float(low), float(high)
+
+
+def overall_interval(key: str, drawn: Replicates, score: float) -> Interval | None:
+    """The interval of an overall key; None for the two that have no replicates: ece, a sum of absolute gaps that drawing again only
+    widens, and category_map, whose guesser is not drawn again.
+    """
+    return interval(drawn.overall[key], score, most=np.inf if key == "loss" else 1.0) if key in drawn.overall else None
+
+
+def _centred(replicates: NDArray[np.float64], score: float) -> NDArray[np.float64]:
+    return np.asarray(replicates - replicates.mean() + score)
 
 
 @dataclass(frozen=True)
@@ -151,7 +170,7 @@ def paired_difference(
         x: float, y: float, x_drawn: NDArray[np.float64] | None, y_drawn: NDArray[np.float64] | None
     ) -> Difference:
         apart = y_drawn - x_drawn if x_drawn is not None and y_drawn is not None else np.zeros(0)
-        return Difference(x, y, y - x, interval(apart), _two_sided_p(apart))
+        return Difference(x, y, y - x, interval(apart, y - x, -np.inf, np.inf), _two_sided_p(apart, y - x))
 
     overall = {
         key: difference(value, other, *(one.overall[key] if one and key in one.overall else None for one in drawn))
@@ -171,10 +190,11 @@ def paired_difference(
     return PairedDifference(len(judged[0]), judged[0].images, len(weights), overall, attributes)
 
 
-def _two_sided_p(apart: NDArray[np.float64]) -> float | None:
+def _two_sided_p(apart: NDArray[np.float64], difference: float) -> float | None:
     defined = apart[~np.isnan(apart)]
     if len(defined) < 2:
         return None
+    defined = _centred(defined, difference)
     least = min((defined <= 0).sum(), (defined >= 0).sum())
     return float(min(1.0, 2 * (least + 1) / (len(defined) + 1)))
 

@@ -11,15 +11,13 @@ from attrtrain.metrics.document import (
     AttributeEntry,
     Bootstrap,
     Frequency,
-    Interval,
     LeftOut,
     MetricsDocument,
-    Scores,
     ViewEntry,
 )
 from attrtrain.metrics.groups import FREQUENCIES, attribute_groups, category_groups, frequency_thirds
 from attrtrain.metrics.guessers import guesser_scores, permutation_p
-from attrtrain.metrics.intervals import Replicates, default_replicates, image_weights, interval, resample
+from attrtrain.metrics.intervals import default_replicates, image_weights, interval, overall_interval, resample
 from attrtrain.metrics.judged_set import JudgedSet
 from attrtrain.metrics.measure import Measured, measure
 from attrtrain.metrics.overall import MIN_NEGATIVES, MIN_POSITIVES, permutation_average_precision, rates
@@ -96,7 +94,9 @@ def judge_cells(
         threshold=threshold,
         tuned_on=tuned.tuned_on if tuned else _CROSS_FITTED,
         overall=overall,
-        intervals=_intervals(overall, drawn),
+        intervals={key: overall_interval(key, drawn, measured.overall.get(key, np.nan)) for key in overall}
+        if drawn
+        else {},
         bootstrap=Bootstrap(replicates=len(weights), seed=seed, unit="image" if unit_is_image else "object"),
         baselines=guesser_scores(cells, training, guess, threshold, seed),
         permutation_p=permutation_p(cells, measured, count, seed),
@@ -111,13 +111,6 @@ def judge_cells(
         },
         views={"masked": masked, **other_views(cells, positive_at, threshold, tuned, training)},
     )
-
-
-def _intervals(overall: Scores, drawn: Replicates | None) -> dict[str, Interval | None]:
-    """None for ece, a sum of absolute gaps that drawing again only widens, and for category_map, whose guesser is not drawn again."""
-    if drawn is None:
-        return {}
-    return {key: interval(drawn.overall[key]) if key in drawn.overall else None for key in overall}
 
 
 def _left_out(cells: JudgedSet, measured: Measured) -> LeftOut:
@@ -161,7 +154,9 @@ def _attributes(
             positives=int(at.positives[column]),
             negatives=int(at.known[column] - at.positives[column]),
             unknowns=len(cells) - int(at.known[column]),
-            ap_interval=interval(replicates[:, column]) if replicates is not None else None,
+            ap_interval=interval(replicates[:, column], measured.average_precision[column])
+            if replicates is not None
+            else None,
             **{key: none_if_nan(values[column] if at.known[column] else None) for key, values in columns.items()},
         )
         for column, name in enumerate(cells.names)

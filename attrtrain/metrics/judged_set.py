@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attrtrain.errors import PredictionsError
 from attrtrain.predictions import Predictions
 
 
@@ -19,7 +18,7 @@ class JudgedSet:
         image: (N,) number of the photograph, 0 to M - 1, never falling.
         image_id: (N,) what the photographs are called.
         category: (N,) str, "" where unknown.
-        scores: (N, A) of any floating type, without NaN.
+        scores: (N, A) of any floating type, finite.
         are_logits: whether scores are logits; else they are probabilities.
         labels: (N, A) vote shares, NaN = unknown.
         known, positive: (N, A); a positive cell is known.
@@ -60,15 +59,7 @@ class JudgedSet:
         category: NDArray[Any],
         positive_at: float,
     ) -> "JudgedSet":
-        """The same from scores of any floating type, which stay in it: a threshold is compared in the scores' own precision.
-
-        Raises:
-            PredictionsError: a score is NaN; the message names row and attribute.
-        """
-        for column, name in enumerate(names):
-            if np.isnan(scores[:, column]).any():
-                row = int(np.flatnonzero(np.isnan(scores[:, column]))[0])
-                raise PredictionsError(f"object in row {row}, attribute '{name}': the score is NaN")
+        """The same from finite scores of any floating type, which stay in it: a threshold is compared in the scores' own precision."""
         if (image_id[1:] < image_id[:-1]).any():
             order = np.argsort(image_id, kind="stable")
             scores, labels, image_id, category = scores[order], labels[order], image_id[order], category[order]

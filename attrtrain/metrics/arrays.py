@@ -1,0 +1,202 @@
+"""Scores and labels in anybody's files: NumPy arrays, Parquet, CSV. Nothing in a file can run."""
+
+import json
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pa_parquet
+from numpy.typing import NDArray
+
+from attrtrain.errors import PredictionsError
+
+_DAMAGED = (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, pa.ArrowException)
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Numbers, one row an object and one column an attribute.
+
+    Attributes:
+        values: (N, A) floating, in the precision of the file; NaN where a cell is empty.
+        names: (A) column names, None where the file has none.
+    """
+
+    values: NDArray[np.floating]
+    names: tuple[str, ...] | None
+
+
+def read_matrix(place: str) -> Matrix:
+    """Reads a .npy, .npz, .parquet, .csv or .tsv file; `file.npz:name` is one of several arrays. A CSV whose first line holds numbers has no column names.
+
+    Raises:
+        PredictionsError: naming the file, if it is not there, damaged, of another kind, not numeric or not a matrix.
+    """
+    path, member = _split_member(place)
+    try:
+        match path.suffix.lower():
+            case ".npy" | ".npz":
+                matrix = Matrix(_as_floats(_read_numpy(path, member)), None)
+            case ".parquet" | ".pq":
+                matrix = _from_table(pa_parquet.ParquetFile(path).read())
+            case ".csv" | ".tsv":
+                matrix = _read_csv(path)
+            case other:
+                raise PredictionsError(f"is of an unknown kind '{other}'; give .npy, .npz, .parquet or .csv")
+        if matrix.values.ndim != 2 or not matrix.values.size:
+            raise PredictionsError(
+                f"has shape {matrix.values.shape}; needs one row an object and one column an attribute"
+            )
+    except OSError as error:
+        raise PredictionsError(f"{path}: {error.strerror or error}") from None
+    except PredictionsError as error:
+        raise PredictionsError(f"{path}: {error}") from None
+    except _DAMAGED as error:
+        raise PredictionsError(f"{path}: damaged, or not what its name says ({_first_line(error)})") from None
+    return matrix
+
+
+def read_column(place: Path) -> NDArray[Any]:
+    """One value an object, (N,) numbers or strings: a .npy array, a .json list, or a text file with one value a line.
+
+    Raises:
+        PredictionsError: naming the file, if it cannot be read or is no such list.
+    """
+    try:
+        match place.suffix.lower():
+            case ".npy":
+                values = _read_numpy(place, None)
+            case ".json":
+                values = np.array([str(value) for value in _json_list(place)])
+            case _:
+                values = np.array([line.strip() for line in place.read_text(encoding="utf-8-sig").splitlines()])
+        if values.ndim != 1 or values.dtype.kind not in "biuU":
+            raise PredictionsError(
+                f"holds {values.dtype} of shape {values.shape}, not one name or whole number an object"
+            )
+    except OSError as error:
+        raise PredictionsError(f"{place}: {error.strerror or error}") from None
+    except PredictionsError as error:
+        raise PredictionsError(f"{place}: {error}") from None
+    except (*_DAMAGED, RecursionError) as error:
+        raise PredictionsError(f"{place}: cannot be read ({_first_line(error)})") from None
+    return values
+
+
+def read_names(path: Path) -> tuple[str, ...]:
+    """Attribute names from a JSON list of strings, or an object of name → column as VAW's attribute_index.json.
+
+    Raises:
+        PredictionsError: naming the file, if it is neither.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise PredictionsError(f"{path}: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        raise PredictionsError(f"{path}: not valid JSON ({_first_line(error)})") from None
+    if isinstance(content, dict) and sorted(content.values(), key=str) == sorted(range(len(content)), key=str):
+        return tuple(sorted(content, key=lambda name: int(content[name])))
+    if not isinstance(content, list) or not all(isinstance(name, str) for name in content):
+        raise PredictionsError(f"{path}: is neither a list of attribute names nor an object of name and column number")
+    return tuple(content)
+
+
+def _split_member(place: str) -> tuple[Path, str | None]:
+    path, colon, member = place.rpartition(":")
+    if colon and path.lower().endswith(".npz"):
+        return Path(path), member
+    return Path(place), None
+
+
+def _read_numpy(path: Path, member: str | None) -> NDArray[Any]:
+    with path.open("rb") as file:  # opened here, because np.load leaves the file of a damaged archive open
+        try:
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return loaded
+            names = list(loaded)
+            if member is None and len(names) != 1:
+                raise PredictionsError(
+                    f"holds {len(names)} arrays ({', '.join(names)}); say which, such as {path.name}:{names[0] if names else 'NAME'}"
+                )
+            if member is not None and member not in names:
+                raise PredictionsError(f"has no array '{member}'; there are: {', '.join(names)}")
+            array: NDArray[Any] = loaded[names[0] if member is None else member]
+        except ValueError as error:
+            if "allow_pickle" in str(error) or "pickle" in str(error):
+                raise PredictionsError(
+                    "holds pickled Python objects, which could run code and are never loaded; save a plain array"
+                ) from None
+            raise
+    return array
+
+
+def _read_csv(path: Path) -> Matrix:
+    parse = pa_csv.ParseOptions(delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+    table = pa_csv.read_csv(path, parse_options=parse)
+    if all(_is_number(name) for name in table.column_names):
+        table = pa_csv.read_csv(
+            path, parse_options=parse, read_options=pa_csv.ReadOptions(autogenerate_column_names=True)
+        )
+        return Matrix(_from_table(table).values, None)
+    return _from_table(table)
+
+
+def _from_table(table: pa.Table) -> Matrix:
+    names = [name.strip() for name in table.column_names]
+    wrong = [
+        name
+        for name, kind in zip(names, table.schema.types, strict=True)
+        if not (
+            pa.types.is_integer(kind)
+            or pa.types.is_floating(kind)
+            or pa.types.is_boolean(kind)
+            or pa.types.is_null(kind)
+        )
+    ]
+    if wrong:
+        raise PredictionsError(f"columns that are not numbers: {_some(wrong)}; leave only one column an attribute")
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise PredictionsError(f"column names given twice: {_some(repeated)}")
+    single = all(kind in (pa.float32(), pa.float16()) for kind in table.schema.types)
+    values = np.empty((table.num_rows, len(names)), dtype=np.float32 if single else np.float64)
+    for place, column in enumerate(table.columns):
+        values[:, place] = column.cast(pa.float32() if single else pa.float64()).to_numpy()  # empty cells become NaN
+    return Matrix(values, tuple(names))
+
+
+def _as_floats(array: NDArray[Any]) -> NDArray[np.floating]:
+    if array.dtype.kind not in "biuf":
+        raise PredictionsError(f"holds {array.dtype}, not numbers")
+    if array.dtype.kind == "f" and array.dtype.itemsize <= 8:
+        return array.astype(array.dtype.newbyteorder("="), copy=False)
+    return array.astype(np.float32 if array.dtype.itemsize <= 2 else np.float64)
+
+
+def _json_list(path: Path) -> list[Any]:
+    content = json.loads(path.read_text(encoding="utf-8-sig"))
+    if not isinstance(content, list):
+        raise PredictionsError("is not a JSON list")
+    return content
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
