@@ -107,6 +107,14 @@ class ShardSet:
         return self._gather(np.arange(len(self)) if positions is None else positions, name)
 
     @property
+    def object_ids(self) -> NDArray[np.int64]:
+        """(N,) the id of every object. Where several folders use the same ids, those of the k-th folder are raised by k times 10^13, which no id reaches."""
+        ids = self.column("object_id")
+        if len(self._parts) == 1 or len(np.unique(ids)) == len(ids):
+            return ids
+        return ids + np.repeat(np.arange(len(self._parts)), np.diff(self._starts)) * 10**13
+
+    @property
     def shard_samples(self) -> tuple[int, ...]:
         """Samples of each shard, in the order in which samples are numbered."""
         return tuple(size for part in self._parts for size in part.shard_samples)

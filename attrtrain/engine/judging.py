@@ -19,11 +19,10 @@ THRESHOLD = 0.5
 
 def predictions_of(evaluation: Evaluation, shards: ShardSet) -> Predictions:
     """An evaluation of the samples of `shards`, in order, with what identifies them."""
-    object_id, image_id = _distinct_ids(shards)
     return Predictions(
         names=shards.vocabulary.names,
-        object_id=object_id,
-        image_id=image_id,
+        object_id=shards.object_ids,
+        image_id=shards.column("image_id"),
         category=np.array(shards.categories(), dtype=str),
         logits=evaluation.logits,
         labels=evaluation.labels,
@@ -94,11 +93,3 @@ def write_judgement(folder: Path, document: MetricsDocument, predictions: Predic
     folder.mkdir(parents=True, exist_ok=True)
     write_predictions(folder / PREDICTIONS, predictions)
     write_metrics(document, folder / METRICS)
-
-
-def _distinct_ids(shards: ShardSet) -> tuple[np.ndarray, np.ndarray]:
-    """Object and photograph ids (N,). Of several shard folders, each may have numbered its own from 0: then they are counted anew, in order."""
-    object_id, image_id = shards.column("object_id"), shards.column("image_id")
-    if len(shards.folders) == 1 or len(np.unique(object_id)) == len(object_id):
-        return object_id, image_id
-    return np.arange(len(object_id)), image_id

@@ -25,9 +25,7 @@ class Pictures:
             budget: characters that all data URIs may take together.
         """
         self._shards = shards
-        self._positions = (
-            np.full(len(object_ids), -1) if shards is None else _find(object_ids, shards.column("object_id"))
-        )
+        self._positions = np.full(len(object_ids), -1) if shards is None else _find(object_ids, shards.object_ids)
         self._left = budget
         self.uris: dict[int, str] = {}
 

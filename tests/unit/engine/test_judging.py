@@ -1,0 +1,107 @@
+"""From an evaluation to metrics.json and predictions.npz."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, f1_score
+
+from attrtrain.data.reader import ShardSet
+from attrtrain.engine.evaluate import Evaluation
+from attrtrain.engine.judging import headline, judge_split, predictions_of, thresholds_from, write_judgement
+from attrtrain.metrics.document import read_metrics
+from attrtrain.metrics.functional import bce, score_attributes
+from attrtrain.predictions import Predictions, read_predictions
+
+
+def evaluated(shards: ShardSet, seed: int = 0) -> Evaluation:
+    """What a middling model might have said."""
+    labels = shards.labels(np.arange(len(shards)))
+    noise = np.random.default_rng(seed).normal(size=labels.shape)
+    logits = (2 * np.nan_to_num(labels, nan=0.3) - 1 + noise).astype(np.float32)
+    return Evaluation(logits, labels, score_attributes(logits, labels), bce(logits, labels))
+
+
+@pytest.fixture(scope="module")
+def splits(toy_shards: Path) -> dict[str, ShardSet]:
+    return {name: ShardSet([toy_shards], name) for name in ("train", "val")}
+
+
+def predicted(shards: ShardSet, seed: int = 0) -> Predictions:
+    return predictions_of(evaluated(shards, seed), shards)
+
+
+def test_a_judgement_is_of_this_split_beside_rates_of_the_other(splits: dict[str, ShardSet], tmp_path: Path) -> None:
+    val, train = splits["val"], splits["train"]
+    predictions = predicted(val)
+    document = judge_split(predictions, val, train, source={"model": "m"}, positive_at=0.5, replicates=50)
+    write_judgement(tmp_path / "new" / "folder", document, predictions)
+    assert read_metrics(tmp_path / "new" / "folder" / "metrics.json") == document
+    kept = read_predictions(tmp_path / "new" / "folder" / "predictions.npz")
+    assert np.array_equal(kept.object_id, val.column("object_id")) and kept.category.tolist() == val.categories()
+    assert document.source == {"model": "m", "split": "val", "data_fingerprint": val.fingerprint}
+    assert document.objects == len(val) and document.images == len(np.unique(val.column("image_id")))
+    assert document.category_from == "training split" and "training split" in (document.frequency_from or "")
+    assert {entry.group for entry in document.attributes} == set(val.vocabulary.groups)
+
+    expected = []
+    for column, entry in enumerate(document.attributes):
+        known = ~np.isnan(predictions.labels[:, column])
+        truth = predictions.labels[known, column] >= 0.5
+        if entry.judged:
+            expected.append(average_precision_score(truth, predictions.logits[known, column]))
+        assert entry.judged == (truth.sum() >= 5 and (~truth).sum() >= 5)
+    assert document.overall["map"] == pytest.approx(np.mean(expected), abs=1e-6)
+    # The prior says of every object what is more frequent in the training split.
+    labels = train.labels(np.arange(len(train)))
+    shares = [(labels[:, a][~np.isnan(labels[:, a])] >= 0.5).mean() for a in range(labels.shape[1])]
+    known = ~np.isnan(predictions.labels)
+    right = (np.array(shares) > 0.5) == (predictions.labels >= 0.5)
+    prior = document.baselines["prior"]
+    assert prior is not None and prior["cell_accuracy"] == pytest.approx(right[known].mean(), abs=1e-6)
+
+
+def test_thresholds_of_another_split_are_the_best_there_and_used_here(splits: dict[str, ShardSet]) -> None:
+    val, tuning = splits["val"], predicted(splits["train"], seed=1)
+    given = thresholds_from(tuning, "train", 0.5)
+    document = judge_split(predicted(val), val, None, source={}, positive_at=0.5, tuned=given, replicates=0)
+    assert document.tuned_on == "thresholds tuned on split 'train'"
+    for column, entry in enumerate(document.attributes):
+        known = ~np.isnan(tuning.labels[:, column])
+        truth, scores = tuning.labels[known, column] >= 0.5, tuning.logits[known, column]
+        if not truth.any():
+            continue
+        mine = f1_score(truth, scores > given.values[column])
+        assert all(f1_score(truth, scores > other) <= mine + 1e-12 for other in np.append(scores, scores.min() - 1))
+        here = predicted(val)
+        there = ~np.isnan(here.labels[:, column])
+        if entry.f1_tuned is not None:
+            expected = f1_score(here.labels[there, column] >= 0.5, here.logits[there, column] > given.values[column])
+            assert entry.f1_tuned == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_headline_has_interval_and_every_guess(splits: dict[str, ShardSet]) -> None:
+    val = splits["val"]
+    document = judge_split(predicted(val), val, splits["train"], source={}, positive_at=0.5, replicates=50)
+    line = headline(document)
+    low, high = document.intervals["map"] or (0, 0)
+    assert line.startswith(f"mAP {document.overall['map']:.4f} [{low:.4f}, {high:.4f}] beside a prior of ")
+    assert "a random order's" in line and "the category rate's" in line and "\n" not in line
+    few = Predictions(
+        val.vocabulary.names, np.arange(2), np.arange(2), np.array(["", ""]), predicted(val).logits[:2], predicted(val).labels[:2]
+    )  # fmt: skip
+    document = judge_split(few, val, None, source={}, positive_at=0.5)
+    assert headline(document) == (
+        "no attribute has 5 known positives and 5 known negatives among 2 objects, so there is no mAP"
+    )
+
+
+def test_two_folders_that_number_their_objects_alike_are_told_apart(toy_shards: Path, tmp_path: Path) -> None:
+    shutil.copytree(toy_shards, tmp_path / "copy")
+    both = ShardSet([toy_shards, tmp_path / "copy"], "val")
+    ids = predicted(both).object_id
+    half = len(ids) // 2
+    assert len(np.unique(ids)) == len(ids)
+    assert np.array_equal(ids[:half], both.column("object_id")[:half])
+    assert np.array_equal(ids[half:] - 10**13, both.column("object_id")[half:])
