@@ -20,9 +20,11 @@ from attrtrain.report.pictures import Pictures
 from attrtrain.report.render import counted, write_page
 from attrtrain.report.samples import tabulate
 
-# What the parts of a page may take, so that all of it stays below render.MAX_BYTES for 620 attributes as well.
-_PICTURE_BYTES = 2_600_000
-_SAMPLE_ENTRIES = 200_000  # numbers of one to four characters and a comma
+# What the parts of a page may take, so that all of it stays below render.MAX_BYTES.
+_SAMPLE_ENTRIES = 200_000  # numbers of one to four characters and a comma: 0.8 MB
+_ATTRIBUTE_BYTES = 2_500  # its row, its curves, its numbers
+_PICTURE_BYTES = (300_000, 2_600_000)  # at least, at most
+_FOR_PICTURES_AND_ATTRIBUTES = 3_600_000
 _MISTAKE_PX = 112
 _PAIRS = 30
 _HEADINGS: dict[Grouping, str] = {
@@ -65,7 +67,7 @@ def write_report(
     """
     _require_match(document, predictions)
     cells = Cells.of(predictions, document.positive_at, document.threshold)
-    pictures = Pictures(shards, predictions.object_id, _PICTURE_BYTES)
+    pictures = Pictures(shards, predictions.object_id, _picture_budget(len(predictions.names)))
     gallery = draw_gallery(predictions, cells, pictures)
     mistakes = find_mistakes(cells)
     add_pictures(pictures, mistakes, _MISTAKE_PX)
@@ -104,6 +106,11 @@ def write_report(
         facts=_facts(document, audit, versions),
         settings=settings,
     )  # fmt: skip
+
+
+def _picture_budget(attributes: int) -> int:
+    least, most = _PICTURE_BYTES
+    return min(most, max(least, _FOR_PICTURES_AND_ATTRIBUTES - attributes * _ATTRIBUTE_BYTES))
 
 
 def installed_versions() -> dict[str, str]:

@@ -93,7 +93,7 @@ def report_page(toy_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     predictions = drawn_predictions(objects=len(shards), attributes=20, known=0.9, names=HOSTILE)
     predictions.labels[:, 9] = 0  # no positive
     predictions.labels[:, 11] = np.arange(len(shards)) < 2  # too few
-    predictions = changed(predictions, object_id=shards.column("object_id"), image_id=shards.column("image_id"))
+    predictions = changed(predictions, object_id=shards.object_ids, image_id=shards.column("image_id"))
     (folder / "metrics.jsonl").write_text(HISTORY.lstrip())
     write_report(
         folder / "report.html",

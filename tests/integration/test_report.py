@@ -20,7 +20,7 @@ def run_directory(folder, shards_at, *, seed=0, fingerprint=None):
     predictions = drawn_predictions(objects=len(shards), attributes=8, known=0.9, seed=0)
     noise = np.random.default_rng(seed).normal(size=predictions.logits.shape).astype(np.float32)
     predictions = replace(
-        predictions, object_id=shards.column("object_id"), image_id=shards.column("image_id"),
+        predictions, object_id=shards.object_ids, image_id=shards.column("image_id"),
         logits=predictions.logits + 0.5 * noise,
     )  # fmt: skip
     source = {"model": str(folder), "split": "val", "data_fingerprint": fingerprint or shards.fingerprint}

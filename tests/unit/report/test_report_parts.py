@@ -51,6 +51,23 @@ def test_a_huge_logit_is_a_score_of_0_or_1():
     assert Cells.of(predictions, 0.5, 0.5).scores[:, 0].tolist() == [1, 0]
 
 
+def test_a_score_at_the_threshold_is_not_named():
+    """As in metrics, and in VAW's evaluation."""
+    predictions = drawn_predictions(objects=3, attributes=1)
+    predictions.logits[:, 0] = [0.0, 1e-30, -1e-30]
+    assert Cells.of(predictions, 0.5, 0.5).named[:, 0].tolist() == [False, True, False]
+    predictions.logits[:, 0] = [np.log(0.3 / 0.7) + 1e-3, 0.0, np.log(0.3 / 0.7) - 1e-3]
+    assert Cells.of(predictions, 0.5, 0.3).named[:, 0].tolist() == [True, True, False]
+
+
+def test_a_vote_share_at_positive_at_is_present():
+    predictions = drawn_predictions(objects=3, attributes=1)
+    predictions.labels[:, 0] = [0.5, 0.49, np.nan]
+    cells = Cells.of(predictions, 0.5, 0.5)
+    assert cells.present[:, 0].tolist() == [True, False, False]
+    assert cells.absent[:, 0].tolist() == [False, True, False]
+
+
 def test_mistakes_are_the_most_confident_ones_first(drawn):
     predictions, cells = drawn
     for column, found in enumerate(find_mistakes(cells)):
@@ -112,7 +129,7 @@ def test_a_card_tells_labelled_attributes_first_and_how_many_more_there_are(draw
 
 def test_pictures_are_the_crops_of_their_objects_made_small(toy_shards):
     shards = ShardSet([toy_shards], "val")
-    ids = shards.column("object_id")[::-1].copy()  # in another order than the shards'
+    ids = shards.object_ids[::-1].copy()  # in another order than the shards'
     pictures = Pictures(shards, ids, 10**9)
     for row in (0, 3, len(ids) - 1):
         assert pictures.add(row, 64)
@@ -131,7 +148,7 @@ def test_an_object_the_shards_do_not_have_has_no_picture(toy_shards):
 
 def test_pictures_end_with_the_budget_worst_mistakes_first(toy_shards):
     shards = ShardSet([toy_shards], "val")
-    everything = Pictures(shards, shards.column("object_id"), 10**9)
+    everything = Pictures(shards, shards.object_ids, 10**9)
     rng = np.random.default_rng(0)
     labels = shards.labels(np.arange(len(shards)))
     known = ~np.isnan(labels)
@@ -141,7 +158,7 @@ def test_pictures_end_with_the_budget_worst_mistakes_first(toy_shards):
     add_pictures(everything, mistakes, 64)
     assert set(everything.uris) == {row for entry in mistakes for row in (*entry.wrong, *entry.missed)}
     budget = sum(map(len, everything.uris.values())) // 2
-    half = Pictures(shards, shards.column("object_id"), budget)
+    half = Pictures(shards, shards.object_ids, budget)
     add_pictures(half, mistakes, 64)
     assert 0 < sum(map(len, half.uris.values())) <= budget
     assert list(half.uris) == list(everything.uris)[: len(half.uris)]
