@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from attrtrain.metrics.overall import is_judged
+
 
 @dataclass(frozen=True)
 class AttributeScores:
@@ -24,8 +26,8 @@ class AttributeScores:
 
     @property
     def judged(self) -> NDArray[np.bool_]:
-        """(A,) attributes with at least one known positive and one known negative."""
-        return (self.positives > 0) & (self.negatives > 0)
+        """(A,) attributes with known positives and negatives enough to count in means."""
+        return is_judged(self.positives, self.negatives)
 
     @property
     def map(self) -> float:

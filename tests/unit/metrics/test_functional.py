@@ -41,7 +41,8 @@ def test_map_and_prior_are_over_known_cells_of_judged_attributes_only() -> None:
 def test_unknown_cells_never_count_whatever_their_score() -> None:
     labels = np.array([[1.0], [0.0], [np.nan]], dtype=np.float32)
     for score in (-100.0, 0.0, 100.0):
-        assert score_attributes(np.array([[2.0], [1.0], [score]]), labels).map == 1.0
+        result = score_attributes(np.array([[2.0], [1.0], [score]]), labels)
+        assert result.average_precision.tolist() == [1.0] and not result.judged.any()
 
 
 def test_positive_at_is_inclusive_and_can_be_moved() -> None:

@@ -1,0 +1,43 @@
+"""Predictions drawn for tests: random, and as nasty as they come."""
+
+import numpy as np
+
+from attrtrain.metrics.judged_set import JudgedSet
+from attrtrain.predictions import Predictions
+
+
+def draw_predictions(n=300, a=12, images=100, known=0.6, seed=0, ties=False, skill=1.0):
+    """Labels that are vote shares, of which `known` is known; attributes 0 to 3 have no known cell, one positive, only negatives, only positives."""
+    rng = np.random.default_rng(seed)
+    labels = np.where(
+        rng.random((n, a)) < rng.beta(1, 2, a), rng.choice([0.5, 0.75, 1.0], (n, a)), rng.choice([0.0, 0.25], (n, a))
+    )
+    labels[:, 1:4] = [0, 0, 1]
+    labels[rng.random((n, a)) > known] = np.nan
+    labels[:, 0] = np.nan
+    labels[n // 2, 1] = 1
+    logits = rng.normal(size=(n, a)) + skill * np.nan_to_num(labels) - skill / 2
+    if ties:
+        logits = np.round(logits)
+    return Predictions(
+        names=tuple(f"attribute {i}" for i in range(a)),
+        object_id=rng.permutation(n).astype(np.int64) + 1000,
+        image_id=rng.integers(0, images, n).astype(np.int64) * 7,
+        category=rng.choice(["cat", "dog", "bus"], n),
+        logits=logits.astype(np.float32),
+        labels=labels.astype(np.float32),
+    )
+
+
+def cells_of(scores, labels, *, are_logits=True, image_id=None, category=None, positive_at=0.5):
+    """A judged set from arrays."""
+    scores, labels = np.asarray(scores), np.asarray(labels, dtype=np.float32)
+    return JudgedSet.from_arrays(
+        tuple(f"attribute {i}" for i in range(scores.shape[1])),
+        scores,
+        labels,
+        are_logits=are_logits,
+        image_id=np.arange(len(scores)) if image_id is None else np.asarray(image_id),
+        category=np.full(len(scores), "") if category is None else np.asarray(category),
+        positive_at=positive_at,
+    )

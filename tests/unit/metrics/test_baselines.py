@@ -1,0 +1,169 @@
+"""Guessers: against brute force, and never better or worse than what they know allows."""
+
+import itertools
+
+import numpy as np
+import pytest
+from drawn_cells import cells_of, draw_predictions
+from sklearn.metrics import average_precision_score
+
+from attrtrain.metrics.baselines import (
+    CATEGORY_SMOOTHING,
+    TrainingRates,
+    category_guess,
+    prior_guess,
+    shuffled,
+    shuffled_maps,
+    shuffled_orders,
+)
+from attrtrain.metrics.decisions import second_half
+from attrtrain.metrics.guessers import guesser_scores, permutation_p
+from attrtrain.metrics.judged_set import JudgedSet
+from attrtrain.metrics.measure import measure
+from attrtrain.metrics.overall import permutation_average_precision
+
+
+@pytest.mark.parametrize(("positives", "n"), [(1, 5), (2, 6), (5, 6), (3, 7), (1, 2)])
+def test_expected_average_precision_of_a_random_order_is_the_mean_over_all_orders(positives, n):
+    scores = np.arange(n, 0, -1)
+    places = list(itertools.combinations(range(n), positives))
+    brute = np.mean([average_precision_score(np.isin(np.arange(n), place), scores) for place in places])
+    assert permutation_average_precision(np.array([float(positives)]), np.array([float(n)]))[0] == pytest.approx(brute)
+
+
+def test_the_field_notes_example_and_what_is_not_defined():
+    expected = permutation_average_precision(np.array([5.0, 0, 4, 1]), np.array([500.0, 9, 4, 1]))
+    assert expected[0] == pytest.approx(0.0215, abs=1e-4)
+    assert np.isnan(expected[1:]).all()
+
+
+def test_the_prior_scores_the_share_of_positives():
+    cells = JudgedSet.of(draw_predictions(), 0.5)
+    model, prior = measure(cells, 0.5), measure(prior_guess(cells, None), 0.5)
+    assert prior.overall["map"] == pytest.approx(model.overall["prior_map"])
+    assert prior.overall["auroc"] == 0.5 and prior.overall["mA"] == 0.5
+
+
+def test_the_prior_of_a_training_split_is_that_splits():
+    cells = JudgedSet.of(draw_predictions(), 0.5)
+    labels = np.float32([[0.5] * 12, [0.4] * 12, [np.nan] * 12, [0] * 12])
+    training = TrainingRates.of(labels, np.array(["cat", "cat", "cat", "dog"]), 0.5)
+    assert training.positives.tolist() == [1] * 12
+    np.testing.assert_allclose(prior_guess(cells, training).scores, 1 / 3)
+
+
+def test_category_rates_of_a_training_split_as_a_plain_loop():
+    cells = JudgedSet.of(draw_predictions(), 0.5)
+    rng = np.random.default_rng(5)
+    labels = rng.choice([0, 1, np.nan], (80, 12)).astype(np.float32)
+    category = rng.choice(["cat", "dog"], 80)  # never a bus
+    guess = category_guess(cells, TrainingRates.of(labels, category, 0.5))
+    assert guess.halves is None and guess.source == "training split"
+    for row, a in itertools.product(range(0, 300, 17), range(12)):
+        mine = labels[category == cells.category[row], a]
+        overall = np.nanmean(labels[:, a])
+        expected = (np.nansum(mine) + CATEGORY_SMOOTHING * overall) / ((~np.isnan(mine)).sum() + CATEGORY_SMOOTHING)
+        assert guess.cells.scores[row, a] == pytest.approx(expected, rel=1e-5)
+    average, _ = guess.average_precision_and_auroc()
+    np.testing.assert_allclose(average, measure(guess.cells, 0.5).average_precision)
+
+
+def test_without_a_training_split_rates_come_from_the_other_half_of_the_photographs():
+    predictions = draw_predictions(n=400)
+    cells = JudgedSet.of(predictions, 0.5)
+    guess = category_guess(cells, None)
+    half = second_half(cells.image_id)
+    for side, a in itertools.product((True, False), (4, 7)):
+        learnt = (half != side) & cells.known[:, a]
+        overall = cells.positive[learnt, a].mean()
+        dogs = learnt & (cells.category == "dog")
+        expected = (cells.positive[dogs, a].sum() + CATEGORY_SMOOTHING * overall) / (dogs.sum() + CATEGORY_SMOOTHING)
+        np.testing.assert_allclose(
+            guess.cells.scores[(half == side) & (cells.category == "dog"), a], expected, rtol=1e-5
+        )
+    average, _ = guess.average_precision_and_auroc()
+    a = 5
+    halves = [
+        average_precision_score(cells.positive[rows, a], guess.cells.scores[rows, a])
+        for rows in (half & cells.known[:, a], ~half & cells.known[:, a])
+    ]
+    assert average[a] == pytest.approx(np.mean(halves))
+
+
+def test_categories_that_say_nothing_score_chance_and_those_that_say_all_score_one():
+    rng = np.random.default_rng(0)
+    labels = (rng.random((1000, 20)) < 0.3).astype(np.float32)
+    same = category_guess(cells_of(labels, labels, category=np.full(1000, "dog")), None)
+    judged = np.ones(20, bool)
+    assert same.mean_average_precision(judged) == pytest.approx(0.3, abs=0.01)
+    assert same.average_precision_and_auroc()[1] == pytest.approx(np.full(20, 0.5))
+    random = category_guess(cells_of(labels, labels, category=rng.choice(list("abcdefgh"), 1000)), None)
+    assert random.mean_average_precision(judged) == pytest.approx(0.3, abs=0.02)
+    telling = np.repeat(labels[:, :1], 20, axis=1)
+    told = category_guess(cells_of(telling, telling, category=np.where(telling[:, 0] > 0, "dog", "cat")), None)
+    assert told.mean_average_precision(judged) == 1
+
+
+def test_no_categories_no_guess():
+    labels = np.zeros((5, 2))
+    assert category_guess(cells_of(labels, labels), None) is None
+    assert category_guess(cells_of(labels, labels, category=["dog"] * 5, image_id=[3] * 5), None) is None
+
+
+def test_shuffles_stay_within_known_cells_and_move_photographs_whole():
+    cells = JudgedSet.of(draw_predictions(known=1.0, images=60), 0.5)
+    cells = cells.take(np.flatnonzero(np.ones(len(cells))), np.arange(4, 12))
+    order = next(shuffled_orders(cells, 1, 0))
+    assert sorted(order) == list(range(300))
+    assert (np.diff(cells.image[order]) != 0).sum() == cells.images - 1
+    moved = shuffled(cells, order)
+    np.testing.assert_array_equal(moved.scores, cells.scores[order])  # all known: whole rows move
+    gappy = JudgedSet.of(draw_predictions(known=0.5), 0.5)
+    moved = shuffled(gappy, order)
+    for a in range(12):
+        known = gappy.known[:, a]
+        np.testing.assert_array_equal(moved.scores[~known, a], gappy.scores[~known, a])
+        np.testing.assert_array_equal(np.sort(moved.scores[known, a]), np.sort(gappy.scores[known, a]))
+        assert known.sum() < 20 or (moved.scores[known, a] != gappy.scores[known, a]).mean() > 0.8
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_the_quick_map_of_a_shuffle_is_that_of_the_shuffled_scores(ties):
+    cells = JudgedSet.of(draw_predictions(ties=ties), 0.5)
+    judged = measure(cells, 0.5).judged
+    expected = [measure(shuffled(cells, order), 0.5).overall["map"] for order in shuffled_orders(cells, 4, 3)]
+    np.testing.assert_allclose(shuffled_maps(cells, judged, 4, 3), expected, atol=1e-9)
+    assert len(set(expected)) == 4
+
+
+def test_shuffles_of_cells_without_ties_average_the_exact_expectation():
+    cells = JudgedSet.of(draw_predictions(n=120, images=10_000), 0.5)
+    measured = measure(cells, 0.5)
+    maps = shuffled_maps(cells, measured.judged, 3000, 0)
+    assert maps.mean() == pytest.approx(measured.overall["permutation_map"], abs=4 * maps.std() / 3000**0.5)
+
+
+def test_guessers_are_measured_as_the_model_is():
+    cells = JudgedSet.of(draw_predictions(), 0.5)
+    model = measure(cells, 0.5).overall
+    scores = guesser_scores(cells, None, category_guess(cells, None), 0.5, 0)
+    for guesser in scores.values():
+        assert set(guesser) == set(model) - {"prior_map", "permutation_map"}
+    assert scores["permutation"]["map"] == pytest.approx(model["permutation_map"])
+    assert scores["prior"]["map"] < scores["permutation"]["map"] < model["map"]
+    assert scores["permutation"]["mA"] == 0.5
+    counts = measure(cells, 0.5).sums.at_threshold
+    rates = counts.positives[1:] / counts.known[1:]
+    expected = (counts.predicted[1:] * rates).sum() / counts.predicted.sum()
+    assert scores["permutation"]["op"] == pytest.approx(expected, abs=0.02)
+
+
+def test_p_is_small_for_skill_and_uniform_without():
+    def p(seed, skill):
+        cells = JudgedSet.of(draw_predictions(n=150, a=8, skill=skill, seed=seed), 0.5)
+        return permutation_p(cells, measure(cells, 0.5), 99, seed)
+
+    assert p(0, 2.0) == 0.01
+    without = np.array([p(seed, 0.0) for seed in range(60)])
+    assert 0.3 < without.mean() < 0.7 and (without <= 0.1).mean() < 0.25
+    assert permutation_p(cells_of(np.eye(6), np.eye(6)), measure(cells_of(np.eye(6), np.eye(6)), 0.5), 99, 0) is None

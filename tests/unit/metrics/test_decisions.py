@@ -1,0 +1,108 @@
+"""Where yes ends and no begins: thresholds exactly, tuned ones never on the objects they judge."""
+
+import itertools
+
+import numpy as np
+import pytest
+from drawn_cells import cells_of, draw_predictions
+from sklearn.metrics import f1_score
+
+from attrtrain.metrics.decisions import GivenThresholds, best_f1_threshold, highest, second_half, tune
+from attrtrain.metrics.judged_set import JudgedSet
+from attrtrain.metrics.measure import measure
+
+
+def predicted(scores, threshold, **kind):
+    column = np.array(scores)[:, None]
+    return measure(cells_of(column, np.zeros(column.shape), **kind), threshold).decisions.at_threshold[:, 0].tolist()
+
+
+def test_a_probability_of_exactly_the_threshold_is_not_predicted():
+    for dtype in (np.float16, np.float32, np.float64):
+        scores = np.array([0.3, 0.5], dtype)
+        above = np.nextafter(scores, dtype(1))
+        assert predicted(np.concatenate([scores, above]), 0.5, are_logits=False) == [False, False, False, True]
+        assert predicted(np.concatenate([scores, above]), 0.3, are_logits=False) == [False, True, True, True]
+
+
+def test_a_logit_of_0_is_not_predicted_and_the_smallest_above_it_is():
+    assert predicted(np.float32([0, 1e-30, -1e-30]), 0.5) == [False, True, False]
+    assert predicted(np.float64([np.log(0.2 / 0.8) - 1e-12, np.log(0.2 / 0.8) + 1e-12]), 0.2) == [False, True]
+
+
+def test_a_vote_share_of_exactly_one_half_is_positive():
+    cells = cells_of(np.zeros((3, 1)), [[0.5], [0.49], [np.nan]])
+    assert cells.positive[:, 0].tolist() == [True, False, False] and cells.known[:, 0].tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("seed", range(8))
+def test_no_threshold_has_a_higher_f1_than_the_tuned_one(dtype, seed):
+    rng = np.random.default_rng(seed)
+    scores = rng.normal(size=40).round(seed % 3).astype(dtype)
+    positive = rng.random(40) < 0.3
+    order = np.argsort(-scores)
+    found = best_f1_threshold(scores[order], positive[order])
+    best = max(f1_score(positive, scores > t, zero_division=0) for t in [-np.inf, *scores])
+    assert f1_score(positive, scores > np.asarray(found, dtype)) == pytest.approx(best)
+
+
+def test_the_tuned_threshold_lies_between_scores_that_are_neighbours():
+    up = np.nextafter(np.float32(1), np.float32(2))
+    assert best_f1_threshold(np.float32([up, 1]), np.array([True, False])) == 1
+    assert best_f1_threshold(np.float32([3, 1]), np.array([True, False])) == 2
+    everything = best_f1_threshold(np.float32([3, 1]), np.array([False, True]))
+    assert everything < 1 and everything == np.nextafter(np.float32(1), np.float32(0))
+    assert best_f1_threshold(np.float32([3, 1]), np.array([False, False])) is None
+
+
+def test_cross_fitted_decisions_use_no_label_of_their_own_half():
+    predictions = draw_predictions(n=400, known=1.0)
+    cells = JudgedSet.of(predictions, 0.5)
+    half = second_half(cells.image_id)
+    assert 100 < half.sum() < 300
+    before = measure(cells, 0.5).decisions.tuned
+    labels = np.where(half[:, None], 1 - cells.labels, cells.labels)
+    changed = measure(cells_of(cells.scores, labels, image_id=cells.image_id), 0.5).decisions.tuned
+    np.testing.assert_array_equal(before[half], changed[half])
+    assert (before[~half] != changed[~half]).any()
+
+
+def test_given_thresholds_are_used_as_they_are():
+    tuning, judging = (JudgedSet.of(draw_predictions(seed=seed), 0.5) for seed in (1, 2))
+    values = tune(tuning, 0.5)
+    assert values[0] == 0  # nothing known: the default, as a logit
+    tuned = measure(judging, 0.5, GivenThresholds(values, "thresholds tuned on split 'train'")).decisions.tuned
+    np.testing.assert_array_equal(tuned, judging.scores > values)
+
+
+def test_the_k_highest_of_each_object():
+    scores = np.array([[0.1, 0.9, 0.5, 0.0], [0.4, 0.3, 0.2, 0.1], [0.0, 0.0, 0.0, 0.2]])
+    cells = cells_of(scores, np.full((3, 4), np.nan), are_logits=False)  # known or not, they compete
+    assert highest(cells, 2).tolist() == [
+        [False, True, True, False],
+        [True, True, False, False],
+        [False, False, False, True],
+    ]
+    assert highest(cells, 9).tolist() == (scores > 0).tolist()
+    logits = cells_of(scores - 0.5, np.full((3, 4), np.nan))
+    assert highest(logits, 4).all()
+
+
+def test_many_objects_are_taken_in_parts():
+    rng = np.random.default_rng(0)
+    scores = rng.random((20_000, 5))
+    chosen = highest(cells_of(scores, np.zeros(scores.shape), are_logits=False), 2)
+    assert (chosen.sum(axis=1) == 2).all()
+    assert np.sort(scores, axis=1)[:, -2:].sum(axis=1) == pytest.approx((scores * chosen).sum(axis=1))
+
+
+def test_halves_are_of_photographs_and_stay_the_same():
+    ids = np.arange(1000)
+    half = second_half(ids)
+    assert 430 < half.sum() < 570
+    for a, b in itertools.pairwise(([5, 7, 5], [7, 5, 5], [5])):
+        assert (
+            dict(zip(a, second_half(np.array(a)), strict=True)).items()
+            >= dict(zip(b, second_half(np.array(b)), strict=True)).items()
+        )

@@ -1,0 +1,213 @@
+"""Every point score against scikit-learn, torchmetrics, or the published rules as plain loops."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from drawn_cells import cells_of, draw_predictions
+from sklearn.metrics import balanced_accuracy_score, f1_score, precision_score, recall_score
+from torchmetrics.functional.classification import (
+    binary_calibration_error,
+    multilabel_auroc,
+    multilabel_average_precision,
+    multilabel_f1_score,
+)
+
+from attrtrain.metrics.functional import expected_calibration_error
+from attrtrain.metrics.judged_set import JudgedSet
+from attrtrain.metrics.measure import measure
+
+CASES = [
+    pytest.param({}, id="random"),
+    pytest.param({"ties": True}, id="ties"),
+    pytest.param({"a": 40, "known": 0.15, "n": 500}, id="sparse"),
+    pytest.param({"known": 1.0}, id="fully known"),
+    pytest.param({"a": 4}, id="no attribute to judge"),
+]
+
+
+@pytest.fixture(params=CASES)
+def predictions(request):
+    return draw_predictions(**request.param)
+
+
+@pytest.fixture
+def truth(predictions):
+    """Objects in another order than the judged set's: scores must not depend on it."""
+    known = ~np.isnan(predictions.labels)
+    return known, (predictions.labels >= 0.5) & known, 1 / (1 + np.exp(-predictions.logits.astype(np.float64)))
+
+
+@pytest.fixture
+def measured(predictions):
+    return measure(JudgedSet.of(predictions, 0.5), 0.5)
+
+
+def judged_columns(known, positive):
+    return [a for a in range(known.shape[1]) if positive[:, a].sum() >= 5 and (known & ~positive)[:, a].sum() >= 5]
+
+
+def mean(values):
+    return np.mean(values) if len(values) else np.nan
+
+
+def equal(actual, expected):
+    np.testing.assert_allclose(actual, expected, atol=1e-6)
+
+
+def test_each_attributes_precision_recall_f1_and_balanced_accuracy(measured, truth):
+    known, positive, probability = truth
+    counts = measured.sums.at_threshold
+    for a in range(known.shape[1]):
+        true, said = positive[known[:, a], a], probability[known[:, a], a] > 0.5
+        if len(true):
+            equal(counts.precision[a], precision_score(true, said, zero_division=0))
+            equal(counts.recall[a], recall_score(true, said, zero_division=np.nan))
+            equal(counts.f1[a], f1_score(true, said, zero_division=np.nan))
+        if 0 < true.sum() < len(true):
+            equal(counts.balanced_accuracy[a], balanced_accuracy_score(true, said))
+        else:
+            assert np.isnan(counts.balanced_accuracy[a])
+
+
+def test_average_precision_and_auroc_over_attributes(measured, truth):
+    known, positive, probability = truth
+    columns = judged_columns(known, positive)
+    assert np.flatnonzero(measured.judged).tolist() == columns
+    target = np.where(known, positive, -1)[:, columns]
+    given = torch.from_numpy(probability[:, columns]), torch.from_numpy(target), len(columns)
+    for key, reference in (("map", multilabel_average_precision), ("auroc", multilabel_auroc)):
+        if len(columns) > 1:
+            equal(measured.overall[key], float(reference(*given, ignore_index=-1)))
+        elif not columns:
+            assert np.isnan(measured.overall[key])
+
+
+def test_prior_map_is_the_mean_share_of_positives(measured, truth):
+    known, positive, _ = truth
+    columns = judged_columns(known, positive)
+    equal(measured.overall["prior_map"], mean([positive[known[:, a], a].mean() for a in columns]))
+
+
+def test_cp_cr_cf1_and_op_or_of1(measured, truth):
+    known, positive, probability = truth
+    columns = judged_columns(known, positive)
+    said = probability > 0.5
+    cp = mean([precision_score(positive[known[:, a], a], said[known[:, a], a], zero_division=0) for a in columns])
+    cr = mean([recall_score(positive[known[:, a], a], said[known[:, a], a]) for a in columns])
+    equal([measured.overall[key] for key in ("cp", "cr", "cf1")], [cp, cr, 2 * cp * cr / (cp + cr)])
+    flat = positive[known], said[known]
+    equal(measured.overall["op"], precision_score(*flat))
+    equal(measured.overall["or"], recall_score(*flat))
+    equal(measured.overall["of1"], f1_score(*flat))
+    equal(measured.overall["cell_accuracy"], (flat[0] == flat[1]).mean())
+    if len(known[0]) > 1:
+        target = torch.from_numpy(np.where(known, positive, -1))
+        micro = multilabel_f1_score(
+            torch.from_numpy(probability), target, known.shape[1], average="micro", ignore_index=-1
+        )
+        equal(measured.overall["of1"], float(micro))
+
+
+def test_mean_accuracy_and_instance_metrics_follow_the_pedestrian_rules(measured, truth):
+    known, positive, probability = truth
+    said = probability > 0.5
+    accuracies = []
+    for a in judged_columns(known, positive):
+        true, guess = positive[known[:, a], a], said[known[:, a], a]
+        accuracies.append((guess[true].mean() + (~guess[~true]).mean()) / 2)
+    equal(measured.overall["mA"], mean(accuracies))
+    equal(measured.overall["balanced_accuracy"], mean(accuracies))
+    scores = []
+    for i in range(len(known)):
+        true, guess = positive[i, known[i]], said[i, known[i]]
+        if known[i].any():
+            both = (true & guess).sum()
+            scores.append([both / max(below, 1e-20) for below in ((true | guess).sum(), guess.sum(), true.sum())])
+    accuracy, precision, recall = np.mean(scores, axis=0)
+    keys = ("instance_accuracy", "instance_precision", "instance_recall", "instance_f1")
+    equal(
+        [measured.overall[key] for key in keys],
+        [accuracy, precision, recall, 2 * precision * recall / (precision + recall)],
+    )
+
+
+def test_top_15_follows_vaws_evaluator(measured, truth):
+    known, positive, probability = truth
+    chosen = np.zeros_like(known)
+    for i in range(len(known)):
+        ranked = np.argpartition(probability[i], -min(15, known.shape[1]))[-15:]
+        chosen[i, ranked] = probability[i, ranked] > 0
+    hits = predicted = positives = 0
+    recalls = []
+    for a in range(known.shape[1]):
+        true, said = positive[known[:, a], a], chosen[known[:, a], a]
+        hits, predicted, positives = hits + (true & said).sum(), predicted + said.sum(), positives + true.sum()
+        if a in judged_columns(known, positive):
+            recalls.append((true & said).sum() / true.sum())
+    precision, recall = hits / predicted, hits / positives
+    equal(measured.overall["mean_recall_at_15"], mean(recalls))
+    equal(measured.overall["f1_at_15"], 2 * precision * recall / (precision + recall))
+
+
+def test_calibration_error_and_loss(measured, truth, predictions):
+    known, positive, probability = truth
+    errors = []
+    for a in judged_columns(known, positive):
+        mine = torch.from_numpy(probability[known[:, a], a]), torch.from_numpy(positive[known[:, a], a]).long()
+        errors.append(float(binary_calibration_error(*mine, n_bins=15, norm="l1")))
+        equal(measured.ece[a], errors[-1])
+    equal(measured.overall["ece"], mean(errors))
+    logits, labels = torch.from_numpy(predictions.logits[known]), torch.from_numpy(predictions.labels[known])
+    equal(measured.overall["loss"], float(torch.nn.functional.binary_cross_entropy_with_logits(logits, labels)))
+
+
+def test_calibration_of_certain_and_of_no_predictions():
+    assert expected_calibration_error(np.array([0.0, 1.0, 1.0]), np.array([False, True, False])) == pytest.approx(1 / 3)
+    assert np.isnan(expected_calibration_error(np.zeros(0), np.zeros(0, bool)))
+
+
+def test_logits_and_their_probabilities_score_alike(predictions):
+    logits = measure(JudgedSet.of(predictions, 0.5), 0.5).overall
+    probabilities = 1 / (1 + np.exp(-predictions.logits.astype(np.float64)))
+    again = measure(
+        cells_of(probabilities, predictions.labels, are_logits=False, image_id=predictions.image_id), 0.5
+    ).overall
+    assert logits.keys() == again.keys()
+    for key, value in logits.items():
+        if "tuned" not in key:  # half-way between two logits is not half-way between their probabilities
+            equal(again[key], value)
+
+
+def test_certain_probabilities_cost_what_torch_says():
+    scores, labels = np.array([[0.0], [1.0], [1.0], [0.3]]), np.array([[1.0], [1.0], [0.5], [np.nan]])
+    loss = torch.nn.functional.binary_cross_entropy(torch.from_numpy(scores[:3]), torch.from_numpy(labels[:3]))
+    equal(measure(cells_of(scores, labels, are_logits=False), 0.5).overall["loss"], float(loss))
+
+
+def test_half_precision_scores_are_those_numbers(predictions):
+    half = predictions.logits.astype(np.float16)
+    given, widened = (
+        measure(cells_of(scores, predictions.labels, image_id=predictions.image_id), 0.5).overall
+        for scores in (half, half.astype(np.float64))
+    )
+    equal([given[key] for key in given if "15" not in key], [widened[key] for key in given if "15" not in key])
+
+
+def test_unknown_cells_never_count(predictions):
+    loud = predictions.logits.copy()
+    loud[np.isnan(predictions.labels)] *= -100
+    before = measure(JudgedSet.of(predictions, 0.5), 0.5).overall
+    after = measure(cells_of(loud, predictions.labels, image_id=predictions.image_id), 0.5).overall
+    for key, value in before.items():
+        if "15" not in key:  # VAW takes the 15 highest before masking
+            equal(after[key], value)
+
+
+@pytest.mark.parametrize("scores", [np.zeros((4, 0)), np.zeros((0, 3))])
+def test_nothing_to_judge_is_nan(scores):
+    with warnings.catch_warnings(action="error"):
+        overall = measure(cells_of(scores, scores), 0.5).overall
+    nothing_is_predicted = {"op": 0, "op_tuned": 0}
+    equal([overall[key] for key in overall], [nothing_is_predicted.get(key, np.nan) for key in overall])
