@@ -10,7 +10,9 @@ def draw_predictions(n=300, a=12, images=100, known=0.6, seed=0, ties=False, ski
     """Labels that are vote shares, of which `known` is known; attributes 0 to 3 have no known cell, one positive, only negatives, only positives."""
     rng = np.random.default_rng(seed)
     labels = np.where(
-        rng.random((n, a)) < rng.beta(1, 2, a), rng.choice([0.5, 0.75, 1.0], (n, a)), rng.choice([0.0, 0.25], (n, a))
+        rng.random((n, a)) < np.clip(rng.beta(1, 2, a), 0.1, 0.7),
+        rng.choice([0.5, 0.75, 1.0], (n, a)),
+        rng.choice([0.0, 0.25], (n, a)),
     )
     labels[:, 1:4] = [0, 0, 1]
     labels[rng.random((n, a)) > known] = np.nan

@@ -1,0 +1,239 @@
+"""The whole document: every number in its place, each beside what guessing scores."""
+
+import itertools
+
+import numpy as np
+import pytest
+from drawn_cells import draw_predictions
+from sklearn.metrics import average_precision_score
+
+from attrtrain.metrics.baselines import TrainingRates
+from attrtrain.metrics.decisions import GivenThresholds
+from attrtrain.metrics.document import read_metrics, write_metrics
+from attrtrain.metrics.groups import frequency_thirds
+from attrtrain.metrics.judge import judge
+from attrtrain.metrics.judged_set import JudgedSet
+from attrtrain.metrics.views import as_legacy
+from attrtrain.predictions import Predictions
+
+GROUPS = {f"attribute {i}": "motion" if i < 8 else "colour" for i in range(4, 11)}
+
+
+@pytest.fixture(scope="module")
+def predictions():
+    return draw_predictions(n=400, images=130)
+
+
+@pytest.fixture(scope="module")
+def document(predictions):
+    return judge(predictions, source={"model": "runs/x", "split": "val"}, groups=GROUPS, replicates=200)
+
+
+def average_precision(predictions, a, positive_at=0.5):
+    known = ~np.isnan(predictions.labels[:, a])
+    return average_precision_score(predictions.labels[known, a] >= positive_at, predictions.logits[known, a])
+
+
+def test_it_can_be_written_and_read(tmp_path, document):
+    write_metrics(document, tmp_path / "metrics.json")
+    assert read_metrics(tmp_path / "metrics.json") == document
+    assert document.objects == 400 and document.images == len(np.unique(draw_predictions(n=400, images=130).image_id))
+
+
+def test_every_overall_key_of_the_contract_is_there(document):
+    keys = (
+        "map prior_map permutation_map category_map auroc balanced_accuracy ece cp cr cf1 op or of1 cp_tuned cr_tuned cf1_tuned op_tuned or_tuned of1_tuned mA "
+        "mean_recall_at_15 f1_at_15 instance_accuracy instance_precision instance_recall instance_f1 cell_accuracy loss"
+    )
+    assert set(document.overall) == set(document.intervals) == set(keys.split())
+    assert None not in document.overall.values()
+    assert [key for key, between in document.intervals.items() if between is None] == ["category_map", "ece"]
+    for key, between in document.intervals.items():
+        assert between is None or between[0] <= document.overall[key] <= between[1], key
+    assert document.baselines["category"]["map"] == pytest.approx(document.overall["category_map"])
+    assert document.baselines["prior"]["map"] == pytest.approx(document.overall["prior_map"])
+    assert document.permutation_p == pytest.approx(1 / 201)
+
+
+def test_each_attribute_has_its_own_numbers(predictions, document):
+    for a, entry in enumerate(document.attributes):
+        known = ~np.isnan(predictions.labels[:, a])
+        positives = int((predictions.labels[known, a] >= 0.5).sum())
+        assert (entry.name, entry.positives, entry.negatives) == (
+            predictions.names[a],
+            positives,
+            known.sum() - positives,
+        )
+        assert entry.unknowns == 400 - known.sum()
+        assert entry.group == GROUPS.get(entry.name)
+        if 0 < positives < known.sum():
+            assert entry.ap == pytest.approx(average_precision(predictions, a))
+            assert entry.ap_interval[0] <= entry.ap <= entry.ap_interval[1]
+            assert entry.prior == pytest.approx(positives / known.sum())
+            assert entry.permutation_ap > entry.prior
+        else:
+            assert entry.ap is None and entry.ap_interval is None
+
+
+def test_attributes_with_few_positives_are_left_out_of_means_and_named(predictions, document):
+    out = [f"attribute {a}" for a in range(4)]
+    assert document.left_out.names == out and document.left_out.count == 4
+    assert [entry.name for entry in document.attributes if not entry.judged] == out
+    assert document.attributes[1].ap is not None  # one positive: told, but in no mean
+    judged = [average_precision(predictions, a) for a in range(4, 12)]
+    assert document.overall["map"] == pytest.approx(np.mean(judged))
+    assert document.overall["category_map"] == pytest.approx(
+        np.mean([entry.category_ap for entry in document.attributes[4:]])
+    )
+
+
+def test_groups_of_attributes_are_means_of_theirs(predictions, document):
+    colour, motion = document.groups["attribute_group"]
+    assert (colour.name, colour.attributes, motion.name, motion.attributes) == ("colour", 3, "motion", 4)
+    assert motion.map == pytest.approx(np.mean([average_precision(predictions, a) for a in range(4, 8)]))
+    assert motion.map_interval[0] < motion.map < motion.map_interval[1]
+    assert motion.objects == (~np.isnan(predictions.labels[:, 4:8])).any(axis=1).sum()
+
+
+def test_categories_are_judged_alone(predictions, document):
+    entries = document.groups["category"]
+    assert {entry.name for entry in entries} == {"cat", "dog", "bus"}
+    assert sum(entry.objects for entry in entries) == 400
+    for entry in entries:
+        mine = predictions.category == entry.name
+        part = Predictions(
+            predictions.names,
+            *(getattr(predictions, name)[mine] for name in ("object_id", "image_id", "category", "logits", "labels")),
+        )
+        alone = judge(part, source={}, replicates=0)
+        assert entry.objects == alone.objects and entry.attributes == 12 - alone.left_out.count
+        for key in ("map", "prior_map", "permutation_map", "auroc", "cf1", "mA"):
+            assert getattr(entry, key) == pytest.approx(alone.overall[key]), key
+        assert entry.map_interval[0] < entry.map < entry.map_interval[1]
+
+
+def test_frequency_is_counted_in_training_where_it_is_known(predictions):
+    labels = np.zeros((50, 12), np.float32)
+    for a in range(12):
+        labels[: 4 * (12 - a), a] = 1  # the first attributes are the most frequent
+    document = judge(predictions, source={}, training=TrainingRates.of(labels, np.full(50, "cat"), 0.5), replicates=0)
+    assert [entry.frequency for entry in document.attributes] == ["head"] * 4 + ["medium"] * 4 + ["tail"] * 4
+    assert document.frequency_from == (
+        "thirds of the attributes by positives in the training split: head 36 to 48, medium 20 to 32, tail 4 to 16"
+    )
+    assert [(entry.name, entry.attributes) for entry in document.groups["frequency"]] == [
+        ("head", 0),
+        ("medium", 4),
+        ("tail", 4),
+    ]
+    assert document.groups["frequency"][0].map is None
+    assert document.category_from == "training split"
+
+
+def test_frequency_needs_three_attributes():
+    assert frequency_thirds(np.array([3, 1]), "the judged objects") == ([None, None], None)
+    assert frequency_thirds(np.array([1, 9, 4]), "x")[0] == ["tail", "head", "medium"]
+
+
+def test_the_legacy_view_counts_every_cell(predictions, document):
+    rows = JudgedSet.of(predictions, 0.5)
+    legacy = as_legacy(rows)
+    assert legacy.known.all() and legacy.positives.sum() == (np.nan_to_num(predictions.labels) > 0).sum()
+    view = document.views["legacy"]
+    expected = [
+        average_precision_score(positive, predictions.logits[:, a])
+        for a in range(12)
+        if 5 <= (positive := np.nan_to_num(predictions.labels[:, a]) > 0).sum() <= 395
+    ]
+    assert view.objects == 400 and view.overall["map"] == pytest.approx(np.mean(expected))
+    assert "unknown is negative" in view.rule and view.overall["category_map"] is not None
+
+
+def test_the_exhaustive_view_says_why_it_is_empty(document):
+    view = document.views["exhaustive"]
+    assert (view.objects, view.overall, view.note) == (0, {}, "no object has more than 175 known attributes")
+    assert document.views["masked"].overall == document.overall
+
+
+def test_the_exhaustive_view_takes_objects_with_more_than_175_known_attributes():
+    predictions = draw_predictions(n=120, a=204, known=1.0)
+    labels = predictions.labels
+    for row, (known, start) in enumerate(itertools.product((175, 176, 204), range(40))):
+        unknown = (np.arange(203 - known + 1) + start) % 203 + 1  # attribute 0 is unknown in every one
+        labels[row, unknown[: 203 - known if known < 204 else 0]] = np.nan
+        labels[row, 0] = 0 if known == 204 else labels[row, 0]
+    exhaustive = (~np.isnan(labels)).sum(axis=1) > 175
+    assert 0 < exhaustive.sum() < 120
+    view = judge(predictions, source={}, replicates=0).views["exhaustive"]
+    assert view.objects == exhaustive.sum() and view.note is None
+    part = Predictions(
+        predictions.names,
+        *(getattr(predictions, name)[exhaustive] for name in ("object_id", "image_id", "category", "logits", "labels")),
+    )
+    assert view.overall == pytest.approx(judge(part, source={}, replicates=0).overall)
+
+
+def test_tuned_thresholds_given_or_cross_fitted_are_told(predictions, document):
+    assert document.tuned_on.startswith("cross-fitted") and document.attributes[5].threshold_tuned is None
+    given = GivenThresholds(np.linspace(-1, 1, 12), "thresholds tuned on split 'train'")
+    told = judge(predictions, source={}, tuned=given, replicates=0)
+    assert told.tuned_on == "thresholds tuned on split 'train'"
+    assert told.attributes[11].threshold_tuned == pytest.approx(1 / (1 + np.exp(-1)))
+    known = ~np.isnan(predictions.labels[:, 11])
+    said, true = predictions.logits[known, 11] > 1, predictions.labels[known, 11] >= 0.5
+    assert told.attributes[11].recall_tuned == pytest.approx(said[true].mean())
+
+
+def test_without_replicates_there_are_no_intervals_and_no_p(predictions):
+    document = judge(predictions, source={}, replicates=0)
+    assert document.intervals == {} and document.permutation_p is None and document.bootstrap.replicates == 0
+    assert document.attributes[5].ap_interval is None and document.groups["category"][0].map_interval is None
+    assert document.baselines["permutation"]["map"] > 0
+
+
+def test_the_same_predictions_give_the_same_document(predictions, document):
+    assert judge(predictions, source={"model": "runs/x", "split": "val"}, groups=GROUPS, replicates=200) == document
+
+
+def test_the_order_of_objects_does_not_matter(predictions, document):
+    order = np.random.default_rng(0).permutation(400)
+    turned = Predictions(
+        predictions.names,
+        *(getattr(predictions, name)[order] for name in ("object_id", "image_id", "category", "logits", "labels")),
+    )
+    other = judge(turned, source={}, groups=GROUPS, replicates=200)
+    for key in document.overall:
+        assert other.overall[key] == pytest.approx(document.overall[key]), key
+        assert other.intervals[key] == pytest.approx(document.intervals[key], abs=1e-6), key
+
+
+@pytest.mark.parametrize("case", ["nothing known", "one object", "one photograph", "one attribute", "no object"])
+def test_little_to_judge_is_no_error(case):
+    n = {"one object": 1, "no object": 0}.get(case, 30)
+    predictions = Predictions(
+        names=("furry",) if case == "one attribute" else ("furry", "wet"),
+        object_id=np.arange(n),
+        image_id=np.zeros(n, np.int64) if case == "one photograph" else np.arange(n),
+        category=np.full(n, "dog"),
+        logits=np.random.default_rng(0).normal(size=(n, 1 if case == "one attribute" else 2)).astype(np.float32),
+        labels=np.full((n, 1 if case == "one attribute" else 2), np.nan if case == "nothing known" else 1, np.float32),
+    )
+    document = judge(predictions, source={})
+    assert document.overall["map"] is None and document.permutation_p is None
+    assert document.left_out.count == len(predictions.names)
+
+
+def test_fair_coins_are_told_as_guessing():
+    rng = np.random.default_rng(0)
+    coins = Predictions(
+        names=tuple(f"a{i}" for i in range(60)),
+        object_id=np.arange(275),
+        image_id=np.arange(275),
+        category=np.full(275, "dog"),
+        logits=rng.normal(size=(275, 60)).astype(np.float32),
+        labels=rng.integers(0, 2, (275, 60)).astype(np.float32),
+    )
+    document = judge(coins, source={}, replicates=200)
+    assert document.intervals["cell_accuracy"][0] < 0.5 < document.intervals["cell_accuracy"][1]
+    assert document.intervals["map"][0] < document.overall["permutation_map"] < document.intervals["map"][1]
+    assert document.permutation_p > 0.05
