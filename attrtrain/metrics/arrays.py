@@ -72,9 +72,11 @@ def read_column(place: Path) -> NDArray[Any]:
             case ".npy":
                 values = _read_numpy(place, None)
             case ".json":
-                values = np.array([str(value) for value in _json_list(place)])
+                values = np.array([str(value) for value in _json_list(place)], dtype=str)
             case _:
-                values = np.array([line.strip() for line in place.read_text(encoding="utf-8-sig").splitlines()])
+                values = np.array(
+                    [line.strip() for line in place.read_text(encoding="utf-8-sig").splitlines()], dtype=str
+                )
         if values.ndim != 1 or values.dtype.kind not in "biuU":
             raise PredictionsError(
                 f"holds {values.dtype} of shape {values.shape}, not one name or whole number an object"

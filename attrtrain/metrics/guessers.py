@@ -19,10 +19,10 @@ from attrtrain.metrics.overall import mean_over
 from attrtrain.metrics.views import none_if_nan
 
 _LABEL_ONLY = ("prior_map", "permutation_map")  # keys that follow from the labels, whatever the scores
-_SHUFFLES_MEASURED = (2, 10)
-_MEASURE_WORK = 20_000_000  # known cells x shuffles
-_LEAST_SHUFFLES = 99
-_SHUFFLE_WORK = 2_000_000_000  # cells x shuffles: some ten seconds
+_SHUFFLES_MEASURED = (1, 10)
+_MEASURE_WORK = 20_000_000  # cells x shuffles: of many objects, one shuffle is mean enough
+_LEAST_SHUFFLES = 39
+_SHUFFLE_WORK = 1_500_000_000  # cells x shuffles: some ten seconds of one core
 
 
 def guesser_scores(
@@ -38,7 +38,7 @@ def guesser_scores(
 
 def _permutation_scores(cells: JudgedSet, threshold: float, seed: int) -> dict[str, float]:
     """Means over a few shuffles of the model's own scores; exact expectations where there are any."""
-    count = int(np.clip(_MEASURE_WORK // max(int(cells.known.sum()), 1), *_SHUFFLES_MEASURED))
+    count = int(np.clip(_MEASURE_WORK // max(cells.known.size, 1), *_SHUFFLES_MEASURED))
     drawn = [measure(shuffled(cells, order), threshold).overall for order in shuffled_orders(cells, count, seed)]
     means = {key: float(np.mean([scores[key] for scores in drawn])) for key in drawn[0]}
     means["map"] = means["permutation_map"]
@@ -63,7 +63,7 @@ def permutation_p(cells: JudgedSet, measured: Measured, replicates: int, seed: i
 
     Args:
         cells, measured: the model's.
-        replicates: shuffles wanted; fewer, at least 99, where they would take long. None are drawn for 0.
+        replicates: shuffles wanted; fewer, at least 39, where they would take long. None are drawn for 0.
 
     Returns:
         None without shuffles, without a judged attribute, and where there is one photograph, which cannot be shuffled.

@@ -17,7 +17,7 @@ from attrtrain.metrics.sums import Sums
 from attrtrain.predictions import Predictions
 
 _CELLS_AT_A_TIME = 2**20
-_WORK = 4_000_000_000  # known cells x replicates: some twenty seconds of one core
+_WORK = 1_500_000_000  # known cells x replicates: some ten seconds of one core
 _REPLICATES = (100, 1000)
 
 
@@ -30,7 +30,7 @@ class Replicates:
 
 
 def default_replicates(known_cells: int) -> int:
-    """1000, and fewer, at least 100, where they would take more than a minute."""
+    """1000, and fewer, at least 100, where they would take long."""
     least, most = _REPLICATES
     return int(np.clip(_WORK // max(known_cells, 1), least, most))
 

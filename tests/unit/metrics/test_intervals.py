@@ -110,7 +110,7 @@ def test_intervals_hold_the_expected_map_about_as_often_as_they_say():
 
 
 def test_replicates_are_fewer_where_there_is_much_to_do():
-    assert [default_replicates(cells) for cells in (0, 10**6, 8 * 10**6, 10**9)] == [1000, 1000, 500, 100]
+    assert [default_replicates(cells) for cells in (0, 10**6, 3 * 10**6, 10**9)] == [1000, 1000, 500, 100]
 
 
 def improved(predictions, by, seed=1):

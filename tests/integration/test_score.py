@@ -1,0 +1,384 @@
+"""`attrtrain score`: anybody's predictions, in every format, judged by their numbers alone; and one line for what cannot be."""
+
+import io
+import json
+import pickle
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+import pytest
+from sklearn.metrics import average_precision_score, f1_score
+
+from attrtrain.cli import main
+
+NAMES = [f"attribute {column}" for column in range(20)]
+
+
+def draw(n=240, a=20, seed=0):
+    """Probabilities (n, a) float32 and labels of 0, 1, and 2 where unknown; the last attribute has one positive."""
+    rng = np.random.default_rng(seed)
+    labels = (rng.random((n, a)) < 0.3).astype(np.int8)
+    labels[:, -1] = 0
+    labels[3, -1] = 1
+    scores = 1 / (1 + np.exp(-(rng.normal(size=(n, a)) + labels * 1.5 - 0.7)))
+    labels[rng.random((n, a)) < 0.4] = 2
+    labels[3, -1] = 1
+    return scores.astype(np.float32), labels
+
+
+@pytest.fixture(scope="module")
+def expected():
+    """What scikit-learn says of `draw`."""
+    scores, labels = draw()
+    average, prior = [], []
+    for column in range(19):
+        known = labels[:, column] < 2
+        average.append(average_precision_score(labels[known, column], scores[known, column]))
+        prior.append(labels[known, column].mean())
+    cells = labels < 2
+    return {
+        "map": np.mean(average),
+        "prior_map": np.mean(prior),
+        "of1": f1_score(labels[cells] == 1, scores[cells] > 0.5),
+        "attributes": average,
+    }
+
+
+def write(path, values, names=None):
+    """Writes a matrix in the format that the name says, unknown (2) as an empty cell in tables."""
+    match path.suffix:
+        case ".npy":
+            np.save(path, values)
+        case ".npz":
+            np.savez(path, something=values)
+        case _:
+            columns = {
+                name: pa.array([None if value == 2 else value.item() for value in values[:, place]])
+                for place, name in enumerate(names or NAMES)
+            }
+            if path.suffix == ".parquet":
+                pyarrow.parquet.write_table(pa.table(columns), path)
+            else:
+                pyarrow.csv.write_csv(
+                    pa.table(columns), path, pyarrow.csv.WriteOptions(delimiter="\t" if path.suffix == ".tsv" else ",")
+                )
+    return path
+
+
+def score(folder, scores, labels, *more, replicates=50):
+    """Runs the command in this process; returns metrics.json."""
+    words = [
+        "score",
+        "--scores",
+        scores,
+        "--labels",
+        labels,
+        "--out",
+        folder / "out",
+        "--replicates",
+        replicates,
+        *more,
+    ]
+    assert main([str(word) for word in words]) == 0
+    return json.loads((folder / "out" / "metrics.json").read_text())
+
+
+def refuse(capsys, folder, *words):
+    """Runs the command, which must fail with one line, which it returns, and leave nothing."""
+    assert main([str(word) for word in ("score", "--out", folder / "out", *words)]) in (1, 2)
+    output = capsys.readouterr()
+    assert output.out == "" and output.err.startswith("error: ") and output.err.count("\n") == 1
+    assert not (folder / "out").exists()
+    return output.err
+
+
+@pytest.mark.parametrize("labels_kind", ["npy", "npz", "parquet", "csv", "tsv"])
+@pytest.mark.parametrize("kind", ["npy", "npz", "parquet", "csv", "tsv"])
+def test_every_format_gives_the_same_numbers(tmp_path, expected, kind, labels_kind):
+    scores, labels = draw()
+    metrics = score(
+        tmp_path,
+        write(tmp_path / f"pred.{kind}", scores),
+        write(tmp_path / f"gt.{labels_kind}", labels),
+        "--unknown",
+        2,
+    )
+    for key in ("map", "prior_map", "of1"):
+        assert metrics["overall"][key] == pytest.approx(expected[key], abs=1e-6), key
+    assert [entry["name"] for entry in metrics["attributes"]] == NAMES
+    assert [entry["ap"] for entry in metrics["attributes"][:19]] == pytest.approx(expected["attributes"], abs=1e-6)
+    entry = metrics["attributes"][4]
+    assert (entry["positives"], entry["negatives"], entry["unknowns"]) == tuple(
+        (labels[:, 4] == value).sum() for value in (1, 0, 2)
+    )
+    assert metrics["left_out"]["names"] == ["attribute 19"] and metrics["attributes"][19]["ap"] is not None
+
+
+def test_the_table_shows_each_score_beside_guessing(tmp_path, capsys):
+    scores, labels = draw()
+    metrics = score(tmp_path, write(tmp_path / "pred.npy", scores), write(tmp_path / "gt.npy", labels), "--unknown", 2)
+    printed = capsys.readouterr().out
+    line = next(line for line in printed.splitlines() if line.startswith("mAP"))
+    for value in (
+        metrics["overall"]["map"],
+        *metrics["intervals"]["map"],
+        metrics["overall"]["prior_map"],
+        metrics["overall"]["permutation_map"],
+    ):
+        assert f"{value:.4f}" in line
+    assert "240 objects, 19 of 20 attributes judged" in printed
+    assert "replicates over objects, since no photographs were given" in printed
+    assert "negatives: 1 (attribute 19)" in printed
+    assert metrics["bootstrap"]["unit"] == "object"
+
+
+def test_photographs_and_categories(tmp_path, expected, capsys):
+    scores, labels = draw()
+    (tmp_path / "images.txt").write_text("".join(f"photo {i // 4}.jpg\n" for i in range(240)))
+    (tmp_path / "categories.json").write_text(json.dumps(["cat" if i % 3 else "dog" for i in range(240)]))
+    metrics = score(
+        tmp_path, write(tmp_path / "p.npy", scores), write(tmp_path / "g.npy", labels), "--unknown", 2,
+        "--images", tmp_path / "images.txt", "--categories", tmp_path / "categories.json",
+    )  # fmt: skip
+    assert metrics["images"] == 60 and metrics["bootstrap"] == {"replicates": 50, "seed": 0, "unit": "image"}
+    assert [(entry["name"], entry["objects"]) for entry in metrics["groups"]["category"]] == [("cat", 160), ("dog", 80)]
+    assert metrics["overall"]["map"] == pytest.approx(expected["map"]) and metrics["baselines"]["category"]["map"] < 0.5
+    assert "240 objects in 60 photographs" in capsys.readouterr().out
+    np.save(tmp_path / "images.npy", np.arange(240) // 4)
+    numbered = score(
+        tmp_path, tmp_path / "p.npy", tmp_path / "g.npy", "--unknown", 2, "--images", tmp_path / "images.npy"
+    )
+    (tmp_path / "images.txt").write_text("\n".join(str(i // 4) for i in range(240)))
+    again = score(tmp_path, tmp_path / "p.npy", tmp_path / "g.npy", "--unknown", 2, "--images", tmp_path / "images.txt")
+    assert again == numbered
+
+
+def test_a_photographs_objects_need_not_lie_together(tmp_path, expected):
+    scores, labels = draw()
+    np.save(tmp_path / "images.npy", np.arange(240) % 60)
+    metrics = score(
+        tmp_path,
+        write(tmp_path / "p.npy", scores),
+        write(tmp_path / "g.npy", labels),
+        "--unknown",
+        2,
+        "--images",
+        tmp_path / "images.npy",
+    )
+    assert metrics["overall"]["map"] == pytest.approx(expected["map"]) and metrics["overall"]["of1"] == pytest.approx(
+        expected["of1"]
+    )
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float16, 2e-3), (np.float64, 1e-6)])
+def test_logits_of_any_precision(tmp_path, expected, dtype, tolerance):
+    scores, labels = draw()
+    logits = np.log(scores.astype(np.float64) / (1 - scores.astype(np.float64))).astype(dtype)
+    metrics = score(
+        tmp_path, write(tmp_path / "p.npy", logits), write(tmp_path / "g.npy", labels), "--unknown", 2, "--logits"
+    )
+    assert metrics["overall"]["map"] == pytest.approx(expected["map"], abs=tolerance)
+    assert metrics["overall"]["of1"] == pytest.approx(expected["of1"], abs=tolerance)
+
+
+def test_the_threshold_is_exceeded_not_reached(tmp_path):
+    np.save(tmp_path / "p.npy", np.tile(np.float32([0.3, 0.5, 0.7, 0.71]), 10)[:, None])
+    np.save(tmp_path / "g.npy", np.ones((40, 1)))
+    for threshold, recall in ((0.5, 0.5), (0.3, 0.75), (0.7, 0.25), (0.71, 0.0), (0.29999, 1.0)):
+        metrics = score(tmp_path, tmp_path / "p.npy", tmp_path / "g.npy", "--threshold", threshold)
+        assert (metrics["threshold"], metrics["overall"]["or"]) == (threshold, recall)
+
+
+def test_what_is_unknown(tmp_path):
+    scores = np.linspace(0, 1, 24, dtype=np.float32)[:, None]
+    labels = np.repeat([0, 1, -1, np.nan, 2, 0.75], 4)[:, None]
+    np.save(tmp_path / "p.npy", scores)
+    np.save(tmp_path / "g.npy", labels)
+    entry = score(tmp_path, tmp_path / "p.npy", tmp_path / "g.npy", "--unknown", 2)["attributes"][0]
+    assert (entry["positives"], entry["negatives"], entry["unknowns"]) == (8, 4, 12)
+
+
+def test_columns_are_matched_by_name(tmp_path, expected):
+    scores, labels = draw()
+    turned = np.arange(20)[::-1]
+    write(tmp_path / "p.csv", scores[:, turned], [NAMES[place] for place in turned])
+    metrics = score(tmp_path, tmp_path / "p.csv", write(tmp_path / "g.parquet", labels))
+    assert metrics["overall"]["map"] == pytest.approx(expected["map"], abs=1e-6)
+    assert metrics["attributes"][0]["ap"] == pytest.approx(expected["attributes"][0], abs=1e-6)
+
+
+def test_names_as_a_list_and_as_vaws_index(tmp_path):
+    scores, labels = draw()
+    write(tmp_path / "p.npy", scores), write(tmp_path / "g.npy", labels)
+    own = [f"furry {i}" for i in range(20)]
+    for content in (own, {name: place for place, name in reversed(list(enumerate(own)))}):
+        (tmp_path / "names.json").write_text(json.dumps(content))
+        metrics = score(
+            tmp_path, tmp_path / "p.npy", tmp_path / "g.npy", "--unknown", 2, "--names", tmp_path / "names.json"
+        )
+        assert [entry["name"] for entry in metrics["attributes"]] == own
+
+
+def test_a_csv_without_column_names(tmp_path, expected):
+    scores, labels = draw()
+    np.savetxt(tmp_path / "p.csv", scores, delimiter=",")
+    np.savetxt(tmp_path / "g.csv", labels, delimiter=",", fmt="%d")
+    metrics = score(tmp_path, tmp_path / "p.csv", tmp_path / "g.csv", "--unknown", 2)
+    assert metrics["objects"] == 240 and metrics["overall"]["map"] == pytest.approx(expected["map"], abs=1e-6)
+
+
+def test_one_of_several_arrays(tmp_path, expected, capsys):
+    scores, labels = draw()
+    np.savez(tmp_path / "both.npz", pred=scores, gt=labels)
+    metrics = score(tmp_path, f"{tmp_path}/both.npz:pred", f"{tmp_path}/both.npz:gt", "--unknown", 2)
+    assert metrics["overall"]["map"] == pytest.approx(expected["map"], abs=1e-6)
+    capsys.readouterr()
+    line = refuse(capsys, tmp_path / "other", "--scores", tmp_path / "both.npz", "--labels", f"{tmp_path}/both.npz:gt")
+    assert "holds 2 arrays (pred, gt); say which, such as both.npz:pred" in line
+    line = refuse(
+        capsys, tmp_path / "other", "--scores", f"{tmp_path}/both.npz:logits", "--labels", f"{tmp_path}/both.npz:gt"
+    )
+    assert "has no array 'logits'; there are: pred, gt" in line
+
+
+class Trap:
+    def __reduce__(self):
+        return print, ("must not run",)
+
+
+def saved(array):
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=True)
+    return buffer.getvalue()
+
+
+BAD_SCORES = {
+    "missing": (None, "p.npy: No such file"),
+    "pickled array": (saved(np.array([[Trap()]], dtype=object)), "pickled Python objects, which could run code"),
+    "pickle": (pickle.dumps(Trap()), "p.npy: holds pickled|p.npy: damaged"),
+    "empty": (b"", "p.npy: damaged"),
+    "cut": (saved(np.zeros((240, 20)))[:500], "p.npy: damaged"),
+    "text": (saved(np.array([["a"]])), "p.npy: holds <U1, not numbers"),
+    "one dimension": (saved(np.zeros(240)), r"has shape \(240,\); needs one row an object and one column an attribute"),
+    "other shape": (saved(np.zeros((240, 19))), r"p\.npy has shape \(240, 19\), .*g\.npy \(240, 20\)"),
+    "on its side": (saved(np.zeros((20, 240))), "turned on its side"),
+    "no probabilities": (saved(np.full((240, 20), -1.5)), r"object 0 \(counted from 0\), attribute 'attribute 0' holds -1.5.*need --logits"),
+    "nan": (saved(np.where(np.arange(4800) == 247, np.nan, 0.5).reshape(240, 20)), "object 12 .*attribute 'attribute 7' holds nan; every object needs"),
+    "infinite": (saved(np.full((240, 20), np.inf)), "holds inf; every object needs a score"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_SCORES)
+def test_scores_that_cannot_be_judged_are_one_line(tmp_path, capsys, case):
+    content, message = BAD_SCORES[case]
+    np.save(tmp_path / "g.npy", draw()[1])
+    if content is not None:
+        (tmp_path / "p.npy").write_bytes(content)
+    line = refuse(capsys, tmp_path, "--scores", tmp_path / "p.npy", "--labels", tmp_path / "g.npy", "--unknown", 2)
+    assert re.search(message, line), line
+
+
+def test_tables_that_cannot_be_judged_are_one_line(tmp_path, capsys):
+    np.save(tmp_path / "g.npy", np.zeros((2, 2)))
+    for name, content, message in (
+        ("p.csv", "id,furry\na,0.5\nb,0.2\n", "columns that are not numbers: id"),
+        ("p.csv", "furry,wet\n0.5,x\n0.2,0.1\n", "columns that are not numbers: wet"),
+        ("p.csv", "furry,furry\n0.5,0.1\n0.2,0.1\n", "column names given twice: furry"),
+        ("p.csv", "furry,wet\n0.5\n0.2,0.1\n", "p.csv: damaged"),
+        ("p.csv", "furry,wet\n0.5,\n0.2,0.1\n", "object 0 .*attribute 'wet' holds nan"),
+        ("p.parquet", "PAR1", "p.parquet: damaged"),
+        ("p.txt", "0 1", "unknown kind '.txt'; give .npy, .npz, .parquet or .csv"),
+    ):
+        (tmp_path / name).write_text(content)
+        line = refuse(capsys, tmp_path, "--scores", tmp_path / name, "--labels", tmp_path / "g.npy")
+        assert re.search(message, line), line
+
+
+def test_labels_that_are_no_labels_are_one_line(tmp_path, capsys):
+    scores, labels = draw()
+    write(tmp_path / "p.npy", scores), write(tmp_path / "g.npy", labels)
+    line = refuse(capsys, tmp_path, "--scores", tmp_path / "p.npy", "--labels", tmp_path / "g.npy")
+    assert "holds 2; a label is 0 to 1, so give --unknown 2 if that means unknown" in line
+    np.save(tmp_path / "g.npy", np.full((240, 20), -1))
+    assert "every label is unknown" in refuse(
+        capsys, tmp_path, "--scores", tmp_path / "p.npy", "--labels", tmp_path / "g.npy"
+    )
+    write(tmp_path / "p.csv", scores)
+    write(tmp_path / "g.csv", labels, [*NAMES[:19], "wet"])
+    line = refuse(capsys, tmp_path, "--scores", tmp_path / "p.csv", "--labels", tmp_path / "g.csv")
+    assert "other columns: attribute 19, wet are only in one of them" in line
+
+
+@pytest.mark.parametrize(
+    ("flag", "content", "message"),
+    [
+        ("--names", '["a"]', "1 names, 1 of them different, for 20 columns"),
+        ("--names", json.dumps(["a"] * 20), "20 names, 1 of them different"),
+        ("--names", "[", "not valid JSON"),
+        ("--names", "{}x", "not valid JSON"),
+        ("--names", '{"a": 1}', "neither a list of attribute names"),
+        ("--names", "[1]", "neither a list of attribute names"),
+        ("--names", None, "No such file"),
+        ("--images", "1\n2\n", "2 values for 240 objects"),
+        ("--categories", "", "0 values for 240 objects"),
+        ("--categories", None, "No such file"),
+    ],
+)
+def test_side_files_that_do_not_fit_are_one_line(tmp_path, capsys, flag, content, message):
+    scores, labels = draw()
+    write(tmp_path / "p.npy", scores), write(tmp_path / "g.npy", labels)
+    if content is not None:
+        (tmp_path / "side").write_text(content)
+    line = refuse(
+        capsys,
+        tmp_path,
+        "--scores",
+        tmp_path / "p.npy",
+        "--labels",
+        tmp_path / "g.npy",
+        "--unknown",
+        2,
+        flag,
+        tmp_path / "side",
+    )
+    assert "side: " in line and message in line
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"), [("--threshold", 0), ("--threshold", 1), ("--threshold", "nan"), ("--replicates", -1)]
+)
+def test_values_that_make_no_sense_are_refused(tmp_path, capsys, flag, value):
+    assert flag in refuse(capsys, tmp_path, "--scores", "p.npy", "--labels", "g.npy", f"{flag}={value}")
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, capsys):
+    scores, labels = draw()
+    write(tmp_path / "p.npy", scores), write(tmp_path / "g.npy", labels)
+    (tmp_path / "taken").write_text("")
+    words = ["score", "--scores", tmp_path / "p.npy", "--labels", tmp_path / "g.npy", "--unknown", 2, "--replicates", 0]
+    assert main([str(word) for word in (*words, "--out", tmp_path / "taken")]) == 1
+    assert "taken: File exists" in capsys.readouterr().err
+
+
+def test_it_imports_no_torch_and_warns_of_nothing(tmp_path):
+    scores, labels = draw()
+    write(tmp_path / "p.npy", scores), write(tmp_path / "g.npy", labels)
+    words = [
+        "score",
+        "--scores",
+        str(tmp_path / "p.npy"),
+        "--labels",
+        str(tmp_path / "g.npy"),
+        "--unknown",
+        "2",
+        "--out",
+        str(tmp_path),
+    ]
+    script = f"import sys\nfrom attrtrain.cli import main\ncode = main({words})\nassert 'torch' not in sys.modules\nsys.exit(code)"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == "" and "mAP" in done.stdout
