@@ -46,7 +46,7 @@ class ModelCard(Contract):
         precision: arithmetic it was evaluated in.
         data_fingerprint: of the shards it was trained on.
         selected_on: split whose scores chose this epoch, "" where unknown.
-        metrics: of its evaluation, such as val map and prior_map.
+        metrics: of its evaluation, such as val map and prior_map; None where nothing could be judged.
     """
 
     schema_version: Literal[1] = 1
@@ -60,7 +60,7 @@ class ModelCard(Contract):
     channels_last: bool
     data_fingerprint: str
     selected_on: str = ""
-    metrics: dict[str, float]
+    metrics: dict[str, float | None]
 
 
 def save_bundle(folder: Path, tensors: dict[str, Tensor], card: ModelCard) -> None:

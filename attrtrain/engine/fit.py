@@ -19,6 +19,7 @@ from attrtrain.engine.state import Learner, RunState, Task
 from attrtrain.engine.step import StepSettings, optimizer_step
 from attrtrain.engine.window import Window
 from attrtrain.errors import AttrtrainError, ConfigError, PreemptedError
+from attrtrain.metrics.functional import AttributeScores
 from attrtrain.models.network import AttributeModel
 from attrtrain.optim import build_average, build_optimizer, learning_rate, set_learning_rate
 from attrtrain.runtime import Runtime
@@ -214,7 +215,8 @@ def _close_epoch(task: Task, learner: Learner, state: RunState, evaluation: Eval
     config, scores = task.config, evaluation.scores
     state.epoch, state.samples_in_epoch = state.epoch + 1, 0
     train_loss, state.epoch_loss = state.epoch_loss / task.order.steps_per_epoch, 0.0
-    is_best = state.best_epoch == 0 or scores.map > state.best_map
+    # Where nothing can be judged, the last epoch is as good a choice as any.
+    is_best = state.best_epoch == 0 or scores.map > state.best_map or math.isnan(scores.map)
     if is_best:
         state.best_epoch, state.best_map, state.best_step = state.epoch, scores.map, state.step
     values = {"epoch": state.epoch, "map": scores.map, "prior_map": scores.prior_map, "loss": evaluation.loss}
@@ -222,11 +224,17 @@ def _close_epoch(task: Task, learner: Learner, state: RunState, evaluation: Eval
     if task.runtime.is_main:
         print(
             f"epoch {state.epoch}/{config.train.epochs}  train loss {train_loss:.4f}  val loss {evaluation.loss:.4f}  "
-            f"val mAP {scores.map:.4f} beside a prior of {scores.prior_map:.4f}{' (best)' if is_best else ''}  {seconds:.0f} s",
+            f"{_told(scores)}{' (best)' if is_best else ''}  {seconds:.0f} s",
             flush=True,
         )
     if is_best:
         _save_bundle(task, learner, evaluation)
+
+
+def _told(scores: AttributeScores) -> str:
+    if not scores.judged.any():
+        return "val has too few known labels for a mAP"
+    return f"val mAP {scores.map:.4f} beside a prior of {scores.prior_map:.4f}"
 
 
 def _save_bundle(task: Task, learner: Learner, evaluation: Evaluation) -> None:
@@ -250,8 +258,8 @@ def _save_bundle(task: Task, learner: Learner, evaluation: Evaluation) -> None:
         data_fingerprint=shards.fingerprint,
         selected_on=config.data.val_split,
         metrics={
-            "val.map": evaluation.scores.map,
-            "val.prior_map": evaluation.scores.prior_map,
+            "val.map": None if math.isnan(evaluation.scores.map) else evaluation.scores.map,
+            "val.prior_map": None if math.isnan(evaluation.scores.prior_map) else evaluation.scores.prior_map,
             "val.objects": len(evaluation.labels),
         },
     )

@@ -73,11 +73,17 @@ def trained(toy_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_directory_is_complete(trained: Path) -> None:
     result = json.loads((trained / "result.json").read_text())
-    assert set(result) == {"best_epoch", "val", "seconds"} and set(result["val"]) == {"map", "prior_map", "objects"}
+    assert set(result) == {"best_epoch", "val", "seconds"}
+    assert set(result["val"]) == {"map", "map_interval", "prior_map", "objects"}
+    low, high = result["val"]["map_interval"]
+    assert low < result["val"]["map"] < high
     for name in (
         "config.yaml",
         "metrics.jsonl",
         "report.html",
+        "audit.json",
+        "evaluation/metrics.json",
+        "evaluation/predictions.npz",
         "bundle/model.json",
         "bundle/weights.safetensors",
         "checkpoints/latest",
@@ -106,16 +112,78 @@ def test_evaluate_gives_the_same_numbers_as_training(
         assert found["overall"]["prior_map"] == result["val"]["prior_map"]
         assert found["objects"] == result["val"]["objects"]
         assert f"{result['val']['map']:.4f}" in capsys.readouterr().out
-    judged = [entry for entry in found["attributes"] if entry["ap"] is not None]
+        kept = json.loads((trained / "evaluation" / "metrics.json").read_text())
+        assert {**found, "source": None} == {**kept, "source": None}
+    judged = [entry for entry in found["attributes"] if entry["judged"]]
     assert np.mean([entry["ap"] for entry in judged]) == pytest.approx(result["val"]["map"])
+
+
+def test_evaluate_by_the_protocol_tunes_elsewhere_and_says_what_differs(
+    trained: Path, toy_coco: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shards, annotations = tmp_path / "shards", sorted((toy_coco / "annotations").glob("*.json"))
+    given = ["--labels", toy_coco / "cocottributes.pkl", "--instances", *annotations, "--out", shards]
+    images = ["--images", toy_coco / "train2017", toy_coco / "val2017"]
+    sharding = ["shard", *given, *images, "--split", "official", "--dev-share", "0.1", "--workers", "1"]
+    assert main([*map(str, sharding)]) == 0
+    capsys.readouterr()
+    common = ["evaluate", "--model", str(trained), "--shards", str(shards)]
+    assert main([*common, "--protocol", "coco-attributes", "--out", str(tmp_path / "out")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("protocol coco-attributes v1, except"))
+    told = "\n".join(lines[start:])
+    assert "  - the attributes are not the 204 published ones" in told and "not the published pickle" in told
+    assert "the epoch was chosen on split 'val', not 'dev'; train with --data.val_split dev" in told
+    assert "the split is not" not in told and "thresholds" not in told and "crops" not in told
+    found = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert found["source"]["protocol"].startswith("protocol coco-attributes v1, except in")
+    assert found["tuned_on"] == "thresholds tuned on split 'dev'" and found["bootstrap"]["replicates"] == 1000
+    assert set(found["views"]) == {"masked", "exhaustive", "legacy"}
+    assert main([*common, "--tune-on", "val"]) == 2
+    assert "thresholds are tuned on another" in capsys.readouterr().err
 
 
 def test_the_report_shows_every_attribute_and_needs_no_network(trained: Path) -> None:
     page = (trained / "report.html").read_text()
     names = json.loads((trained / "bundle" / "model.json").read_text())["vocabulary"]["names"]
-    assert all(f"<td>{name}</td>" in page for name in names)
-    assert "http://" not in page and "https://" not in page and "<script src" not in page
-    assert page.count("data:image/jpeg;base64,") == 24
+    assert all(name in page for name in names)
+    assert "<script src" not in page and "<link" not in page and "@import" not in page
+    assert page.count("data:image/webp;base64,") >= 20
+    assert "label audit" in page and "learnable" in page
+
+
+def test_a_val_split_too_small_to_be_judged_is_said_and_ends_in_a_usable_run(toy_coco: Path, tmp_path: Path) -> None:
+    photographs = sorted((toy_coco / "train2017").glob("*.jpg"))[:12]
+    rows = [f"{path.name},{'val' if n < 3 else 'train'},0,0,60,60,{n % 2}" for n, path in enumerate(photographs)]
+    (tmp_path / "few.csv").write_text("\n".join(["file_name,split,x,y,w,h,round", *rows]) + "\n")
+    shards, run = tmp_path / "shards", tmp_path / "run"
+    sharding = ["shard", "--labels", tmp_path / "few.csv", "--images", toy_coco / "train2017", "--out", shards]
+    assert main([*map(str, sharding), "--workers", "1"]) == 0
+    result = train(run, shards, "--train.epochs", "2", "--train.global_batch", "4")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("val has too few known labels for a mAP") == 2
+    assert "no attribute has 5 known positives and 5 known negatives among 3 objects" in result.stdout
+    assert json.loads((run / "result.json").read_text())["val"]["map"] is None
+    assert main(["predict", "--model", str(run), str(photographs[0])]) == 0
+
+
+def test_labels_that_look_like_noise_are_told_and_refused_only_on_demand(toy_coco: Path, tmp_path: Path) -> None:
+    photographs = sorted((toy_coco / "train2017").glob("*.jpg"))[:24]
+    coins = np.random.default_rng(0).integers(0, 2, (240, 60))
+    rows = [f"{photographs[n % 24].name},{n % 60},{n % 50},40,40,{','.join(map(str, coins[n]))}" for n in range(240)]
+    header = "file_name,x,y,w,h," + ",".join(f"coin{n}" for n in range(60))
+    (tmp_path / "coins.csv").write_text("\n".join([header, *rows]) + "\n")
+    shards = tmp_path / "shards"
+    sharding = ["shard", "--labels", tmp_path / "coins.csv", "--images", toy_coco / "train2017", "--out", shards]
+    assert main([*map(str, sharding), "--workers", "1"]) == 0
+    result = train(tmp_path / "strict", shards, "--audit.strict", "true")
+    assert result.returncode == 1 and result.stderr.count("\n") == 1
+    assert result.stderr.startswith("error: audit.strict: audit: labels look like NOISE")
+    assert not (tmp_path / "strict" / "metrics.jsonl").exists()
+    result = train(tmp_path / "told", shards, "--train.epochs", "1")
+    assert result.returncode == 0, result.stderr
+    assert sum(line.startswith("audit: labels look like NOISE") for line in result.stdout.splitlines()) == 1
+    assert json.loads((tmp_path / "told" / "audit.json").read_text())["verdict"] == "noise"
 
 
 def test_predict_agrees_with_the_model_in_python(
