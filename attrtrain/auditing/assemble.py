@@ -133,6 +133,7 @@ def _entry(name: str, test: PermutationTest, objects: int, p_value: float) -> Ev
         objects=objects,
         judged=None if held_out is None else int((~np.isnan(held_out.auroc)).sum()),
         above_chance=None if held_out is None else held_out.above_chance,
+        power=None if held_out is None else held_out.power,
     )
 
 

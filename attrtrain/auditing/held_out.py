@@ -13,12 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from attrtrain.auditing.permutation import PermutationTest, permutation_p
+from attrtrain.auditing.permutation import ALPHA, PermutationTest, permutation_p
 from attrtrain.keyed_random import mix64
 
 FOLDS = 5
 MIN_CASES = 5
 """Known positives, and known negatives, below which an attribute is not judged: its AUROC would be little but luck."""
+PLANTED_AUROC, PLANTED_SETS = 0.65, 20
+_PLANTED_SLOPE = (
+    0.545  # in logits a standard deviation: the AUROC of unit normals that far apart is Phi(0.545 / sqrt 2) = 0.65
+)
 _RIDGE = 10.0  # added to each standardised feature's sum of squares, as if ten more objects said "no relation"
 
 
@@ -30,10 +34,14 @@ class HeldOut(PermutationTest):
         auroc: (A,) float64 AUROC of each attribute on objects that were not fitted, NaN where it is not judged.
         attribute_p: (A,) float64 p-value of each attribute, adjusted for looking at all of them (Westfall & Young's
             single-step max-T), NaN where it is not judged.
+        power: share of PLANTED_SETS data sets in which a signal was found that was planted there. Like this one they are in features,
+            photographs, unknown cells and rates, but each label follows a random direction of the features; who knew that direction
+            would reach an AUROC of PLANTED_AUROC.
     """
 
     auroc: NDArray[np.float64]
     attribute_p: NDArray[np.float64]
+    power: float
 
     @property
     def above_chance(self) -> int:
@@ -69,7 +77,8 @@ def held_out_test(
     fold, photograph = _folds(image_id, seed)
     order = np.lexsort((photograph, fold))  # folds, and the photographs in them, one after the other
     positive, known, photograph = positive[order], known[order], photograph[order]
-    ridge = _CrossValidated(features[order], np.bincount(fold[order]))
+    features = features[order]
+    ridge = _CrossValidated(features, np.bincount(fold[order]))
     observed = ridge.auroc(positive, known)
     rng = np.random.default_rng(seed)
     shuffled = np.empty((permutations, len(observed)))
@@ -77,12 +86,16 @@ def held_out_test(
         rows = shuffle_photographs(photograph, rng)
         shuffled[number] = ridge.auroc(positive[rows], known[rows])
     null = shuffled.mean(axis=1) - 0.5
+    needed = np.quantile(null, 1 - ALPHA / 3)  # where three tests share one level
+    planted = [_plant(features, positive, known, rng) for _ in range(PLANTED_SETS)]
+    found = [ridge.auroc(labels, known).mean() - 0.5 > needed for labels in planted]
     return HeldOut(
         effect=float(observed.mean() - 0.5),
         p_value=permutation_p(float(observed.mean() - 0.5), null),
         null=null,
         auroc=_among_all(observed, judged),
         attribute_p=_among_all(_max_t(observed, shuffled), judged),
+        power=float(np.mean(found)),
     )
 
 
@@ -102,6 +115,17 @@ def shuffle_photographs(photograph: NDArray[np.int64], rng: np.random.Generator)
     """
     key = rng.random(int(photograph.max(initial=-1)) + 1)
     return np.lexsort((rng.random(len(photograph)), key[photograph]))
+
+
+def _plant(
+    features: NDArray[np.float64], positive: NDArray[np.bool_], known: NDArray[np.bool_], rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Labels (N, A), false where unknown, with the rates of `positive` that follow a random direction of the features for each attribute."""
+    drive = features @ rng.normal(size=(features.shape[1], positive.shape[1]))
+    drive /= np.maximum(drive.std(axis=0), 1e-9)
+    rate = positive.sum(axis=0) / known.sum(axis=0)
+    chance = 1 / (1 + (1 - rate) / rate * np.exp(-_PLANTED_SLOPE * drive))
+    return np.asarray(known & (rng.random(known.shape) < chance))
 
 
 def _folds(image_id: NDArray[np.int64], seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -170,18 +194,23 @@ def pairs_won(
     columns = np.where(known, scores, np.float32(np.inf)).T.copy()  # (A, n); unknown cells end up behind all others
     order = np.argsort(columns, axis=1)
     columns = np.take_along_axis(columns, order, axis=1)
-    place = np.broadcast_to(np.arange(columns.shape[1], dtype=np.int32), columns.shape)
-    new = np.ones(columns.shape, dtype=bool)
-    new[:, 1:] = columns[:, 1:] != columns[:, :-1]
-    first = np.maximum.accumulate(np.where(new, place, 0), axis=1)  # of equal scores
-    last_here = np.ones(columns.shape, dtype=bool)
-    last_here[:, :-1] = new[:, 1:]
-    last = np.minimum.accumulate(np.where(last_here, place, columns.shape[1])[:, ::-1], axis=1)[:, ::-1]
-    rank = 1 + (first + last) / 2  # from 1, equal scores sharing the mean
+    rank: NDArray[np.float64] = np.arange(1.0, columns.shape[1] + 1)[None]
+    same = columns[:, 1:] == columns[:, :-1]
+    if (same & (columns[:, 1:] < np.inf)).any():
+        rank = _mean_ranks(same)
     hit = np.take_along_axis(positive.T, order, axis=1)
     positives = positive.sum(axis=0).astype(np.float64)
     negatives = known.sum(axis=0) - positives
     return (rank * hit).sum(axis=1) - positives * (positives + 1) / 2, positives * negatives
+
+
+def _mean_ranks(same: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Ranks (A, n) from 1 of sorted values of which some, `same` (A, n - 1), equal the one before; equal values share their mean rank."""
+    edge = np.ones((len(same), 1), dtype=bool)
+    place = np.arange(same.shape[1] + 1, dtype=np.int32)
+    first = np.maximum.accumulate(np.where(np.hstack([edge, ~same]), place, 0), axis=1)
+    last = np.minimum.accumulate(np.where(np.hstack([~same, edge]), place, len(place))[:, ::-1], axis=1)[:, ::-1]
+    return np.asarray(1 + (first + last) / 2)
 
 
 def _max_t(observed: NDArray[np.float64], shuffled: NDArray[np.float64]) -> NDArray[np.float64]:

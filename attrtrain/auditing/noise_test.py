@@ -10,15 +10,16 @@ Up to four permutation tests are weighed:
 The rules, and why:
 
 1. The pixels decide where they were tested. p <= ALPHA: `learnable` from a mean AUROC of 0.5 + LEARNABLE_EFFECT on, else `weak`. Nothing
-   found: `noise`, if a mean AUROC of 0.5 + DETECTABLE_AUROC would have been found; else `weak`, too little data to tell.
+   found: `noise`, if a signal planted into the same objects is found (`HeldOut.power`) at least POWER of the time; else `weak`, too little
+   data to tell.
    But where category and box do tell the labels, they are no noise: `weak`, for then it is the crops or the features that lack something.
 2. Without pixels, category and box decide in the same way when they find something: `learnable` or `weak`. They are read off the label
    file, yet a crop shows them.
 3. Alike photographs alone make `weak`: whoever labels a photograph in one go, carelessly, gives its objects like labels too.
 4. Co-occurrence alone makes `weak`: it survives shuffling labels between objects, so it cannot show that they belong to them.
-5. Nothing found: `noise`, if there were at least MIN_PAIRS pairs of attributes, and a co-occurrence of DETECTABLE_PHI (and, where they were
-   tested, category and box with DETECTABLE_AUROC) would have been found. Else `weak`: two or three real attributes may well be independent of each
-   other and of the box, so their independence accuses nobody.
+5. Nothing found: `noise`, if there were at least MIN_PAIRS pairs of attributes, a co-occurrence of DETECTABLE_PHI would have been found,
+   and so would, where category and box were tested, a signal planted into them. Else `weak`: two or three real attributes may well be
+   independent of each other and of the box, so their independence accuses nobody.
 
 The three tests on the label file count as one look: their p-values are multiplied by their number (Bonferroni). Labels in which nothing can be
 tested, all unknown or all the same, are `weak` with p = 1.
@@ -30,7 +31,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from attrtrain.auditing.held_out import MIN_CASES, HeldOut, held_out_test
+from attrtrain.auditing.held_out import MIN_CASES, PLANTED_AUROC, HeldOut, held_out_test
 from attrtrain.auditing.permutation import ALPHA, PermutationTest
 from attrtrain.auditing.structure import MIN_PAIRS, co_occurrence_test, photograph_test
 
@@ -39,9 +40,10 @@ EXIT_CODES: dict[Verdict, int] = {"learnable": 0, "weak": 3, "noise": 4}
 
 LEARNABLE_EFFECT = 0.03
 """Mean AUROC above 0.5 from which labels are worth training on: less is real, but no model of it would be worth having."""
-DETECTABLE_AUROC = 0.1
+POWER = 0.9
+"""Share of planted signals that must be found before finding none is held against labels."""
 DETECTABLE_PHI = 0.15
-"""Noise is only said where effects of this size would have been found 99 times in 100 ... and were not."""
+"""Correlation between attributes (root mean square) that chance must not reach, before finding none is held against labels."""
 
 CO_OCCURRENCE, PHOTOGRAPHS, SIDE, PIXELS = "co-occurrence", "photographs", "category and box", "pixels"
 
@@ -140,14 +142,15 @@ def _by_pixels(evidence: Evidence, pixels: HeldOut) -> Judgement:
             "category and box tell the labels, but frozen features of the crops do not: is each crop the object its labels mean?",
             "whether a trained network finds in the crops what frozen features do not",
         )
-    if pixels.detectable <= DETECTABLE_AUROC:
+    if pixels.power >= POWER:
         return found(
             "noise",
             f"frozen features of the crops tell labels of unseen photographs no better than labels shuffled between objects ({auroc}; guessing has 0.5)",
         )
     return found(
         "weak",
-        f"too little data to tell: on so few labels even a mean AUROC of {0.5 + pixels.detectable:.2f} could be luck",
+        f"too little data to tell: where labels with an AUROC of {PLANTED_AUROC} were planted into these crops, "
+        f"they were found {pixels.power:.0%} of the time",
         "everything; label more objects",
     )
 
@@ -190,5 +193,5 @@ def _would_have_been_found(evidence: Evidence) -> bool:
         evidence.co_occurrence is not None
         and pairs >= MIN_PAIRS
         and evidence.co_occurrence.detectable <= DETECTABLE_PHI
-        and (evidence.side is None or evidence.side.detectable <= DETECTABLE_AUROC)
+        and (evidence.side is None or evidence.side.power >= POWER)
     )
