@@ -9,8 +9,10 @@ A run directory:
       metrics.jsonl     every number of the run, one JSON object a line; the source of truth
       checkpoints/      to go on from, see attrtrain.checkpoint
       bundle/           to use, the best epoch, see attrtrain.bundle
+      audit.json        a quick look at the labels, see attrtrain.auditing
+      evaluation/       metrics.json and predictions.npz of the best epoch on the val split
       report.html       what it learnt, as one page
-      result.json       best_epoch, val (map, prior_map, objects), seconds; there once the run is finished
+      result.json       best_epoch, val (map, map_interval, prior_map, objects), seconds; there once the run is finished
       .lock             held by the process that trains, see attrtrain.run_lock
 """
 
