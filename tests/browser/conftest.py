@@ -89,7 +89,7 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
 def report_page(toy_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report on the toy's crops with made-up scores and hostile names. Read it, never write it."""
     folder = tmp_path_factory.mktemp("report")
-    shards = ShardSet([toy_shards], "val")
+    shards = ShardSet([toy_shards], "train")  # enough for several pages of objects
     predictions = drawn_predictions(objects=len(shards), attributes=20, known=0.9, names=HOSTILE)
     predictions.labels[:, 9] = 0  # no positive
     predictions.labels[:, 11] = np.arange(len(shards)) < 2  # too few

@@ -167,6 +167,7 @@ def test_objects_sort_page_search_and_open(report_page, open_page):
     page.locator("#object-table thead th").nth(2).locator("button").click()
     accuracy = sorted((c / k for c, k in zip(data["correct"], data["known"], strict=True)), reverse=True)
     page.click("#object-after")
+    assert page.inner_text("#object-page").startswith("page 2 of ") and total > 75
     second = [float(text) for text in page.locator("#object-table tbody td:nth-child(3)").all_inner_texts()]
     assert second == pytest.approx(accuracy[25:50], abs=6e-4)
     wanted = data["id"][7]
