@@ -116,8 +116,8 @@ def _features(weights: Path | None, subject: Subject) -> tuple[FeaturesOf | None
 
 def _summary(document: AuditDocument) -> str:
     lines = [
-        f"{document.objects:,} objects in {document.images:,} photographs, {len(document.attributes)} attributes, "
-        f"{document.known_share:.0%} of labels known"
+        f"objects {document.objects:,}, photographs {document.images:,}, attributes {len(document.attributes)}, "
+        f"labels known {document.known_share:.0%}"
     ]
     for test in document.tests:
         judged = "" if test.judged is None else f", {test.above_chance} of {test.judged} attributes above chance"

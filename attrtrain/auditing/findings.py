@@ -19,6 +19,10 @@ from attrtrain.auditing.document import (
 
 Severity = Literal["serious", "check", "note"]
 _ORDER: tuple[Severity, ...] = ("serious", "check", "note")
+_ENOUGH_RATES, _SHARP_RATES = (
+    5,
+    0.1,
+)  # attributes, and the spread of their rates: of fewer, or fewer labels, any might pass
 _BOX_SEVERITY: dict[str, Severity] = {
     "same_box_everywhere": "serious",
     "over_the_edge": "note",
@@ -64,7 +68,7 @@ def _of_coverage(coverage: Coverage | None) -> Iterator[Finding]:
         share = lost / max(coverage.matched, 1)
         yield Finding(
             severity="check" if share > 0.01 else "note",
-            text=f"{lost:,} objects were left out of the shards: {reasons}",
+            text=f"left out of the shards: {reasons}",
         )
 
 
@@ -72,24 +76,29 @@ def _of_splits(torn: TornPhotographs, pictures: Pictures) -> Iterator[Finding]:
     if torn.count:
         yield Finding(
             severity="serious",
-            text=f"{torn.count:,} photographs have objects in two splits, such as {torn.examples[0]}: validation would reward "
-            "remembering photographs. `attrtrain shard --split auto` or `--split image` mends it",
+            text=f"{_number(torn.count, 'photograph has', 'photographs have')} objects in two splits, such as {torn.examples[0]}: "
+            "validation would reward remembering photographs. `attrtrain shard --split auto` or `--split image` mends it",
         )
     if pictures.across_splits:
         example = next(group for group in pictures.examples if len(set(group.splits)) > 1)
         yield Finding(
             severity="serious",
-            text=f"{pictures.across_splits:,} pictures are in two splits under different names, such as {' and '.join(example.images[:3])}: "
+            text=f"{_number(pictures.across_splits, 'picture is', 'pictures are')} in two splits under different names, such as {' and '.join(example.images[:3])}: "
             "keep one name of each",
         )
     if within := pictures.groups - pictures.across_splits:
-        yield Finding(severity="check", text=f"{within:,} pictures have several names in one split")
+        yield Finding(
+            severity="check", text=f"{_number(within, 'picture has', 'pictures have')} several names in one split"
+        )
     if pictures.unreadable:
-        yield Finding(severity="check", text=f"{pictures.unreadable:,} pictures are missing or cannot be read")
+        yield Finding(
+            severity="check",
+            text=f"{_number(pictures.unreadable, 'picture is', 'pictures are')} missing or cannot be read",
+        )
 
 
 def _of_labels(attributes: Sequence[AttributeEntry], rates: RateSummary, votes: Votes) -> Iterator[Finding]:
-    if rates.like_fair_coins and len(attributes) > 1:
+    if rates.like_fair_coins and len(attributes) >= _ENOUGH_RATES and (rates.spread_of_fair_coins or 1) <= _SHARP_RATES:
         yield Finding(
             severity="serious",
             text=f"attributes are positive as often as fair coins come up heads: mean rate {rates.mean:.3f}, spread {rates.spread:.3f} "
@@ -117,23 +126,28 @@ def _of_labels(attributes: Sequence[AttributeEntry], rates: RateSummary, votes: 
             more = f" and {len(named) - 3} more" if len(named) > 3 else ""
             yield Finding(
                 severity="check",
-                text=f"{len(named)} attributes are {what}: {', '.join(named[:3])}{more}; they teach nothing",
+                text=f"{_number(len(named), 'attribute is', 'attributes are')} {what}: {', '.join(named[:3])}{more}; "
+                "there is nothing to learn from that",
             )
 
 
 def _of_boxes(boxes: Sequence[OddBoxes]) -> Iterator[Finding]:
     for odd in boxes:
-        yield Finding(severity=_BOX_SEVERITY.get(odd.kind, "check"), text=f"{odd.count:,} boxes: {odd.what}")
+        yield Finding(
+            severity=_BOX_SEVERITY.get(odd.kind, "check"), text=f"{_number(odd.count, 'box', 'boxes')}: {odd.what}"
+        )
 
 
 def _of_relations(relations: Relations) -> Iterator[Finding]:
     for count, what in (
-        (relations.duplicates, "duplicates of each other: one of each pair would do"),
-        (relations.complements, "each other's opposite: one of each pair would do"),
-        (relations.implied, "such that the first implies the second"),
+        (relations.duplicates, "always positive or negative together: one of the two would do"),
+        (relations.complements, "always opposite: one of the two would do"),
+        (relations.implied, "such that one implies the other"),
     ):
         if count:
-            yield Finding(severity="note", text=f"{count:,} pairs of attributes are {what}")
+            yield Finding(
+                severity="note", text=f"{_number(count, 'pair of attributes is', 'pairs of attributes are')} {what}"
+            )
 
 
 def _of_categories(categories: Sequence[CountEntry]) -> Iterator[Finding]:
@@ -142,3 +156,7 @@ def _of_categories(categories: Sequence[CountEntry]) -> Iterator[Finding]:
             severity="note",
             text="all objects are of one category, so whether labels depend on category cannot be tested",
         )
+
+
+def _number(count: int, one: str, many: str) -> str:
+    return f"{count:,} {one if count == 1 else many}"

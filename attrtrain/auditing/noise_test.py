@@ -164,7 +164,9 @@ def _by_label_file(evidence: Evidence) -> Judgement:
     only_pixels = "whether the pixels show these labels; give --weights to test that on shards"
     if not tests:
         reason = f"nothing can be tested: no attribute has {MIN_CASES} known positives and {MIN_CASES} known negatives"
-        return Judgement("weak", 1.0, 0.0, "", reason, "everything")
+        return Judgement(
+            "weak", 1.0, 0.0, "", reason, "whether there is anything to learn; label more objects, both ways"
+        )
     if evidence.adjusted_p(SIDE) <= ALPHA:
         effect = tests[SIDE].effect
         told = f"tell labels of unseen photographs with a mean AUROC of {0.5 + effect:.3f}; guessing has 0.5"

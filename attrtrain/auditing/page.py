@@ -10,7 +10,8 @@ from attrtrain.auditing.document import AuditDocument, EvidenceEntry
 from attrtrain.files import atomic_write
 
 _BINS = 20
-_CATEGORIES_SHOWN = 40
+_CATEGORIES_OPEN = 10  # without a click
+_FULL_BAR = 0.5  # an AUROC of 1; the correlations that are found are mostly below as well
 
 HEADLINES = {
     "learnable": "These labels look learnable",
@@ -36,7 +37,7 @@ def write_page(document: AuditDocument, path: Path) -> None:
         explained=EXPLAINED,
         bars={test.name: _bar(test) for test in document.tests},
         histogram=_histogram(document),
-        categories=document.categories[:_CATEGORIES_SHOWN],
+        categories=(document.categories[:_CATEGORIES_OPEN], document.categories[_CATEGORIES_OPEN:]),
         attributes=sorted(document.attributes, key=lambda entry: -entry.positives),
     )
     with atomic_write(path) as file:
@@ -44,9 +45,11 @@ def write_page(document: AuditDocument, path: Path) -> None:
 
 
 def _bar(test: EvidenceEntry) -> dict[str, float]:
-    """Where a test's effect and the edge of chance lie, in percent of a scale that both fit on."""
-    scale = max(test.effect, test.detectable, 0.05) * 1.15
-    return {"effect": 100 * max(test.effect, 0) / scale, "chance": 100 * max(test.detectable, 0) / scale}
+    """Where a test's effect and the edge of chance lie, in percent of the track; one scale for all, so that they can be compared."""
+    return {
+        "effect": 100 * min(max(test.effect, 0) / _FULL_BAR, 1),
+        "chance": 100 * min(max(test.detectable, 0) / _FULL_BAR, 1),
+    }
 
 
 def _histogram(document: AuditDocument) -> list[dict[str, float]]:
