@@ -26,7 +26,7 @@ function curvesOf(attribute) {
   const box = element("div", { class: "charts" });
   const points = attribute.pr[0].map((recall, place) => [recall / 1000, attribute.pr[1][place] / 1000]);
   if (points.length) {
-    const at = (name, recall, precision, mark, ink) => (recall === undefined || precision === undefined ? [] : [{ name, ink, mark, points: [[recall, precision]] }]);
+    const at = (name, recall, precision, mark, ink) => (recall && precision ? [{ name, ink, mark, points: [[recall, precision]] }] : []); // where nothing is named there is no point
     const series = [
       { name: "model", ink: "model", points },
       ...(attribute.prior === undefined ? [] : [{ name: `prior ${asScore(attribute.prior)}`, ink: "guess", dash: "6 4", points: [[0, attribute.prior], [1, attribute.prior]] }]),
@@ -103,10 +103,16 @@ function startMistakes() {
   const columns = [...find("attribute-table").tBodies[0].rows].map((row) => Number(row.dataset.column)).filter((column) => data.attributes[column].mistakes.flat().length);
   columns.sort((a, b) => data.names[a].localeCompare(data.names[b], "en"));
   select.append(...columns.map((column) => element("option", { value: column }, data.names[column])));
-  const worst = columns.reduce((best, column) => ((data.attributes[column].ap ?? 2) < (data.attributes[best].ap ?? 2) ? column : best), columns[0]);
+  const apOf = (column) => (data.attributes[column].judged ? data.attributes[column].ap : 2);
+  const worst = columns.reduce((best, column) => (apOf(column) < apOf(best) ? column : best), columns[0]);
   if (columns.length) select.value = worst;
   find("mistake-controls").hidden = !columns.length;
-  listenTo([select], () => find("mistake-panel").replaceChildren(columns.length ? mistakesOf(Number(select.value)) : "No mistake on a known label."));
+  listenTo([select], () => {
+    if (!columns.length) return find("mistake-panel").replaceChildren("No mistake on a known label.");
+    const column = Number(select.value), attribute = data.attributes[column];
+    const told = element("p", {}, element("b", {}, data.names[column]), ` has an average precision of ${asScore(attribute.ap)}; guessing has ${asScore(attribute.prior)}.`);
+    find("mistake-panel").replaceChildren(told, mistakesOf(column));
+  });
 }
 
 // ---- objects, a page of them at a time

@@ -1,6 +1,8 @@
 """`attrtrain report` on run directories."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -134,3 +136,13 @@ def test_runs_on_other_objects_are_refused(run, tmp_path, toy_shards, capsys):
     write_metrics(judge(predictions, source={}, replicates=0), other / "evaluation" / "metrics.json")
     assert "other objects" in refusal(capsys, run, other)
     assert not (other / "compare.html").exists()
+
+
+def test_help_answers_without_anything_heavy():
+    script = (
+        "import sys\nfrom attrtrain.cli import main\ntry: main(['report', '--help'])\nexcept SystemExit: pass\n"
+        "print([name for name in ('torch', 'numpy', 'pydantic', 'jinja2', 'PIL') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert "RUN_B" in done.stdout and "attrtrain report runs/before runs/after" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]" and done.stderr == ""
