@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.browser)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not longer: while Playwright runs, this thread can run no other event loop
 def browser() -> Iterator[Browser]:
     """The browser. Where there is none, tests skip, and fail in CI."""
     program = next(filter(None, map(shutil.which, PROGRAMS)), None)
