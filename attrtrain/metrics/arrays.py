@@ -176,9 +176,12 @@ def _from_table(table: pa.Table) -> Matrix:
 def _as_floats(array: NDArray[Any]) -> NDArray[np.floating]:
     if array.dtype.kind not in "biuf":
         raise PredictionsError(f"holds {array.dtype}, not numbers")
-    if array.dtype.kind == "f" and array.dtype.itemsize <= 8:
-        return array.astype(array.dtype.newbyteorder("="), copy=False)
-    return array.astype(np.float32 if array.dtype.itemsize <= 2 else np.float64)
+    if array.dtype.kind == "f":
+        return array.astype(array.dtype.newbyteorder("=") if array.dtype.itemsize <= 8 else np.float64, copy=False)
+    exact = (
+        not array.size or max(abs(int(array.min())), abs(int(array.max()))) <= 2**24
+    )  # whole numbers that float32 holds
+    return array.astype(np.float32 if exact else np.float64)
 
 
 def _json_list(path: Path) -> list[Any]:

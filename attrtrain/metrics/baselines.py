@@ -30,14 +30,21 @@ class CategoryCounts:
     known: NDArray[np.float64]
 
     @classmethod
-    def of(cls, category: NDArray[Any], positive: NDArray[np.bool_], known: NDArray[np.bool_]) -> "CategoryCounts":
-        """Counts objects (N,) with cells (N, A)."""
+    def of(
+        cls,
+        category: NDArray[Any],
+        positive: NDArray[np.bool_],
+        known: NDArray[np.bool_],
+        rows: NDArray[np.bool_] | None = None,
+    ) -> "CategoryCounts":
+        """Counts objects (N,) with cells (N, A): all of them, or those marked in `rows` (N,)."""
         names, code = np.unique(category, return_inverse=True)
 
         def counted(cells: NDArray[np.bool_]) -> NDArray[np.float64]:
             counts = np.empty((len(names), cells.shape[1]))
-            for column in range(cells.shape[1]):
-                counts[:, column] = np.bincount(code[cells[:, column]], minlength=len(names))
+            for column in range(cells.shape[1]):  # by column, because that is how the matrices lie
+                mine = cells[:, column] if rows is None else cells[:, column] & rows
+                counts[:, column] = np.bincount(code[mine], minlength=len(names))
             return counts
 
         return cls(names, counted(positive), counted(known))
@@ -47,15 +54,18 @@ class CategoryCounts:
         """(A,) shares of positives over all categories; one half where nothing is known."""
         return np.nan_to_num(rates(self.positives.sum(axis=0), self.known.sum(axis=0)), nan=0.5)
 
-    def category_rates(self, category: NDArray[Any]) -> NDArray[np.float32]:
-        """(N, A) the rate of each attribute in each object's category, drawn towards the attribute's own rate; that rate where the category was never seen."""
+    @property
+    def category_rates(self) -> NDArray[np.float32]:
+        """(C + 1, A) the rate of each attribute in each category, drawn towards the attribute's own rate; that rate in the last row."""
         overall = self.attribute_rates
         smoothed = (self.positives + CATEGORY_SMOOTHING * overall) / (self.known + CATEGORY_SMOOTHING)
-        table = np.concatenate([smoothed, overall[None]]).astype(np.float32)
-        place = np.searchsorted(self.categories, category)
-        place[place == len(self.categories)] = 0
-        seen = self.categories[place] == category if len(self.categories) else np.zeros(len(category), dtype=bool)
-        return table[np.where(seen, place, len(self.categories))]
+        return np.concatenate([smoothed, overall[None]]).astype(np.float32)
+
+    def row_of(self, category: NDArray[Any]) -> NDArray[np.intp]:
+        """(N,) the row of `category_rates` for objects of some categories; the last where one was never seen."""
+        names, code = np.unique(category, return_inverse=True)
+        known = {name: row for row, name in enumerate(self.categories.tolist())}
+        return np.array([known.get(name, len(known)) for name in names.tolist()], dtype=np.intp)[code]
 
 
 @dataclass(frozen=True)
@@ -129,20 +139,27 @@ def category_guess(cells: JudgedSet, training: TrainingRates | None) -> Category
     if not (cells.category != "").any():
         return None
     if training is not None:
-        scores = np.asfortranarray(training.counts.category_rates(cells.category))
-        return CategoryGuess(cells.with_scores(scores, are_logits=False), None, "training split")
+        row = training.counts.row_of(cells.category)
+        return CategoryGuess(_looked_up(cells, training.counts.category_rates, row), None, "training split")
     half = second_half(cells.image_id)
     if half.all() or not half.any():
         return None
-    scores = np.empty(cells.scores.shape, dtype=np.float32, order="F")
-    for part in (half, ~half):
-        counts = CategoryCounts.of(cells.category[~part], cells.positive[~part], cells.known[~part])
-        scores[part] = counts.category_rates(cells.category[part])
+    first, second = (CategoryCounts.of(cells.category, cells.positive, cells.known, rows) for rows in (~half, half))
+    row = first.row_of(cells.category)
+    tables = np.concatenate([second.category_rates, first.category_rates])  # the first half learns from the second
+    row = row + half * (len(first.categories) + 1)
     return CategoryGuess(
-        cells.with_scores(scores, are_logits=False),
+        _looked_up(cells, tables, row),
         half,
         "cross-fitted over the judged objects: rates of the other half of the photographs, AP and AUROC within each half",
     )
+
+
+def _looked_up(cells: JudgedSet, table: NDArray[np.float32], row: NDArray[np.intp]) -> JudgedSet:
+    scores = np.empty(cells.scores.shape, dtype=np.float32, order="F")
+    for column in range(scores.shape[1]):
+        scores[:, column] = table[row, column]
+    return cells.with_scores(scores, are_logits=False)
 
 
 def shuffled_orders(cells: JudgedSet, count: int, seed: int) -> Iterator[NDArray[np.intp]]:

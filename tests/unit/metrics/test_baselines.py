@@ -128,8 +128,9 @@ def test_shuffles_stay_within_known_cells_and_move_photographs_whole():
 
 
 @pytest.mark.parametrize("ties", [False, True])
-def test_the_quick_map_of_a_shuffle_is_that_of_the_shuffled_scores(ties):
-    cells = JudgedSet.of(draw_predictions(ties=ties), 0.5)
+@pytest.mark.parametrize("known", [0.6, 0.15])
+def test_the_quick_map_of_a_shuffle_is_that_of_the_shuffled_scores(ties, known):
+    cells = JudgedSet.of(draw_predictions(n=600, ties=ties, known=known), 0.5)
     judged = measure(cells, 0.5).judged
     expected = [measure(shuffled(cells, order), 0.5).overall["map"] for order in shuffled_orders(cells, 4, 3)]
     np.testing.assert_allclose(shuffled_maps(cells, judged, 4, 3), expected, atol=1e-9)
