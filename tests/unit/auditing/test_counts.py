@@ -1,0 +1,44 @@
+import numpy as np
+import pytest
+from scipy.stats import chisquare
+
+from attrtrain.auditing.counts import count_by, label_counts, rate_summary, torn_photographs
+
+
+def test_positives_are_shares_of_at_least_half_and_unknowns_are_neither():
+    labels = np.array([[0.5, 0.49, np.nan], [1, 0, np.nan], [np.nan, 0.4, 1]], dtype=np.float32)
+    positives, negatives, unknowns = label_counts(labels)
+    assert positives.tolist() == [2, 0, 1]
+    assert negatives.tolist() == [0, 3, 0]
+    assert unknowns.tolist() == [1, 0, 2]
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.46, 0.3])
+def test_rates_of_coins_are_judged_as_by_a_chi_squared_test(rate):
+    rng = np.random.default_rng(4)
+    positives = rng.binomial(275, rate, 40)
+    summary = rate_summary(positives, 275 - positives)
+    statistic = sum(chisquare([k, 275 - k]).statistic for k in positives)
+    assert summary.like_fair_coins == (statistic <= 63.691)  # the 1 % point of chi-squared with 40 degrees of freedom
+    assert summary.like_fair_coins == (rate == 0.5)
+    assert summary.mean == pytest.approx(positives.mean() / 275)
+    assert summary.spread_of_fair_coins == pytest.approx(np.sqrt(0.25 / 275))
+
+
+def test_rates_of_nothing_known():
+    nothing = np.zeros(3, dtype=np.int64)
+    assert rate_summary(nothing, nothing).mean is None
+
+
+def test_objects_and_photographs_of_each_name():
+    entries = count_by(np.array(["dog", "", "dog", "dog"]), np.array([1, 1, 1, 2]), "(none)")
+    assert [(entry.name, entry.objects, entry.images) for entry in entries] == [("dog", 3, 2), ("(none)", 1, 1)]
+
+
+def test_a_photograph_in_two_splits_is_named(make_table):
+    table = make_table(
+        5, image_id=[1, 1, 2, 2, 3], image=["a", "a", "b", "b", "c"], split=["train", "val", "val", "val", "train"]
+    )
+    torn = torn_photographs(table)
+    assert torn.count == 1 and torn.examples == ["a"]
+    assert torn_photographs(make_table(0)).count == 0
