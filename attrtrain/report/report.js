@@ -129,7 +129,7 @@ function objectRow(place) {
 
 function attributeList(verdict, heading, columns) {
   const list = element("ul", {}, ...columns.map((column) => element("li", { class: verdict }, data.names[column])));
-  return element("div", {}, element("h4", {}, `${heading} (${columns.length})`), columns.length ? list : "–");
+  return element("div", {}, element("h3", {}, `${heading} (${columns.length})`), columns.length ? list : "–");
 }
 
 function startObjects() {

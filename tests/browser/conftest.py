@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 from report_data import HOSTILE, document_of, drawn_predictions
 
@@ -83,6 +84,17 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
     for one in opened:
         one.page.context.close()
     assert complaints == []
+
+
+@pytest.fixture
+def barriers() -> Callable[[Page], list[str]]:
+    """Tells what axe-core, which checks pages against the W3C's guidelines (WCAG 2), finds wrong with one."""
+
+    def find(page: Page) -> list[str]:
+        violations = Axe().run(page).response["violations"]
+        return [f"{rule['id']}: {node['html'][:200]}" for rule in violations for node in rule["nodes"]]
+
+    return find
 
 
 @pytest.fixture(scope="session")

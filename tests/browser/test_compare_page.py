@@ -66,8 +66,9 @@ def test_it_has_curves_of_both_and_the_settings_that_differ(compare_page, open_p
 
 @pytest.mark.parametrize("width", [320, 375, 1280])
 @pytest.mark.parametrize("dark", [False, True])
-def test_no_width_makes_the_page_scroll_sideways(compare_page, open_page, width, dark):
+def test_it_fits_every_width_and_shuts_nobody_out(compare_page, open_page, barriers, width, dark):
     page = open_page(compare_page, width=width, dark=dark)
+    assert barriers(page) == []
     assert page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
 
 

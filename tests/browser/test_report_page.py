@@ -236,6 +236,15 @@ def test_text_can_be_read_by_day_and_by_night(report_page, open_page, dark):
         assert contrast(page, selector) >= 4.5, selector
 
 
+@pytest.mark.parametrize("width", [375, 1280])
+@pytest.mark.parametrize("dark", [False, True])
+def test_nobody_is_shut_out(report_page, open_page, barriers, width, dark):
+    page = open_page(report_page, width=width, dark=dark)
+    page.locator("#attribute-table button.open").nth(4).click()
+    page.locator("#object-table button.open").first.click()
+    assert barriers(page) == []
+
+
 def test_every_control_has_a_name_and_every_picture_a_text(report_page, open_page):
     page = open_page(report_page)
     unnamed = page.evaluate(
