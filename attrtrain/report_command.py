@@ -1,7 +1,12 @@
 """`attrtrain report`: writes the page of a run anew, or one that compares two runs."""
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+
+from attrtrain.errors import ConfigError
 
 HELP = "write a run's report anew, or compare two runs"
 EXAMPLES = """examples:
@@ -28,24 +33,30 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
+    from attrtrain.errors import ShardError
     from attrtrain.report.run_directory import open_shards, read_run
     from attrtrain.report.run_report import installed_versions, write_report
 
+    out = _place(arguments.out, arguments.run / "report.html")
     judged = read_run(arguments.run)
     shards, no_pictures = open_shards(judged)
-    out = _place(arguments.out, arguments.run / "report.html")
-    write_report(
+    write = partial(
+        write_report,
         out,
         title=arguments.run.resolve().name,
         document=judged.document,
         predictions=judged.predictions,
-        shards=shards,
         settings=judged.settings,
         history=judged.history,
         audit=judged.audit,
         versions=installed_versions(),
-        no_pictures=no_pictures,
     )
+    with _told_of(out):
+        try:
+            write(shards=shards, no_pictures=no_pictures)
+        except ShardError as error:  # a manifest without its shards, or damaged ones
+            no_pictures = f"There are no pictures: {error}."
+            write(shards=None, no_pictures=no_pictures)
     print(f"{out} ({out.stat().st_size / 1e6:.1f} MB)" + (f"\n{no_pictures}" if no_pictures else ""))
     return 0
 
@@ -55,19 +66,28 @@ def _compare(arguments: argparse.Namespace) -> int:
     from attrtrain.report.compare_report import write_comparison
     from attrtrain.report.run_directory import read_run
 
-    comparison = compare(read_run(arguments.run), read_run(arguments.other))
     out = _place(arguments.out, arguments.other / "compare.html")
-    write_comparison(out, comparison)
+    comparison = compare(read_run(arguments.run), read_run(arguments.other))
+    with _told_of(out):
+        write_comparison(out, comparison)
     print(f"{as_text(comparison)}\n{out} shows every attribute, the curves, and the settings that differ")
     return 0
 
 
 def _place(given: Path | None, default: Path) -> Path:
-    from attrtrain.errors import ConfigError
+    if given is None:
+        return default
+    if given.is_dir():
+        raise ConfigError(f"--out {given}: is a folder; give the page's file name")
+    if not given.parent.is_dir():
+        raise ConfigError(f"--out {given}: there is no folder {given.parent}")
+    return given
 
-    path = default if given is None else given
-    if path.is_dir():
-        raise ConfigError(f"--out {path}: is a folder; give the page's file name")
-    if not path.parent.is_dir():
-        raise ConfigError(f"--out {path}: there is no folder {path.parent}")
-    return path
+
+@contextmanager
+def _told_of(out: Path) -> Iterator[None]:
+    """A page that cannot be written is the user's to know of, in one line."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"{out}: {error.strerror or error}; name another file with --out") from None

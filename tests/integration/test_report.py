@@ -1,6 +1,9 @@
 """`attrtrain report` on run directories."""
 
+import errno
 import json
+import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -78,6 +81,28 @@ def test_without_its_shards_the_page_has_no_pictures_and_says_so(run, capsys):
     page = (run / "report.html").read_text()
     assert "There are no pictures: /gone/" in page and "data:image" not in page.split("<main")[1]
     assert "There are no pictures: /gone/" in capsys.readouterr().out
+
+
+def test_a_manifest_without_its_shards_gives_a_page_without_pictures(tmp_path, toy_shards):
+    copy = tmp_path / "shards"
+    shutil.copytree(toy_shards, copy)
+    run = run_directory(tmp_path / "run", copy)
+    for shard in copy.glob("val-*.tar"):
+        shard.unlink()
+    assert main(["report", str(run)]) == 0
+    page = (run / "report.html").read_text()
+    assert "There are no pictures: " in page and "attrtrain verify" in page and "data:image/webp" not in page
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_a_full_disk_is_one_line_and_leaves_the_old_page(run, tmp_path, capsys, monkeypatch, other):
+    def full(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (run / "report.html").write_text("old")
+    monkeypatch.setattr("attrtrain.report.render.atomic_write", full)
+    assert "No space left on device" in refusal(capsys, run, *([run] if other else []))
+    assert (run / "report.html").read_text() == "old"
 
 
 def test_shards_that_were_made_anew_are_not_mistaken_for_the_old_ones(tmp_path, toy_shards):
