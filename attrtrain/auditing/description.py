@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from attrtrain.keyed_random import mix64
 
+_MOST_PIXELS = 1e6  # no photograph is as wide
 _MOST_CATEGORIES = 60  # the rest counts as one
 
 
@@ -26,18 +27,24 @@ def describe(category: NDArray[Any], box: NDArray[np.float64], image_size: NDArr
     common = np.argsort(-objects, kind="stable")[:_MOST_CATEGORIES]
     is_category = code[:, None] == common  # (N, C)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        box = np.where(np.abs(box) < _MOST_PIXELS, box, np.nan)
         width, height = np.log(box[:, 2]), np.log(box[:, 3])
         centre = box[:, :2] + box[:, 2:] / 2
         sizes = np.where((image_size > 0).all(axis=1, keepdims=True), image_size, np.nan)
         relative = np.log(box[:, 2:]) - np.log(sizes)
         place = np.where(np.isnan(sizes).any(), centre, centre / sizes)
-    shape = np.stack([width, height, width - height, width + height], axis=1)
-    squares = [(column - _middle(column)) ** 2 for column in shape.T[2:]]
-    columns = [*shape.T, *relative.T, *place.T, *squares]
-    filled = [np.where(np.isfinite(column), column, _middle(column)) for column in columns]
-    # A single absurd box must not be all that a column tells.
-    clipped = [np.clip(column, *np.quantile(column, [0.005, 0.995])) if len(column) else column for column in filled]
-    return np.column_stack([is_category.astype(np.float64), *clipped])
+        columns = [width, height, width - height, width + height, *relative.T, *place.T]
+    tame = [_tamed(column) for column in columns]
+    squares = [(column - _middle(column)) ** 2 for column in tame[2:4]]
+    return np.column_stack([is_category.astype(np.float64), *tame, *squares])
+
+
+def _tamed(column: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What is no number becomes middling, and the outermost are drawn in: a single absurd box must not be all a column tells."""
+    if len(column) == 0:
+        return column
+    filled = np.where(np.isfinite(column), column, _middle(column))
+    return np.asarray(np.clip(filled, *np.quantile(filled, [0.005, 0.995])))
 
 
 def _middle(column: NDArray[np.float64]) -> float:

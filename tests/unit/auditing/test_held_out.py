@@ -130,7 +130,7 @@ def test_rare_attributes_are_not_judged():
 def test_nothing_to_test_is_none(objects):
     labels = np.full((objects, 2), np.nan, dtype=np.float32)
     assert held_out_test(np.ones((objects, 2)), labels, np.arange(objects), permutations=3) is None
-    features, labels, image_id = drawn(objects=60)
+    _, labels, image_id = drawn(objects=60)
     assert held_out_test(np.ones((60, 2)), labels, image_id, permutations=3) is None  # no feature varies
 
 

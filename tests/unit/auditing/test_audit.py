@@ -1,0 +1,121 @@
+"""All parts together, and the page."""
+
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from attrtrain.auditing import page
+from attrtrain.auditing.assemble import Subject, audit
+from attrtrain.auditing.coverage import describe_coverage
+from attrtrain.auditing.document import AuditDocument
+from attrtrain.shards.manifest import read_contract, write_contract
+
+HOSTILE = "</script><img src=x onerror=alert(1)>"
+
+
+def audited(table, coverage=None, **options):
+    options = {"image_folders": [], "features_of": None, "pixel_objects": 0} | options
+    return audit(Subject("labels", ["boxes.csv"], table, coverage, None), **options)
+
+
+@pytest.fixture
+def odd_table(make_table):
+    """Sixty objects with something odd of every kind."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, (60, 6)).astype(np.float32)
+    labels[:, 1], labels[:, 2], labels[:, 3], labels[:, 4] = 0, np.nan, labels[:, 0], 1 - labels[:, 0]
+    box = np.column_stack([rng.random((60, 2)) * 100, 20 + rng.random((60, 2)) * 50])
+    box[0] = [5, 5, 2, 40]
+    return make_table(
+        60,
+        names=["a", "never", HOSTILE, "a again", "not a", "b"],
+        labels=labels,
+        box=box,
+        image_id=np.arange(60) // 2,
+        image=[f"{i // 2}.jpg" for i in range(60)],
+        split=["train"] * 31 + ["val"] * 29,
+        category=["dog"] * 40 + [HOSTILE] * 20,
+    )
+
+
+def test_what_is_odd_is_found_and_the_serious_comes_first(odd_table):
+    coverage = describe_coverage(100, 60, ["instances_val2017.json"], {})
+    document = audited(odd_table, coverage)
+    texts = [(finding.severity, finding.text) for finding in document.findings]
+    assert [severity for severity, _ in texts] == sorted(
+        (severity for severity, _ in texts), key=["serious", "check", "note"].index
+    )
+
+    def said(severity, words):
+        return any(severity == given and words in text for given, text in texts)
+
+    assert said("serious", "train2017 is missing")
+    assert said("serious", "1 photograph has objects in two splits, such as 15.jpg")
+    assert said("check", "1 attribute is always unknown")
+    assert said("check", "1 attribute is never positive: never")
+    assert said("check", "1 box: narrower or lower")
+    assert said("note", "1 pair of attributes is always positive or negative together")
+    assert said("note", "2 pairs of attributes are always opposite")
+
+
+def test_counts_are_those_of_the_table(odd_table):
+    document = audited(odd_table)
+    assert (document.objects, document.images) == (60, 30)
+    assert [(entry.name, entry.objects, entry.images) for entry in document.splits] == [
+        ("train", 31, 16),
+        ("val", 29, 15),
+    ]
+    entry = next(entry for entry in document.attributes if entry.name == "b")
+    assert entry.positives == (odd_table.labels[:, 5] == 1).sum() and entry.positives + entry.negatives == 60
+    assert document.known_share == pytest.approx(5 / 6)
+    assert {test.name for test in document.tests} == {"co-occurrence", "photographs", "category and box"}
+    assert document.pictures.compared == "nothing"
+
+
+def test_features_decide_where_they_are_given(odd_table):
+    asked = []
+
+    def features_of(rows):
+        asked.extend(rows)
+        return np.nan_to_num(odd_table.labels[rows]).astype(np.float64)  # all there is to know
+
+    document = audited(odd_table, features_of=features_of, pixel_objects=1000)
+    assert document.verdict == "learnable" and document.decided_by == "pixels"
+    assert sorted(asked) == list(range(60))
+    assert document.tests[-1].name == "pixels" and document.tests[-1].p_value == document.p_value == 1 / 400
+    assert document.attributes[0].auroc_pixels == pytest.approx(1.0)
+
+
+def test_the_document_is_read_as_it_was_written(odd_table, tmp_path):
+    document = audited(odd_table)
+    write_contract(document, tmp_path / "audit.json")
+    assert read_contract(AuditDocument, tmp_path / "audit.json") == document
+    assert "NaN" not in (tmp_path / "audit.json").read_text()
+
+
+class Tags(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.tags = []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+
+def test_the_page_asks_for_nothing_and_shows_hostile_names_as_text(odd_table, tmp_path):
+    page.write_page(audited(odd_table), tmp_path / "audit.html")
+    html = (tmp_path / "audit.html").read_text()
+    parser = Tags()
+    parser.feed(html)
+    assert not {"script", "img", "link", "iframe"} & {tag for tag, _ in parser.tags}
+    assert not re.search(r"https?:|url\(|@import", html)
+    assert html.count("&lt;/script&gt;&lt;img src=x onerror=alert(1)&gt;") >= 2  # attribute and category
+    assert any(tag == "meta" and attrs.get("name") == "viewport" for tag, attrs in parser.tags)
+
+
+def test_an_empty_table_is_audited(make_table, tmp_path):
+    document = audited(make_table(0, box=np.zeros((0, 4)), labels=np.zeros((0, 1), dtype=np.float32)))
+    assert document.verdict == "weak" and document.objects == 0
+    page.write_page(document, tmp_path / "audit.html")

@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from sklearn.decomposition import PCA
+
+from attrtrain.auditing.features import crop_features, principal_components
+from attrtrain.auditing.shard_table import read_shard_table
+from attrtrain.data.decode import decode_crop
+from attrtrain.errors import ShardError, WeightsError
+from attrtrain.models.network import AttributeModel, bare_backbone
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A ResNet18 as torchvision saves it, classifier and all."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "resnet18.safetensors"
+    save_file(bare_backbone("resnet18").state_dict(), path)
+    return path
+
+
+def test_components_are_scikit_learns():
+    features = np.random.default_rng(0).normal(size=(40, 200)) @ np.diag(np.linspace(3, 0.1, 200))
+    ours, theirs = principal_components(features), PCA(10, svd_solver="full").fit_transform(features)
+    assert ours.shape == (40, 10)  # a quarter of the objects
+    np.testing.assert_allclose(np.abs(ours), np.abs(theirs), atol=1e-8)
+
+
+def test_features_are_those_of_the_frozen_backbone(weights, toy_shards):
+    shards, rows = read_shard_table(toy_shards), list(range(5, 45))
+    torch.manual_seed(0)
+    network = bare_backbone("resnet18")
+    network.fc = torch.nn.Identity()
+    model = AttributeModel(network, torch.nn.Identity()).eval()
+    with torch.inference_mode():
+        expected = model(torch.stack([decode_crop(shards.jpeg(row), 112) for row in rows])).double().numpy()
+    found = crop_features(weights, shards.jpeg, rows)
+    np.testing.assert_allclose(
+        np.abs(found), np.abs(PCA(10, svd_solver="full").fit_transform(expected)), rtol=1e-2, atol=1e-3
+    )
+
+
+def test_a_damaged_crop_and_odd_weights_are_one_line(weights, tmp_path):
+    with pytest.raises(ShardError, match="row 3 cannot be decoded"):
+        crop_features(weights, lambda row: b"no picture", [3])
+    with pytest.raises(WeightsError, match="no such weights file"):
+        crop_features(tmp_path / "none.pth", lambda row: b"", [0])
+    save_file({"layer.weight": torch.zeros(2, 2)}, tmp_path / "other.safetensors")
+    with pytest.raises(WeightsError, match="not the weights of a torchvision ResNet"):
+        crop_features(tmp_path / "other.safetensors", lambda row: b"", [0])

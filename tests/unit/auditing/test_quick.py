@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+
+from attrtrain.auditing.quick import QuickAudit, quick_audit
+from attrtrain.shards.manifest import read_contract, write_contract
+
+
+def drawn(kind, objects=3000, attributes=30, known=0.5, seed=0):
+    rng = np.random.default_rng(seed)
+    categories = rng.choice(["dog", "cat", "car"], objects)
+    rate = {name: rng.random(attributes) for name in ("dog", "cat", "car")}
+    chance = 0.5 if kind == "coins" else np.array([rate[name] for name in categories])
+    labels = (rng.random((objects, attributes)) < chance).astype(np.float32)
+    labels[rng.random(labels.shape) > known] = np.nan
+    return labels, categories, np.arange(objects) // 3
+
+
+@pytest.mark.parametrize(("kind", "verdict"), [("coins", "noise"), ("by category", "learnable")])
+def test_a_sample_is_enough_for_the_verdict(kind, verdict):
+    labels, categories, image_ids = drawn(kind)
+    asked = []
+
+    def labels_of(rows):
+        asked.extend(rows)
+        return labels[rows]
+
+    found = quick_audit(labels_of, categories, image_ids)
+    assert found.verdict == verdict
+    assert found.objects == 3000 and found.sampled_objects == len(set(asked)) < 700
+    assert "\n" not in found.line and f"p = {found.p_value:.3g}" in found.line
+
+
+def test_boxes_alone_tell_what_follows_from_them():
+    rng = np.random.default_rng(1)
+    box = np.column_stack([np.zeros((500, 2)), np.exp(rng.normal(4, 0.5, (500, 2)))])
+    large = (box[:, 2] * box[:, 3] > np.exp(8))[:, None] ^ (rng.random((500, 6)) < 0.2)
+    sizes = np.zeros((500, 2), dtype=np.int64)
+    found = quick_audit(
+        lambda rows: large[rows].astype(np.float32),
+        np.full(500, ""),
+        np.arange(500),
+        lambda rows: (box[rows], sizes[rows]),
+    )
+    assert found.verdict == "learnable" and found.decided_by == "category and box"
+
+
+def test_it_is_written_and_read_as_a_run_keeps_it(tmp_path):
+    found = quick_audit(lambda rows: np.ones((len(rows), 2), dtype=np.float32), np.full(4, ""), np.arange(4))
+    assert found.verdict == "weak" and found.p_value == 1
+    write_contract(found, tmp_path / "audit.json")
+    assert read_contract(QuickAudit, tmp_path / "audit.json") == found
