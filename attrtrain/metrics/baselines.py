@@ -156,8 +156,9 @@ def category_guess(cells: JudgedSet, training: TrainingRates | None) -> Category
 
 
 def _looked_up(cells: JudgedSet, table: NDArray[np.float32], row: NDArray[np.intp]) -> JudgedSet:
-    scores = np.empty(cells.scores.shape, dtype=np.float32, order="F")
-    for column in range(scores.shape[1]):
+    """The guesser's scores (N, A): for each object its row of `table`."""
+    scores: NDArray[np.float32] = np.empty((len(cells), len(cells.names)), dtype=np.float32, order="F")
+    for column in range(len(cells.names)):
         scores[:, column] = table[row, column]
     return cells.with_scores(scores, are_logits=False)
 

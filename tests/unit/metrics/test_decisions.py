@@ -50,6 +50,8 @@ def test_no_threshold_has_a_higher_f1_than_the_tuned_one(dtype, seed):
 def test_the_tuned_threshold_lies_between_scores_that_are_neighbours():
     up = np.nextafter(np.float32(1), np.float32(2))
     assert best_f1_threshold(np.float32([up, 1]), np.array([True, False])) == 1
+    further = np.nextafter(up, np.float32(2))  # their middle would round up to it
+    assert best_f1_threshold(np.float32([further, up]), np.array([True, False])) == up
     assert best_f1_threshold(np.float32([3, 1]), np.array([True, False])) == 2
     everything = best_f1_threshold(np.float32([3, 1]), np.array([False, True]))
     assert everything < 1 and everything == np.nextafter(np.float32(1), np.float32(0))
