@@ -140,6 +140,20 @@ def test_a_paired_difference_sees_what_two_intervals_would_not():
     assert "prior_map" not in found.overall
 
 
+def test_p_is_twice_the_smaller_tail_of_the_centred_replicates():
+    a = draw_predictions(n=200, images=70)
+    b = improved(a, 0.03)
+    found = paired_difference(a, b, replicates=300).attributes["attribute 6"]
+    drawn = []
+    for one in (a, b):
+        cells = JudgedSet.of(one, 0.5)
+        drawn.append(resample(cells, measure(cells, 0.5), image_weights(cells.images, 300, 0)).average_precision[:, 6])
+    apart = drawn[1] - drawn[0]
+    apart = apart - apart.mean() + found.difference
+    expected = 2 * (min((apart < 0).sum(), (apart > 0).sum()) + 1) / 301
+    assert 0.05 < expected < 1 and found.p == pytest.approx(expected)
+
+
 def test_equal_models_differ_by_nothing_whatever_their_order():
     a = draw_predictions(n=120)
     order = np.random.default_rng(0).permutation(120)

@@ -11,8 +11,11 @@ from attrtrain.metrics.baselines import TrainingRates
 from attrtrain.metrics.decisions import GivenThresholds
 from attrtrain.metrics.document import read_metrics, write_metrics
 from attrtrain.metrics.groups import frequency_thirds
+from attrtrain.metrics.intervals import image_weights, interval
 from attrtrain.metrics.judge import judge
 from attrtrain.metrics.judged_set import JudgedSet
+from attrtrain.metrics.measure import measure
+from attrtrain.metrics.ranking import Ranking
 from attrtrain.metrics.views import as_legacy
 from attrtrain.predictions import Predictions
 
@@ -73,6 +76,10 @@ def test_each_attribute_has_its_own_numbers(predictions, document):
             assert entry.permutation_ap > entry.prior
         else:
             assert entry.ap is None and entry.ap_interval is None
+    numbers = document.attributes[0].model_dump(
+        exclude={"name", "group", "frequency", "judged", "positives", "negatives", "unknowns"}
+    )
+    assert set(numbers.values()) == {None}  # nothing is known of it
 
 
 def test_attributes_with_few_positives_are_left_out_of_means_and_named(predictions, document):
@@ -110,6 +117,20 @@ def test_categories_are_judged_alone(predictions, document):
         for key in ("map", "prior_map", "permutation_map", "auroc", "cf1", "mA"):
             assert getattr(entry, key) == pytest.approx(alone.overall[key]), key
         assert entry.map_interval[0] < entry.map < entry.map_interval[1]
+
+
+def test_a_category_is_drawn_again_with_its_own_photographs(predictions, document):
+    cells = JudgedSet.of(predictions, 0.5)
+    weights = image_weights(cells.images, 200, 0)
+    entry = document.groups["category"][1]
+    rows = np.flatnonzero(cells.category == entry.name)
+    mine = cells.take(rows)
+    of_objects = weights[:, cells.image[rows]].astype(np.float32)
+    drawn = [
+        Ranking.of(mine.scores[:, a], mine.known[:, a], mine.positive[:, a]).resampled(of_objects)[0]
+        for a in np.flatnonzero(measure(mine, 0.5).judged)
+    ]
+    assert entry.map_interval == pytest.approx(interval(np.nanmean(drawn, axis=0), entry.map))
 
 
 def test_frequency_is_counted_in_training_where_it_is_known(predictions):

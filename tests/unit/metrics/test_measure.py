@@ -165,6 +165,8 @@ def test_calibration_error_and_loss(measured, truth, predictions):
 
 def test_calibration_of_certain_and_of_no_predictions():
     assert expected_calibration_error(np.array([0.0, 1.0, 1.0]), np.array([False, True, False])) == pytest.approx(1 / 3)
+    in_one_bin = expected_calibration_error(np.array([0.95, 1.0]), np.array([True, False]))
+    assert in_one_bin == pytest.approx(0.475)  # torchmetrics gives a probability of exactly 1 a bin of its own
     assert np.isnan(expected_calibration_error(np.zeros(0), np.zeros(0, bool)))
 
 
