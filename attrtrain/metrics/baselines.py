@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -113,8 +114,9 @@ class CategoryGuess:
 
     def mean_average_precision(self, judged: NDArray[np.bool_]) -> float:
         """The mAP over judged attributes (A,)."""
-        return float(mean_over(self.average_precision_and_auroc()[0], judged))
+        return float(mean_over(self.average_precision_and_auroc[0], judged))
 
+    @cached_property
     def average_precision_and_auroc(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """(A,) each; means over the two halves where there are halves."""
         parts = [np.ones(len(self.cells), dtype=bool)] if self.halves is None else [self.halves, ~self.halves]

@@ -49,7 +49,7 @@ def _permutation_scores(cells: JudgedSet, threshold: float, seed: int) -> dict[s
 
 def _category_scores(guess: CategoryGuess, threshold: float) -> dict[str, float]:
     measured = measure(guess.cells, threshold)
-    average, auroc = guess.average_precision_and_auroc()
+    average, auroc = guess.average_precision_and_auroc
     both = {"map": mean_over(average, measured.judged), "auroc": mean_over(auroc, measured.judged)}
     return {**measured.overall, **{key: float(value) for key, value in both.items()}}
 

@@ -133,7 +133,7 @@ def _attributes(
         "ap": measured.average_precision,
         "prior": rates(at.positives, at.known),
         "permutation_ap": permutation_average_precision(at.positives, at.known),
-        "category_ap": guess.average_precision_and_auroc()[0] if guess is not None else nothing,
+        "category_ap": guess.average_precision_and_auroc[0] if guess is not None else nothing,
         "auroc": measured.auroc,
         "precision": at.precision,
         "recall": at.recall,

@@ -64,7 +64,7 @@ def test_category_rates_of_a_training_split_as_a_plain_loop():
         overall = np.nanmean(labels[:, a])
         expected = (np.nansum(mine) + CATEGORY_SMOOTHING * overall) / ((~np.isnan(mine)).sum() + CATEGORY_SMOOTHING)
         assert guess.cells.scores[row, a] == pytest.approx(expected, rel=1e-5)
-    average, _ = guess.average_precision_and_auroc()
+    average, _ = guess.average_precision_and_auroc
     np.testing.assert_allclose(average, measure(guess.cells, 0.5).average_precision)
 
 
@@ -81,7 +81,7 @@ def test_without_a_training_split_rates_come_from_the_other_half_of_the_photogra
         np.testing.assert_allclose(
             guess.cells.scores[(half == side) & (cells.category == "dog"), a], expected, rtol=1e-5
         )
-    average, _ = guess.average_precision_and_auroc()
+    average, _ = guess.average_precision_and_auroc
     a = 5
     halves = [
         average_precision_score(cells.positive[rows, a], guess.cells.scores[rows, a])
@@ -96,7 +96,7 @@ def test_categories_that_say_nothing_score_chance_and_those_that_say_all_score_o
     same = category_guess(cells_of(labels, labels, category=np.full(1000, "dog")), None)
     judged = np.ones(20, bool)
     assert same.mean_average_precision(judged) == pytest.approx(0.3, abs=0.01)
-    assert same.average_precision_and_auroc()[1] == pytest.approx(np.full(20, 0.5))
+    assert same.average_precision_and_auroc[1] == pytest.approx(np.full(20, 0.5))
     random = category_guess(cells_of(labels, labels, category=rng.choice(list("abcdefgh"), 1000)), None)
     assert random.mean_average_precision(judged) == pytest.approx(0.3, abs=0.02)
     telling = np.repeat(labels[:, :1], 20, axis=1)
