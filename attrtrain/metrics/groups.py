@@ -73,6 +73,7 @@ def attribute_groups(
             _entry(
                 name,
                 int(cells.known[:, mine].any(axis=1).sum()),
+                cells.images,
                 counts,
                 measured.average_precision[mine],
                 measured.auroc[mine],
@@ -109,13 +110,14 @@ def category_groups(
             own = weights[:_CATEGORY_REPLICATES, np.unique(cells.image[rows])]
             replicates = resampled_rankings(mine, rankings, own)[0]
         counts = Counts(*map(all_objects, parts))
-        entries.append(_entry(str(names[place]), len(rows), counts, both[:, 0], both[:, 1], replicates))
+        entries.append(_entry(str(names[place]), len(rows), mine.images, counts, both[:, 0], both[:, 1], replicates))
     return entries
 
 
 def _entry(
     name: str,
     objects: int,
+    images: int,
     counts: Counts,
     average_precision: NDArray[np.float64],
     auroc: NDArray[np.float64],
@@ -131,7 +133,9 @@ def _entry(
         attributes=len(average_precision),
         objects=objects,
         map=none_if_nan(mean),
-        map_interval=interval(mean_over(replicates, every), mean) if replicates is not None and len(every) else None,
+        map_interval=interval(mean_over(replicates, every), mean, images)
+        if replicates is not None and len(every)
+        else None,
         prior_map=_mean(rates(counts.positives, counts.known)),
         permutation_map=_mean(expected),
         auroc=_mean(auroc),

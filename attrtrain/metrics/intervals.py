@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri, stdtrit
 
 from attrtrain.errors import PredictionsError
 from attrtrain.metrics.document import Interval
@@ -17,14 +18,16 @@ from attrtrain.metrics.sums import Sums
 from attrtrain.predictions import Predictions
 
 _CELLS_AT_A_TIME = 2**20
+_REPLICATES_AT_A_TIME = 64  # in a matrix product, which with fewer would wait for memory
 _WORK = 1_500_000_000  # known cells x replicates: some ten seconds of one core
 _REPLICATES = (100, 1000)
 
 
 @dataclass(frozen=True)
 class Replicates:
-    """Scores of R bootstrap replicates: overall keys (R,), average precision (R, A)."""
+    """Scores of R bootstrap replicates over so many photographs: overall keys (R,), average precision (R, A)."""
 
+    images: int
     overall: dict[str, NDArray[np.float64]]
     average_precision: NDArray[np.float64]
 
@@ -48,7 +51,7 @@ def resample(cells: JudgedSet, measured: Measured, weights: NDArray[np.uint8]) -
     """Measures again with each photograph counted as often as `weights` (R, M) say. Tuned thresholds and the choice of judged attributes stay as they are."""
     sums = Sums.of(cells, measured.decisions, lambda matrix: _weighted_total(matrix, cells, weights))
     average, auroc = resampled_rankings(cells, rank_attributes(cells), weights)
-    return Replicates(overall_scores(sums, average, auroc, measured.judged), average)
+    return Replicates(cells.images, overall_scores(sums, average, auroc, measured.judged), average)
 
 
 def resampled_rankings(
@@ -70,7 +73,7 @@ def _weighted_total(matrix: NDArray[Any], cells: JudgedSet, weights: NDArray[np.
     of_images = np.empty((cells.images, matrix.shape[1]), dtype=np.float32)  # counts in it are exact
     for column in range(matrix.shape[1]):
         of_images[:, column] = np.add.reduceat(matrix[:, column].astype(np.float32), starts)
-    at_a_time = max(1, _CELLS_AT_A_TIME // max(cells.images, 1))
+    at_a_time = max(_REPLICATES_AT_A_TIME, _CELLS_AT_A_TIME // max(cells.images, 1))
     return np.concatenate(
         [
             weights[start : start + at_a_time].astype(np.float32) @ of_images
@@ -79,12 +82,22 @@ def _weighted_total(matrix: NDArray[Any], cells: JudgedSet, weights: NDArray[np.
     ).astype(np.float64)
 
 
-def interval(replicates: NDArray[np.float64], score: float, least: float = 0.0, most: float = 1.0) -> Interval | None:
+def interval(
+    replicates: NDArray[np.float64], score: float, images: int, least: float = 0.0, most: float = 1.0
+) -> Interval | None:
     """The middle 95 % of the replicates (R,) in which a score is defined, shifted so that their mean is the score itself, and cut at `least` and `most`.
 
     The plain percentile interval (Efron, 1979) is off for average precision: a positive that is drawn twice stands beside itself in the
     ranking, which raises the precision there and so the mean of the replicates. Over many attributes the interval gets narrow and the
     shift does not; in simulations with 20 attributes it then held the expected mAP in 80 to 87 % of data sets for 91 to 95 % after shifting back.
+
+    Of few photographs, replicates vary too little, and the tails are those of Student's t: `expansion` widens the interval for it.
+
+    Args:
+        replicates: (R,), NaN where the score is not defined.
+        score: of the photographs as they are.
+        images: how many photographs were drawn from.
+        least, most: what the score may be.
 
     Returns:
         None with fewer than two defined replicates.
@@ -92,15 +105,28 @@ def interval(replicates: NDArray[np.float64], score: float, least: float = 0.0, 
     defined = replicates[~np.isnan(replicates)]
     if len(defined) < 2 or np.isnan(score):
         return None
-    low, high = np.clip(np.quantile(_centred(defined, score), [0.025, 0.975]), least, most)
+    middle = np.quantile(_centred(defined, score), [0.025, 0.975])
+    low, high = np.clip(score + expansion(images) * (middle - score), least, most)
     return float(low), float(high)
+
+
+def expansion(images: int) -> float:
+    """How much wider a 95 % percentile interval over so many photographs must be: sqrt(n / (n - 1)) t_(n-1) / z, at the 97.5 % point (Hesterberg, "What teachers should
+    know about the bootstrap", The American Statistician 2015, "expanded percentile interval"). 1.19 for 11 photographs, 1.02 for 100.
+    """
+    if images < 2:
+        return 1.0
+    student, normal = stdtrit(images - 1, 0.975), ndtri(0.975)
+    return float(np.sqrt(images / (images - 1)) * student / normal)
 
 
 def overall_interval(key: str, drawn: Replicates, score: float) -> Interval | None:
     """The interval of an overall key; None for the two that have no replicates: ece, a sum of absolute gaps that drawing again only
     widens, and category_map, whose guesser is not drawn again.
     """
-    return interval(drawn.overall[key], score, most=np.inf if key == "loss" else 1.0) if key in drawn.overall else None
+    if key not in drawn.overall:
+        return None
+    return interval(drawn.overall[key], score, drawn.images, most=np.inf if key == "loss" else 1.0)
 
 
 def _centred(replicates: NDArray[np.float64], score: float) -> NDArray[np.float64]:
@@ -170,7 +196,9 @@ def paired_difference(
         x: float, y: float, x_drawn: NDArray[np.float64] | None, y_drawn: NDArray[np.float64] | None
     ) -> Difference:
         apart = y_drawn - x_drawn if x_drawn is not None and y_drawn is not None else np.zeros(0)
-        return Difference(x, y, y - x, interval(apart, y - x, -np.inf, np.inf), _two_sided_p(apart, y - x))
+        return Difference(
+            x, y, y - x, interval(apart, y - x, judged[0].images, -np.inf, np.inf), _two_sided_p(apart, y - x)
+        )
 
     overall = {
         key: difference(value, other, *(one.overall[key] if one and key in one.overall else None for one in drawn))

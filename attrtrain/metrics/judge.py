@@ -154,7 +154,7 @@ def _attributes(
             positives=int(at.positives[column]),
             negatives=int(at.known[column] - at.positives[column]),
             unknowns=len(cells) - int(at.known[column]),
-            ap_interval=interval(replicates[:, column], measured.average_precision[column])
+            ap_interval=interval(replicates[:, column], measured.average_precision[column], cells.images)
             if replicates is not None
             else None,
             **{key: none_if_nan(values[column] if at.known[column] else None) for key, values in columns.items()},

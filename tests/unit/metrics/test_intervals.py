@@ -4,11 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.stats
 from drawn_cells import cells_of, draw_predictions
 
 from attrtrain.errors import PredictionsError
 from attrtrain.metrics.intervals import (
     default_replicates,
+    expansion,
     image_weights,
     interval,
     paired_difference,
@@ -58,11 +60,36 @@ def test_photographs_drawn_once_each_give_the_score_itself():
 
 def test_an_interval_is_the_middle_of_the_replicates_around_the_score():
     replicates = np.append(np.random.default_rng(0).normal(0.55, 0.1, 10_000), np.nan)
-    low, high = interval(replicates, 0.5)
+    low, high = interval(replicates, 0.5, 10**6)
     assert (low, high) == (pytest.approx(0.5 - 0.196, abs=0.01), pytest.approx(0.5 + 0.196, abs=0.01))
-    assert interval(replicates, 0.95)[1] == 1 and interval(replicates, 5.0, most=np.inf)[1] > 5
-    assert interval(np.array([np.nan, 0.3]), 0.5) is None and interval(np.zeros(0), 0.5) is None
-    assert interval(replicates, float("nan")) is None
+    assert interval(replicates, 0.95, 100)[1] == 1 and interval(replicates, 5.0, 100, most=np.inf)[1] > 5
+    assert interval(np.array([np.nan, 0.3]), 0.5, 9) is None and interval(np.zeros(0), 0.5, 9) is None
+    assert interval(replicates, float("nan"), 9) is None
+
+
+def test_few_photographs_widen_the_interval_as_students_t_has_it():
+    replicates = np.random.default_rng(0).normal(0.5, 0.01, 10_000)
+
+    def wide(images):
+        low, high = interval(replicates, 0.5, images)
+        return high - low
+
+    for images in (2, 11, 30, 100):
+        expected = np.sqrt(images / (images - 1)) * scipy.stats.t.ppf(0.975, images - 1) / scipy.stats.norm.ppf(0.975)
+        assert wide(images) / wide(10**9) == pytest.approx(expected, rel=1e-6)
+    assert expansion(11) == pytest.approx(1.19, abs=0.005) and expansion(100) == pytest.approx(1.02, abs=0.005)
+    assert expansion(1) == 1
+
+
+def test_intervals_of_a_dozen_photographs_hold_a_mean_as_often_as_they_say():
+    rng = np.random.default_rng(5)
+    held = []
+    for number in range(400):
+        of_images = rng.normal(size=12)
+        drawn = image_weights(12, 400, number) @ of_images / 12
+        low, high = interval(drawn, of_images.mean(), 12, -np.inf, np.inf)
+        held.append(low <= 0 <= high)
+    assert 0.92 <= np.mean(held) <= 0.98  # without widening about 0.90
 
 
 def clustered(rng, images=60, objects=4, attributes=5, alike=0.0):
@@ -81,7 +108,7 @@ def width(scores, labels, image_id, key="map"):
     cells = cells_of(scores, labels, image_id=image_id)
     measured = measure(cells, 0.5)
     drawn = resample(cells, measured, image_weights(cells.images, 300, 0))
-    low, high = interval(drawn.overall[key], measured.overall[key])
+    low, high = interval(drawn.overall[key], measured.overall[key], drawn.images)
     return high - low
 
 
@@ -103,7 +130,7 @@ def test_intervals_hold_the_expected_map_about_as_often_as_they_say():
         measured = measure(cells, 0.5)
         maps.append(measured.overall["map"])
         drawn = resample(cells, measured, image_weights(cells.images, 200, number))
-        between.append(interval(drawn.overall["map"], maps[-1]))
+        between.append(interval(drawn.overall["map"], maps[-1], drawn.images))
     expected = np.mean(maps)
     held = np.mean([low <= expected <= high for low, high in between])
     assert 0.88 <= held <= 0.99
@@ -129,7 +156,9 @@ def test_a_paired_difference_sees_what_two_intervals_would_not():
     cells = [JudgedSet.of(one, 0.5) for one in (a, improved(a, 0.3))]
     own = [
         interval(
-            resample(c, measure(c, 0.5), image_weights(c.images, 300, 0)).overall["map"], measure(c, 0.5).overall["map"]
+            resample(c, measure(c, 0.5), image_weights(c.images, 300, 0)).overall["map"],
+            measure(c, 0.5).overall["map"],
+            c.images,
         )
         for c in cells
     ]

@@ -130,7 +130,7 @@ def test_a_category_is_drawn_again_with_its_own_photographs(predictions, documen
         Ranking.of(mine.scores[:, a], mine.known[:, a], mine.positive[:, a]).resampled(of_objects)[0]
         for a in np.flatnonzero(measure(mine, 0.5).judged)
     ]
-    assert entry.map_interval == pytest.approx(interval(np.nanmean(drawn, axis=0), entry.map))
+    assert entry.map_interval == pytest.approx(interval(np.nanmean(drawn, axis=0), entry.map, mine.images))
 
 
 def test_frequency_is_counted_in_training_where_it_is_known(predictions):
