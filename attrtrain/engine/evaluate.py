@@ -15,7 +15,7 @@ from attrtrain.data.loader import CropDataset, load_batches
 from attrtrain.data.order import evaluation_requests
 from attrtrain.data.reader import ShardSet
 from attrtrain.errors import AttrtrainError
-from attrtrain.metrics.functional import AttributeScores, bce, score_attributes
+from attrtrain.metrics.functional import MeanScores, mean_scores
 from attrtrain.runtime import Runtime
 from attrtrain.signals import StopRequest
 
@@ -35,14 +35,12 @@ class Evaluation:
     Attributes:
         logits: (N, A) float32.
         labels: (N, A) float32 vote shares, NaN = unknown.
-        scores: attribute by attribute.
-        loss: mean binary cross-entropy over known cells.
+        scores: the means.
     """
 
     logits: NDArray[np.float32]
     labels: NDArray[np.float32]
-    scores: AttributeScores
-    loss: float
+    scores: MeanScores
 
 
 def evaluate(
@@ -102,7 +100,7 @@ def evaluate(
     logits = _gather(runtime, own, torch.from_numpy(positions).to(runtime.device), len(shards))
     labels = shards.labels(np.arange(len(shards)))
     _require_numbers(logits, shards)
-    return Evaluation(logits, labels, score_attributes(logits, labels, positive_at), bce(logits, labels))
+    return Evaluation(logits, labels, mean_scores(logits, labels, positive_at))
 
 
 def _batches_of_every_rank(size: int, world_size: int) -> int:

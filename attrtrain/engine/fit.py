@@ -19,7 +19,7 @@ from attrtrain.engine.state import Learner, RunState, Task
 from attrtrain.engine.step import StepSettings, optimizer_step
 from attrtrain.engine.window import Window
 from attrtrain.errors import AttrtrainError, ConfigError, PreemptedError
-from attrtrain.metrics.functional import AttributeScores
+from attrtrain.metrics.functional import MeanScores
 from attrtrain.models.network import AttributeModel
 from attrtrain.optim import build_average, build_optimizer, learning_rate, set_learning_rate
 from attrtrain.runtime import Runtime
@@ -219,11 +219,11 @@ def _close_epoch(task: Task, learner: Learner, state: RunState, evaluation: Eval
     is_best = state.best_epoch == 0 or scores.map > state.best_map or math.isnan(scores.map)
     if is_best:
         state.best_epoch, state.best_map, state.best_step = state.epoch, scores.map, state.step
-    values = {"epoch": state.epoch, "map": scores.map, "prior_map": scores.prior_map, "loss": evaluation.loss}
+    values = {"epoch": state.epoch, "map": scores.map, "prior_map": scores.prior_map, "loss": scores.loss}
     task.tracker.log("val", state.step, {**values, "seconds": seconds})
     if task.runtime.is_main:
         print(
-            f"epoch {state.epoch}/{config.train.epochs}  train loss {train_loss:.4f}  val loss {evaluation.loss:.4f}  "
+            f"epoch {state.epoch}/{config.train.epochs}  train loss {train_loss:.4f}  val loss {scores.loss:.4f}  "
             f"{_told(scores)}{' (best)' if is_best else ''}  {seconds:.0f} s",
             flush=True,
         )
@@ -231,8 +231,8 @@ def _close_epoch(task: Task, learner: Learner, state: RunState, evaluation: Eval
         _save_bundle(task, learner, evaluation)
 
 
-def _told(scores: AttributeScores) -> str:
-    if not scores.judged.any():
+def _told(scores: MeanScores) -> str:
+    if not scores.judged:
         return "val has too few known labels for a mAP"
     return f"val mAP {scores.map:.4f} beside a prior of {scores.prior_map:.4f}"
 

@@ -6,86 +6,44 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attrtrain.metrics.overall import is_judged
+from attrtrain.metrics.ranking import Ranking
 
 
 @dataclass(frozen=True)
-class AttributeScores:
-    """Scores of A attributes, each array (A,); NaN where an attribute lacks a known positive or a known negative.
+class MeanScores:
+    """What an epoch is chosen by: means over the judged attributes, NaN without any, and the loss.
 
     Attributes:
-        average_precision: area under precision over recall, as scikit-learn computes it.
-        prior: share of positives among known cells, which is what guessing scores.
-        positives, negatives, unknowns: counts.
+        map: mean average precision.
+        prior_map: mean share of positives, which is what guessing scores.
+        loss: mean binary cross-entropy over known cells.
+        judged: how many attributes have known positives and negatives enough.
     """
 
-    average_precision: NDArray[np.float64]
-    prior: NDArray[np.float64]
-    positives: NDArray[np.int64]
-    negatives: NDArray[np.int64]
-    unknowns: NDArray[np.int64]
-
-    @property
-    def judged(self) -> NDArray[np.bool_]:
-        """(A,) attributes with known positives and negatives enough to count in means."""
-        return is_judged(self.positives, self.negatives)
-
-    @property
-    def map(self) -> float:
-        """Mean average precision over judged attributes, NaN without any."""
-        return _mean(self.average_precision[self.judged])
-
-    @property
-    def prior_map(self) -> float:
-        """Mean prior over the same attributes."""
-        return _mean(self.prior[self.judged])
+    map: float
+    prior_map: float
+    loss: float
+    judged: int
 
 
-def score_attributes(
-    scores: NDArray[np.floating], labels: NDArray[np.floating], positive_at: float = 0.5
-) -> AttributeScores:
-    """Scores predictions attribute by attribute over known cells.
+def mean_scores(logits: NDArray[np.floating], labels: NDArray[np.floating], positive_at: float = 0.5) -> MeanScores:
+    """The few scores that each epoch is told by; `metrics.judge` measures everything, and gives the same values for these.
 
     Args:
-        scores: (N, A), higher is more likely; only their order counts.
+        logits: (N, A) without NaN.
         labels: (N, A) vote shares, NaN = unknown.
         positive_at: vote share from which an attribute counts as present.
-
-    Raises:
-        ValueError: the shapes differ, or a score is NaN; the message names row and column.
     """
-    if scores.shape != labels.shape:
-        raise ValueError(f"scores have shape {scores.shape}, labels {labels.shape}")
-    if np.isnan(scores).any():
-        row, column = np.argwhere(np.isnan(scores))[0]
-        raise ValueError(f"the score of row {row}, attribute column {column} is NaN")
-    known = ~np.isnan(labels)
-    positive = labels >= positive_at  # NaN compares false
-    positives = positive.sum(axis=0)
-    negatives = (known & ~positive).sum(axis=0)
-    average = np.full(labels.shape[1], np.nan)
-    for column in np.flatnonzero((positives > 0) & (negatives > 0)):
-        rows = known[:, column]
-        average[column] = average_precision(scores[rows, column], positive[rows, column])
-    with np.errstate(invalid="ignore"):
-        prior = positives / (positives + negatives)
-    return AttributeScores(average, prior, positives, negatives, len(labels) - positives - negatives)
-
-
-def average_precision(scores: NDArray[np.floating], positive: NDArray[np.bool_]) -> float:
-    """Average precision, sum over thresholds of (R_n - R_(n-1)) P_n, equal scores sharing one threshold (scikit-learn's definition).
-
-    Args:
-        scores: (N,).
-        positive: (N,) with at least one true.
-    """
-    order = np.argsort(-scores, kind="stable")
-    ordered = scores[order]
-    hits = np.cumsum(positive[order])
-    last_of_ties = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))
-    hits_at = hits[last_of_ties]
-    precision = hits_at / (last_of_ties + 1)
-    recall_gain = np.diff(hits_at, prepend=0) / hits[-1]
-    return float((precision * recall_gain).sum())
+    known, positive = ~np.isnan(labels), labels >= positive_at  # NaN compares false
+    positives, size = positive.sum(axis=0), known.sum(axis=0)
+    judged = np.flatnonzero(is_judged(positives, size - positives))
+    precision = [
+        Ranking.of(logits[:, column], known[:, column], positive[:, column]).average_precision_and_auroc()[0]
+        for column in judged
+    ]
+    return MeanScores(
+        _mean(np.array(precision)), _mean(positives[judged] / size[judged]), bce(logits, labels), len(judged)
+    )
 
 
 CALIBRATION_BINS = 15

@@ -11,7 +11,7 @@ from attrtrain.data.reader import ShardSet
 from attrtrain.engine.evaluate import Evaluation
 from attrtrain.engine.judging import headline, judge_split, predictions_of, thresholds_from, write_judgement
 from attrtrain.metrics.document import read_metrics
-from attrtrain.metrics.functional import bce, score_attributes
+from attrtrain.metrics.functional import mean_scores
 from attrtrain.predictions import Predictions, read_predictions
 
 
@@ -20,7 +20,7 @@ def evaluated(shards: ShardSet, seed: int = 0) -> Evaluation:
     labels = shards.labels(np.arange(len(shards)))
     noise = np.random.default_rng(seed).normal(size=labels.shape)
     logits = (2 * np.nan_to_num(labels, nan=0.3) - 1 + noise).astype(np.float32)
-    return Evaluation(logits, labels, score_attributes(logits, labels), bce(logits, labels))
+    return Evaluation(logits, labels, mean_scores(logits, labels))
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 
-from attrtrain.metrics.functional import average_precision
 from attrtrain.metrics.ranking import Ranking
 
 KINDS = ["random", "ties", "constant", "sorted", "reversed", "float16", "infinite"]
@@ -40,7 +39,6 @@ def test_equals_scikit_learn_and_torchmetrics(kind, seed):
     ap, auroc = Ranking.of(scores, known, positive).average_precision_and_auroc()
     target, values = positive[known], np.clip(scores[known].astype(np.float64), -1e6, 1e6)
     assert ap == pytest.approx(average_precision_score(target, values), abs=1e-9)
-    assert ap == pytest.approx(average_precision(scores[known], target), abs=1e-9)
     assert auroc == pytest.approx(roc_auc_score(target, values), abs=1e-9)
     ranks = np.unique(values, return_inverse=True)[1] / len(
         values
