@@ -23,6 +23,7 @@ PLANTED_AUROC, PLANTED_SETS = 0.65, 20
 _PLANTED_SLOPE = (
     0.545  # in logits a standard deviation: the AUROC of unit normals that far apart is Phi(0.545 / sqrt 2) = 0.65
 )
+_ALIKE = 10  # photographs, at least, that trade places with each other
 _RIDGE = 10.0  # added to each standardised feature's sum of squares, as if ten more objects said "no relation"
 
 
@@ -108,13 +109,27 @@ def standardised(features: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def shuffle_photographs(photograph: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Rows (N,) in an order in which photographs are shuffled whole, and the objects inside each as well.
+    """Rows (N,) in an order in which photographs of like size are shuffled whole, and the objects inside each as well.
 
-    Put in the place of the rows as they were, objects that shared a photograph still share one, nearly all of them: where
-    photographs hold different numbers of objects, some straddle a seam.
+    Put in the place of the rows as they were, objects that shared a photograph still share one: all of them where photographs trade places
+    with others that hold as many objects; of the rare sizes, which have to make do with their like, nearly all.
     """
+    size = _size_class(np.bincount(photograph))[photograph]
     key = rng.random(int(photograph.max(initial=-1)) + 1)
-    return np.lexsort((rng.random(len(photograph)), key[photograph]))
+    rows = np.empty_like(photograph)
+    rows[np.lexsort((photograph, size))] = np.lexsort((rng.random(len(photograph)), key[photograph], size))
+    return rows
+
+
+def _size_class(objects: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Classes of photographs by the number of their objects, each (P,): one a size, or, of sizes that fewer than ten have, several."""
+    sizes, number, photographs = np.unique(objects, return_inverse=True, return_counts=True)
+    class_of_size, members = np.zeros(len(sizes), dtype=np.int64), 0
+    for place, count in enumerate(photographs):
+        begins = members >= _ALIKE and photographs[place:].sum() >= _ALIKE
+        members = count if begins else members + count
+        class_of_size[place] = class_of_size[max(place - 1, 0)] + begins
+    return class_of_size[number]
 
 
 def _plant(

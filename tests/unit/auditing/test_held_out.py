@@ -56,16 +56,25 @@ def test_no_photograph_is_in_two_folds_and_folds_are_alike():
     assert sizes.max() - sizes.min() <= 10
 
 
-def test_shuffled_rows_are_all_the_rows_with_photographs_in_one_piece():
-    photograph = np.array([0, 0, 0, 1, 2, 2, 3, 3, 3, 3])
-    orders = set()
+def test_shuffled_photographs_trade_places_whole_with_their_like():
+    photograph = np.repeat(np.arange(60), np.repeat([1, 2, 4], 20))  # 20 photographs of each size
+    moved = 0
     for seed in range(20):
         rows = shuffle_photographs(photograph, np.random.default_rng(seed))
-        assert sorted(rows) == list(range(10))
-        runs = photograph[rows][np.flatnonzero(np.diff(photograph[rows], prepend=-1))]
-        assert sorted(runs) == [0, 1, 2, 3]  # each photograph begins once
-        orders.add(tuple(runs))
-    assert len(orders) > 5
+        assert sorted(rows) == list(range(len(photograph)))
+        for place in range(60):
+            (origin,) = set(photograph[rows[photograph == place]])
+            assert (photograph == origin).sum() == (photograph == place).sum()
+            moved += origin != place
+    assert moved > 1000  # of 1,200
+
+
+def test_photographs_of_rare_sizes_trade_places_too():
+    photograph = np.repeat(np.arange(12), [1] * 2 + [2] * 3 + [3] * 4 + [5, 7, 9])
+    orders = {tuple(shuffle_photographs(photograph, np.random.default_rng(seed))) for seed in range(20)}
+    assert len(orders) == 20 and all(sorted(rows) == list(range(len(photograph))) for rows in orders)
+    objects = np.array([1] * 30 + [2] * 12 + [3] * 4 + [9])
+    assert held_out._size_class(objects).tolist() == [0] * 30 + [1] * 17
 
 
 def test_a_signal_is_found_and_named_by_attribute():
