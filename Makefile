@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help env demo test lint clean
+.PHONY: help env demo test lint bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -10,6 +10,7 @@ help:
 	@echo "make demo   draw a toy COCO, shard it, train on it, evaluate, and show what was learnt (minutes)"
 	@echo "make test   run the tests"
 	@echo "make lint   formatting, lint, types, import contracts"
+	@echo "make bench  measure attrtrain beside the machine's limits and beside peers (hours; make bench BENCH=eval for one)"
 	@echo "make clean  remove what the demo wrote"
 
 env: .venv/.complete
@@ -46,6 +47,19 @@ lint: env
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# An environment of its own, because peers hold back versions. One that cannot be installed is named in the tables, and costs no other.
+BENCH ?= all
+BENCH_OUT ?= bench
+
+bench: .venv-bench/.complete
+	.venv-bench/bin/python -m tools.bench $(BENCH) --out $(BENCH_OUT)
+
+.venv-bench/.complete: .venv/.complete pyproject.toml constraints.txt
+	@PATH="$(BIN):$$PATH" uv venv --quiet --allow-existing --python $(BIN)/python .venv-bench
+	@PATH="$(BIN):$$PATH" uv pip install --quiet --python .venv-bench/bin/python --constraint constraints.txt --editable .
+	@PATH="$(BIN):$$PATH" .venv-bench/bin/python -m tools.bench.install
+	@touch $@
 
 clean:
 	rm -rf data/toy shards/toy runs/demo
