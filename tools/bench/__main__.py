@@ -18,6 +18,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one benchmark or all; returns the exit code."""
     arguments = _parser().parse_args(argv)
     arguments.cores = arguments.cores or available_cores()
+    arguments.batch = arguments.batch or (256 if arguments.device == "cuda" else 64)
     arguments.out.mkdir(parents=True, exist_ok=True)
     names = NAMES if arguments.name == "all" else (arguments.name,)
     try:
@@ -83,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--limit-seconds", type=float, default=1800, metavar="S", help="a turn is ended after so long")
     how.add_argument("--cores", type=int, nargs="+", metavar="CORE", help="processor cores to bind to (all)")
     size = parser.add_argument_group("sizes")
-    size.add_argument("--batch", type=int, default=64, metavar="N", help="samples a batch")
+    size.add_argument("--batch", type=int, metavar="N", help="samples a batch (64, on a GPU 256)")
     size.add_argument("--image-px", type=int, default=224, metavar="PX", help="side of the square")
     size.add_argument(
         "--samples", type=int, default=1_000_000, metavar="N", help="loader, start: how far growth is followed"

@@ -1,0 +1,140 @@
+"""The bare step, and attrtrain's whole trainer."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+
+from attrtrain.config.load import load_config
+from attrtrain.config.schema import TrainConfig
+from attrtrain.losses import masked_bce
+from attrtrain.models.network import build_network
+from attrtrain.optim import build_optimizer
+from attrtrain.runtime import build_runtime
+from tools.bench.loader import OURS, Spec, open_batches
+from tools.bench.step import can_compile
+
+
+class _Reached(BaseException):
+    """All steps are made; no handler of errors is to take it for one."""
+
+
+@dataclass
+class StepClock:
+    """Counts steps, and tells images per second from the end of the warm-up to the last one."""
+
+    task: dict[str, Any]
+    made: int = 0
+    begun: float = 0.0
+
+    def tick(self) -> bool:
+        """Counts a step; returns whether it was the last."""
+        self.made += 1
+        if self.made == self.task["warm_up"]:
+            self._wait()
+            self.begun = time.perf_counter()
+        return self.made >= int(self.task["warm_up"]) + int(self.task["steps"])
+
+    def outcome(self) -> dict[str, Any]:
+        """To be called when the last step is made."""
+        self._wait()
+        seconds = time.perf_counter() - self.begun
+        gpu = torch.cuda.get_device_name() if self.task["device"] == "cuda" else None
+        return {
+            "value": self.task["steps"] * self.task["spec"]["batch"] / seconds,
+            "gpu": gpu,
+            "precision": precision(),
+        }
+
+    def _wait(self) -> None:
+        if self.task["device"] == "cuda":
+            torch.cuda.synchronize()
+
+
+def precision(device: str) -> str:
+    """What attrtrain's `auto` comes to on this machine; every contender computes in it: "no" or "bf16" (or "fp16", on old GPUs)."""
+    if device == "cpu":
+        os.environ["ACCELERATE_USE_CPU"] = "true"
+    return build_runtime("auto").precision
+
+
+def autocast(device: str) -> torch.autocast:
+    """The context every contender's network computes in."""
+    chosen = precision(device)
+    return torch.autocast(device, torch.float16 if chosen == "fp16" else torch.bfloat16, enabled=chosen != "no")
+
+
+def bare(task: dict[str, Any]) -> dict[str, Any]:
+    """The same step on one resident batch."""
+    config, device = _config(task, "bare"), torch.device(task["device"])
+    images, _ = next(open_batches(OURS, Spec(**{**task["spec"], "workers": 0})))
+    images = images.to(device).contiguous(memory_format=torch.channels_last)
+    attributes = 204
+    target = torch.rand(len(images), attributes, device=device).round()
+    known = torch.rand(len(images), attributes, device=device) < 0.5
+    model = build_network(config.model.backbone, "linear", 0, 0.0, attributes).to(device)
+    model = model.to(memory_format=torch.channels_last).train()
+    optimizer = build_optimizer(model, config.optim)
+    network: Callable[[torch.Tensor], torch.Tensor] = torch.compile(model) if task["compiled"] else model
+    clock, context = StepClock(task), autocast(task["device"])
+    _set_threads(task)
+    while True:
+        with context:
+            logits = network(images)
+        torch.autograd.backward(masked_bce(logits, target, known, float(known.numel())))
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.train.clip_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if clock.tick():
+            return clock.outcome()
+
+
+def ours(task: dict[str, Any]) -> dict[str, Any]:
+    """Training as `python -m attrtrain.train` does it, left after the last step."""
+    if task["device"] == "cpu":
+        os.environ["ACCELERATE_USE_CPU"] = "true"
+    from attrtrain.engine import fit
+    from attrtrain.engine.step import optimizer_step
+    from attrtrain.wiring import run
+
+    clock = StepClock(task)
+
+    def timed(*arguments: Any, **named: Any) -> Any:
+        outcome = optimizer_step(*arguments, **named)
+        if clock.tick():
+            raise _Reached
+        return outcome
+
+    try:
+        with patch.object(fit, "optimizer_step", timed):
+            run(_config(task, f"run-{os.getpid()}"))
+    except _Reached:
+        return clock.outcome()
+    raise RuntimeError(f"training ended after {clock.made} steps")
+
+
+def _config(task: dict[str, Any], folder: str) -> TrainConfig:
+    spec = Spec(**task["spec"])
+    flags = {
+        "data.shards": spec.shards,
+        "data.image_px": str(spec.image_px),
+        "data.workers": str(spec.workers),
+        "run.dir": str(Path(task["work"]) / folder),
+        "model.backbone": task["backbone"],
+        "model.weights": "none",
+        "train.global_batch": str(spec.batch),
+        "track.wandb": "disabled",
+        **({"train.compile": "true"} if task["compiled"] and can_compile() else {}),
+    }
+    return load_config([word for name, value in flags.items() for word in (f"--{name}", value)])
+
+
+def _set_threads(task: dict[str, Any]) -> None:
+    """Our loader leaves one thread to decoding, which is not what is measured here."""
+    if hasattr(os, "sched_getaffinity"):
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
