@@ -1,8 +1,10 @@
 """The benchmarks' structure and fairness. Nothing here looks at how long anything took."""
 
+import csv
 import importlib
 import json
 import os
+import pickle
 import time
 from pathlib import Path
 
@@ -10,13 +12,16 @@ import numpy as np
 import pytest
 import torch
 
+from attrtrain.annotations.coco_attributes import read_coco_attributes
 from attrtrain.data.reader import ShardSet
-from tools.bench import evaluation
+from tools.bench import child, evaluation
 from tools.bench.__main__ import main
 from tools.bench.contest import BenchError, Contender, Row, run_fresh, take_turns
-from tools.bench.data import repeat_shards
+from tools.bench.data import Source, repeat_shards
+from tools.bench.labels import write_labels
 from tools.bench.loader import CONVERTERS, OURS, PEERS, Spec, open_batches
 from tools.bench.result import Case, Result
+from tools.bench.shard import write_boxes
 
 MEAN, STD = (torch.tensor(values).view(3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 MODULES = {"litdata": "litdata", "mosaicml-streaming": "streaming", "ffcv": "ffcv", "dali": "nvidia.dali"}
@@ -104,6 +109,19 @@ def test_a_turn_is_bound_to_its_cores_with_as_many_threads():
     assert outcome["peak_mb"] > 10
 
 
+def test_memory_is_that_of_the_turn_and_not_of_the_benchmark():
+    held = np.ones(50_000_000)  # 400 MB
+    assert run_fresh("tests.integration.test_bench:hold", {"numbers": 1}, [0])["peak_mb"] < 0.9 * (
+        own := child.peak_mb()
+    )
+    assert own > held.nbytes / 1e6
+    assert run_fresh("tests.integration.test_bench:hold", {"numbers": 2 * len(held)}, [0])["peak_mb"] > 800
+
+
+def hold(numbers: int) -> dict:
+    return {"value": float(np.ones(numbers).sum())}
+
+
 def test_repeated_shards_are_the_same_samples_again(toy_shards, tmp_path):
     once = ShardSet([toy_shards], "train")
     samples = repeat_shards(toy_shards, tmp_path / "again", 3 * len(once) - 1)
@@ -155,6 +173,40 @@ def test_a_peer_loads_the_same_objects_with_the_same_pixels(name, toy_shards, to
     # Photographs were never JPEG crops, and FFCV encodes anew: a few of 255 grey levels. Another crop, or another order of colours, is tens away.
     differences = [np.abs(own[one] - reference[one]).mean() for one in own.keys() & reference.keys()]
     assert np.mean(differences) < (4 if name in ("Dataset over photographs", "ffcv") else 1)
+
+
+def test_a_full_label_file_is_what_python_2_wrote(tmp_path):
+    write_labels(tmp_path / "labels.pkl", objects=300, attributes=204)
+    content = (tmp_path / "labels.pkl").read_bytes()
+    assert abs(len(content) / 300 - 1_261_766_525 / 188_426) < 300  # bytes an object, as published
+    vectors = np.stack(list(pickle.loads(content, encoding="latin1")["ann_vecs"].values()))
+    expected = np.where(vectors < 0, np.nan, vectors).astype(np.float32)
+    np.testing.assert_array_equal(read_coco_attributes(tmp_path / "labels.pkl").labels, expected)
+    assert 0.08 < (vectors >= 0).mean() < 0.10
+
+
+def test_labels_compares_with_a_plain_unpickle(tmp_path):
+    assert main(["labels", "--out", str(tmp_path), "--objects", "300", "--repeats", "1"]) == 0
+    written = json.loads((tmp_path / "labels.json").read_text())
+    assert written["better"] == "lower"
+    assert written["ratio_to_limit"] == written["attrtrain"] / written["limit"]
+    assert {detail["objects"] for row in written["rows"] for detail in row["details"]} == {300}
+
+
+def test_every_shard_contender_is_given_the_same_boxes(toy_coco, toy_shards, tmp_path):
+    source = Source(toy_shards, tuple(toy_coco / name for name in ("train2017", "val2017")))
+    folder = write_boxes(source, tmp_path / "boxes", 250)
+    rows = list(csv.DictReader((folder / "boxes.csv").read_text().splitlines()))
+    assert len(rows) == 250
+    assert all((folder / "photos" / row["file_name"]).is_file() for row in rows)
+    for function in ("limit", "loop", "ours"):
+        outcome = run_fresh(
+            f"tools.bench.shard_contenders:{function}",
+            {"folder": str(folder), "out": str(tmp_path / "out"), "cores": [0]},
+            [0],
+        )
+        assert outcome.get("missing") is None and outcome["value"] > 0
+    assert not (tmp_path / "out").exists()
 
 
 def test_eval_writes_equal_scores_side_by_side(tmp_path):

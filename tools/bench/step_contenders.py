@@ -48,7 +48,7 @@ class StepClock:
         return {
             "value": self.task["steps"] * self.task["spec"]["batch"] / seconds,
             "gpu": gpu,
-            "precision": precision(),
+            "precision": precision(self.task["device"]),
         }
 
     def _wait(self) -> None:
