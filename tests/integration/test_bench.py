@@ -225,3 +225,27 @@ def test_eval_refuses_a_peer_with_other_scores(tmp_path, monkeypatch):
     np.savez(tmp_path / "peer.npz", **{**columns, "f1": np.array([0.5, 0.50001, 0.5])})
     with pytest.raises(BenchError, match="peer: f1 of attribute 1"):
         evaluation.require_equal([Row("peer", "peer", [1.0])], tmp_path)
+
+
+def test_what_cannot_be_measured_is_one_line_and_an_exit_code(toy_shards, tmp_path, capsys):
+    assert main(["shard", "--out", str(tmp_path), "--shards", str(toy_shards)]) == 1
+    assert capsys.readouterr().err == "error: shard: the photographs are needed: give --images\n"
+    assert main(["loader", "--out", str(tmp_path), "--shards", str(tmp_path / "none")]) == 1
+    assert capsys.readouterr().err.startswith(f"error: loader: {tmp_path / 'none'}: no such shard folder")
+    assert not list(tmp_path.glob("*.json"))
+
+
+@pytest.mark.slow
+def test_start_resumes_at_the_step_that_was_saved(toy_shards, tmp_path):
+    settings = {
+        "shards": str(toy_shards),
+        "run_folder": str(tmp_path / "run"),
+        "backbone": "resnet18",
+        "image_px": 32,
+        "batch": 8,
+    }
+    saved = run_fresh("tools.bench.start_contenders:make_checkpoint", settings, [min(os.sched_getaffinity(0))])
+    assert saved["last_step"] == 2, saved
+    resumed = run_fresh("tools.bench.start_contenders:resume", settings, [min(os.sched_getaffinity(0))])
+    assert resumed["last_step"] == 2, resumed
+    assert resumed["value"] > resumed["copying_the_run"]

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -21,19 +22,20 @@ def main(argv: list[str] | None = None) -> int:
     arguments.batch = arguments.batch or (256 if arguments.device == "cuda" else 64)
     arguments.out.mkdir(parents=True, exist_ok=True)
     names = NAMES if arguments.name == "all" else (arguments.name,)
-    try:
-        with tempfile.TemporaryDirectory(prefix="attrtrain-bench-", dir=arguments.work) as work:
-            source = None
-            for name in names:
+    failed = False
+    with tempfile.TemporaryDirectory(prefix="attrtrain-bench-", dir=arguments.work) as work:
+        source = None
+        for name in names:
+            folder = Path(work) / name
+            folder.mkdir()
+            try:
                 if source is None and name not in _WITHOUT_DATA:
                     source = _source(arguments, Path(work))
-                folder = Path(work) / name
-                folder.mkdir()
                 _report(_run(name, arguments, source, folder), arguments)
-    except BenchError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+            except BenchError as error:
+                failed = True
+                print(f"error: {name}: {error}", file=sys.stderr)
+    return int(failed)
 
 
 _WITHOUT_DATA = ("eval", "labels")  # they make their own
@@ -100,4 +102,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the process of a turn is ended too
     sys.exit(main())

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tools.bench import child
-from tools.bench.contest import BenchError, Contender, Role, run_fresh, take_turns
+from tools.bench.contest import Contender, Role, run_fresh, take_turns
 from tools.bench.data import Source, read_once, repeat_shards
 from tools.bench.result import Case, Result
 
@@ -161,8 +161,8 @@ def _growth(arguments: argparse.Namespace, source: Source, work: Path) -> dict[s
     for _ in range(arguments.repeats):
         for samples_name, settings in sizes.items():
             outcome = run_fresh("tools.bench.loader:turn", settings, arguments.cores[:1], arguments.limit_seconds)
-            if "missing" in outcome:
-                raise BenchError(f"attrtrain with {samples_name} samples: {outcome['missing']}")
+            if "missing" in outcome:  # what was compared before is worth keeping
+                return {"failed": f"attrtrain with {samples_name} samples: {outcome['missing']}"}
             rates[samples_name].append(outcome)
     measured = {
         samples_name: {

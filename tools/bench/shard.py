@@ -69,7 +69,7 @@ def write_boxes(source: Source, folder: Path, objects: int) -> Path:
         BenchError: there are no photographs.
     """
     if not source.images:
-        raise BenchError("shard needs the photographs: give --images")
+        raise BenchError("the photographs are needed: give --images")
     shards = ShardSet([source.shards], SPLIT)
     boxes = [(details["image"], details["source_box"]) for details in map(shards.details, range(len(shards)))]
     boxes.sort(key=lambda entry: str(entry[0]))
