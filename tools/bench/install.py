@@ -2,8 +2,8 @@
 
     .venv-bench/bin/python -m tools.bench.install
 
-The dependency group `bench` of pyproject.toml says which. Each is tried with the versions of constraints.txt and, where it accepts those of none, with only the
-versions held that matter to what is measured. Why one is missing is kept for the tables.
+The dependency group `bench` of pyproject.toml says which. Each is resolved together with attrtrain and the peers before it, so that all of them work in one environment; of
+constraints.txt only the versions are held that matter to what is measured. Why one is missing is kept for the tables.
 """
 
 import json
@@ -26,14 +26,17 @@ _MODULES = {"streaming": "mosaicml-streaming", "nvidia": "nvidia-dali-cuda130"}
 def install_peers() -> dict[str, str]:
     """Installs what can be. Returns the reason for each requirement that cannot."""
     group = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]["bench"]
-    missing = {}
+    missing: dict[str, str] = {}
+    accepted = ["--editable", str(ROOT)]
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as held:
         held.write("".join(f"{name}=={metadata.version(name)}\n" for name in _HELD))
         held.flush()
         for requirement in group:
             print(f"installing {requirement} ...", flush=True)
-            failure = _install(requirement, ROOT / "constraints.txt") and _install(requirement, Path(held.name))
-            if failure:
+            failure = _install([*accepted, requirement], Path(held.name))
+            if failure is None:
+                accepted.append(requirement)
+            else:
                 name = re.split(r"[<>=\[; ]", requirement)[0]
                 missing[name] = failure
                 print(f"  left out: {failure}", flush=True)
@@ -51,9 +54,9 @@ def reason_not_installed(module: str) -> str:
     return f"installing it failed: {reason}" if reason else "not installed"
 
 
-def _install(requirement: str, constraints: Path) -> str | None:
+def _install(requirements: list[str], constraints: Path) -> str | None:
     """Returns None, or what the installer complained of."""
-    command = ["uv", "pip", "install", "--python", sys.executable, "--constraint", str(constraints), requirement]
+    command = ["uv", "pip", "install", "--python", sys.executable, "--constraint", str(constraints), *requirements]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return None
