@@ -53,7 +53,7 @@ def run(config: TrainConfig) -> None:
     folder = Path(config.run.dir)
     with explained_process_loss(runtime), locked(folder, runtime):
         source = _checkpoint_to_resume(config, folder, runtime)
-        audit = _audit(config, folder, train_shards, runtime)
+        audit = [] if source is not None else _audit(config, folder, train_shards, runtime)
         seed_everything(config.run.seed)
         model = build_network(
             config.model.backbone,
@@ -69,7 +69,7 @@ def run(config: TrainConfig) -> None:
         if source is not None:
             restore(task, learner, state, window, source)
         if runtime.is_main:
-            print(_opening(task), *told, audit, sep="\n", flush=True)
+            print(_opening(task), *told, *audit, sep="\n", flush=True)
             task = replace(task, tracker=_open_folder(config, folder, state))
         fit(task, learner, state, window)
         _finish(task, state)
@@ -103,8 +103,8 @@ def _build_order(config: TrainConfig, shards: ShardSet, runtime: Runtime) -> Tra
     )
 
 
-def _audit(config: TrainConfig, folder: Path, shards: ShardSet, runtime: Runtime) -> str:
-    """A quick look at the labels, kept as audit.json. Returns a line to print, on the main process. Collective.
+def _audit(config: TrainConfig, folder: Path, shards: ShardSet, runtime: Runtime) -> list[str]:
+    """A quick look at the labels of a new run, kept as audit.json. Returns lines to print, on the main process. Collective.
 
     Raises:
         LabelError: on every rank, under audit.strict, where they look like noise.
@@ -119,7 +119,7 @@ def _audit(config: TrainConfig, folder: Path, shards: ShardSet, runtime: Runtime
         raise LabelError(
             f"audit.strict: {found.line if found else 'the labels look like noise'}; `attrtrain audit` says more"
         )
-    return found.line if found else ""
+    return [found.line] if found else []
 
 
 def _places(shards: ShardSet, rows: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

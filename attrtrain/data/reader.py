@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import resource
 from collections.abc import Sequence
 from pathlib import Path
 from tarfile import BLOCKSIZE
@@ -18,6 +19,8 @@ from attrtrain.urls import as_place, is_url
 from attrtrain.vocabulary import AttributeVocabulary
 
 DEFAULT_CACHE_GB = 100.0
+
+_OPEN_FILES = 16_384  # more shards than that are opened again when they are needed
 
 
 class ShardSet:
@@ -172,19 +175,34 @@ def _files(folder: Path | str, manifest: Manifest, cache: ShardCache | None) -> 
     return _CachedFiles(folder, cache)
 
 
+def _open_files_allowed() -> int:
+    """Files that one folder may keep open: a quarter of what this process may, whose own limit (often 1,024) is raised as far as the system lets it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft = wanted
+    return max(1, (wanted if soft == resource.RLIM_INFINITY else soft) // 4)
+
+
 class _LocalFiles:
-    """A folder on a disk; every file that was read stays open."""
+    """A folder on a disk. Files that were read stay open, on a network disk opening one costs more than reading from it, as long as there are not too many."""
 
     def __init__(self, folder: Path) -> None:
         self.place = folder
-        self._handles: dict[str, int] = {}
+        self._handles: dict[str, int] = {}  # the one used longest ago first
+        self._limit = 0  # known once a file is read
 
     def path(self, name: str, sha256: str) -> Path:
         return self.place / name
 
     def read(self, shard: ShardInfo, size: int, offset: int) -> bytes:
-        if (handle := self._handles.get(shard.name)) is None:
-            handle = self._handles[shard.name] = os.open(self.place / shard.name, os.O_RDONLY)
+        if (handle := self._handles.pop(shard.name, None)) is None:
+            self._limit = self._limit or _open_files_allowed()
+            if len(self._handles) >= self._limit:
+                os.close(self._handles.pop(next(iter(self._handles))))
+            handle = os.open(self.place / shard.name, os.O_RDONLY)
+        self._handles[shard.name] = handle
         return os.pread(handle, size, offset)
 
     def __del__(self) -> None:

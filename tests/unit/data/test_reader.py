@@ -3,6 +3,8 @@
 import gc
 import json
 import pickle
+import subprocess
+import sys
 import tarfile
 import warnings
 from pathlib import Path
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 import webdataset
 
+from attrtrain.data import reader
 from attrtrain.data.reader import ShardSet
 from attrtrain.errors import ShardError
 
@@ -93,3 +96,29 @@ def test_shard_samples_are_those_of_the_tars_in_order(toy_shards: Path) -> None:
     twice = ShardSet([toy_shards, toy_shards], "train")
     assert twice.shard_samples == (*sizes, *sizes) and sum(twice.shard_samples) == len(twice)
     assert np.repeat(np.arange(len(sizes)), sizes).tolist() == ShardSet([toy_shards], "train").column("shard").tolist()
+
+
+def test_more_shards_than_files_may_be_open_are_read_all_the_same(
+    toy_shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = ShardSet([toy_shards], "train")
+    expected = [free.jpeg(position) for position in range(len(free))]
+    assert len(free.shard_samples) > 4
+    monkeypatch.setattr(reader, "_open_files_allowed", lambda: 2)
+    bounded = ShardSet([toy_shards], "train")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    order = np.random.default_rng(0).permutation(len(bounded))
+    for position in order:
+        assert bounded.jpeg(int(position)) == expected[position]
+        assert len(list(Path("/proc/self/fd").iterdir())) <= before + 2
+
+
+def test_the_limit_on_open_files_is_raised_and_a_quarter_of_it_is_used() -> None:
+    code = (
+        "import resource\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 400))\n"
+        "from attrtrain.data.reader import _open_files_allowed\n"
+        "assert _open_files_allowed() == 100\n"
+        "assert resource.getrlimit(resource.RLIMIT_NOFILE) == (400, 400)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
