@@ -82,8 +82,8 @@ def painted(tmp_path_factory):
     """Photographs of one plain square of some colour on noise, and the label table that says which."""
     folder, rng = tmp_path_factory.mktemp("painted"), np.random.default_rng(5)
     (folder / "photos").mkdir()
-    red, bright = rng.random(160) < 0.5, rng.random(160) < 0.5
-    for row in range(160):
+    red, bright = rng.random(320) < 0.5, rng.random(320) < 0.5
+    for row in range(320):
         pixels = rng.integers(90, 160, (64, 64, 3), dtype=np.uint8)
         colour = [200, 60, 40] if red[row] else [40, 60, 200]
         pixels[8:56, 8:56] = np.array(colour) + (50 if bright[row] else 0)
@@ -100,7 +100,7 @@ def test_pixels_tell_real_labels_from_the_same_shuffled_between_objects(painted,
     if shuffled:
         labels = labels[np.random.default_rng(2).permutation(len(labels))]
     boxes = write_csv(
-        tmp_path / "boxes.csv", labels, photographs=[f"{row}.png" for row in range(160)], box=[8, 8, 48, 48]
+        tmp_path / "boxes.csv", labels, photographs=[f"{row}.png" for row in range(320)], box=[8, 8, 48, 48]
     )
     arguments = ["--labels", boxes, "--images", folder / "photos", "--out", tmp_path / "shards", "--workers", "1"]
     assert main(["shard", *map(str, arguments)]) == 0
