@@ -11,7 +11,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from attrtrain.errors import AttrtrainError, CheckpointError, ConfigError
@@ -35,11 +35,10 @@ def locked(folder: Path, runtime: Runtime, patience_seconds: float = _PATIENCE_S
     """
     descriptor: int | None = None
     problem: AttrtrainError | None = None
+    is_new = not folder.exists()
     if runtime.is_main:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            _acquire(descriptor, folder, patience_seconds)
+            descriptor = _acquire(folder, patience_seconds)
         except OSError as error:
             problem = ConfigError(f"run.dir: {error.filename or folder}: {error.strerror}")
         except CheckpointError as error:
@@ -50,14 +49,27 @@ def locked(folder: Path, runtime: Runtime, patience_seconds: float = _PATIENCE_S
         yield
     finally:
         if descriptor is not None:
+            if is_new:
+                _remove_if_unused(folder)
             os.close(descriptor)
 
 
-def _acquire(descriptor: int, folder: Path, patience_seconds: float) -> None:
+def _acquire(folder: Path, patience_seconds: float) -> int:
+    """Returns the descriptor that holds the lock."""
     here = socket.gethostname()
     give_up_at: float | None = None
-    while not _try_lock(descriptor):
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        if _try_lock(descriptor):
+            if _is_still(folder / LOCK, descriptor):
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, f"process {os.getpid()} on {here}\n".encode(), 0)
+                return descriptor
+            os.close(descriptor)  # removed by its last holder, between open and lock
+            continue
         holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
+        os.close(descriptor)
         now = time.monotonic()
         if give_up_at is None:
             give_up_at = now if holder.endswith(f" on {here}") else now + patience_seconds
@@ -70,8 +82,21 @@ def _acquire(descriptor: int, folder: Path, patience_seconds: float) -> None:
         if now >= give_up_at:
             raise CheckpointError(f"{folder} is in use by {holder}; stop that first, or choose another --run.dir")
         time.sleep(min(1.0, patience_seconds))
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"process {os.getpid()} on {here}\n".encode(), 0)
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _remove_if_unused(folder: Path) -> None:
+    """A run that ended before it wrote anything, on a mistake in its settings, leaves no folder behind."""
+    with suppress(OSError):
+        if [path.name for path in folder.iterdir()] == [LOCK]:
+            (folder / LOCK).unlink()
+            folder.rmdir()
 
 
 def _try_lock(descriptor: int) -> bool:

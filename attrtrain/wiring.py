@@ -53,7 +53,6 @@ def run(config: TrainConfig) -> None:
     folder = Path(config.run.dir)
     with explained_process_loss(runtime), locked(folder, runtime):
         source = _checkpoint_to_resume(config, folder, runtime)
-        audit = [] if source is not None else _audit(config, folder, train_shards, runtime)
         seed_everything(config.run.seed)
         model = build_network(
             config.model.backbone,
@@ -63,13 +62,15 @@ def run(config: TrainConfig) -> None:
             len(train_shards.vocabulary),
         )
         told = _fill(config, model, source)
+        if source is None:
+            told += _audit(config, folder, train_shards, runtime)
         learner = prepare_learner(runtime, model, config)
         state, window = RunState(), Window(runtime)
         task = Task(config, runtime, train_shards, val_shards, order, folder, NullTracker(), stop)
         if source is not None:
             restore(task, learner, state, window, source)
         if runtime.is_main:
-            print(_opening(task), *told, *audit, sep="\n", flush=True)
+            print(_opening(task), *told, sep="\n", flush=True)
             task = replace(task, tracker=_open_folder(config, folder, state))
         fit(task, learner, state, window)
         _finish(task, state)

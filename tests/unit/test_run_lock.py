@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -51,7 +52,25 @@ def test_it_is_free_again_after_the_block_and_after_an_error(tmp_path: Path) -> 
         with pytest.raises(ZeroDivisionError), locked(tmp_path / "run", runtime()):
             text = (tmp_path / "run" / LOCK).read_text()
             assert text == f"process {os.getpid()} on {socket.gethostname()}\n"
+            (tmp_path / "run" / "config.yaml").touch()
             raise ZeroDivisionError
+
+
+def test_a_run_that_wrote_nothing_leaves_no_folder_but_one_that_was_there_stays(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    for name, stays in (("new", False), ("mine", True)):
+        with locked(tmp_path / name, runtime()):
+            pass
+        assert (tmp_path / name).exists() == stays
+
+
+def test_a_lock_file_that_its_holder_removed_is_not_taken_for_the_lock(tmp_path: Path, hold: Any) -> None:
+    holder = hold("process 7 on elsewhere\n")
+    told = threading.Timer(0.3, lambda: ((tmp_path / LOCK).unlink(), holder.kill()))
+    told.start()
+    with locked(tmp_path, runtime(), patience_seconds=60):
+        assert (tmp_path / LOCK).read_text().startswith(f"process {os.getpid()} ")
+    told.join()
 
 
 def test_a_holder_on_this_machine_is_refused_at_once(tmp_path: Path, hold: Any) -> None:
