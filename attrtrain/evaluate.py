@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attrtrain.errors import ConfigError, ShardError
-from attrtrain.protocol import DEV, NAME, REPLICATES, THRESHOLD, TITLE, Choices, deviations
-from attrtrain.shards.manifest import Manifest, read_manifest
+from attrtrain.protocol import DEV, NAME, REPLICATES, TITLE, Choices, deviations
 from attrtrain.urls import as_place
 
 if TYPE_CHECKING:  # torch takes seconds, which `--help` need not
@@ -67,17 +66,15 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.tune_on == arguments.split:
         raise ConfigError(f"--tune-on {arguments.tune_on}: that is the split to judge; thresholds are tuned on another")
     model, card = read_bundle(arguments.model)
-    manifest = read_manifest(arguments.shards[0])
     shards = ShardSet(arguments.shards, arguments.split)
+    splits = shards.manifests[0].splits
     if shards.vocabulary.fingerprint != card.vocabulary.fingerprint:
         raise ShardError(
             f"{arguments.shards[0]} has other attributes than {arguments.model} was trained on; evaluate on shards of the same vocabulary"
         )
-    tune_on = arguments.tune_on or (DEV if arguments.protocol and DEV in manifest.splits else None)
+    tune_on = arguments.tune_on or (DEV if arguments.protocol and DEV in splits else None)
     tune_shards = ShardSet(arguments.shards, tune_on) if tune_on else None
-    training = (
-        ShardSet(arguments.shards, "train") if "train" in manifest.splits and arguments.split != "train" else None
-    )
+    training = ShardSet(arguments.shards, "train") if "train" in splits and arguments.split != "train" else None
     runtime = build_runtime(card.precision)
     model.to(runtime.device)
 
@@ -97,7 +94,8 @@ def run(arguments: argparse.Namespace) -> int:
     predictions = predict(shards)
     if not runtime.is_main:
         return 0
-    followed = _protocol(arguments, manifest, card, tune_on)
+    replicates = REPLICATES if arguments.protocol else None
+    followed = _protocol(arguments, shards, card, tune_on, replicates)
     document = judge_split(
         predictions,
         shards,
@@ -105,7 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
         source={"model": str(arguments.model), **({"protocol": "; ".join(followed)} if followed else {})},
         positive_at=card.positive_at,
         tuned=thresholds_from(tuning, tune_on, card.positive_at) if tuning and tune_on else None,
-        replicates=REPLICATES if arguments.protocol else None,
+        replicates=replicates,
     )
     print("\n".join([f"split '{arguments.split}': {headline(document)}", *followed]))
     if arguments.out is not None:
@@ -113,12 +111,16 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _protocol(arguments: argparse.Namespace, manifest: Manifest, card: "ModelCard", tune_on: str | None) -> list[str]:
+def _protocol(
+    arguments: argparse.Namespace, shards: "ShardSet", card: "ModelCard", tune_on: str | None, replicates: int | None
+) -> list[str]:
     """Lines that say how far the protocol is followed; none where none was asked for."""
-    if arguments.protocol is None:
+    from attrtrain.engine.judging import THRESHOLD
+
+    if replicates is None:
         return []
-    choices = Choices(arguments.split, tune_on, card.selected_on, card.positive_at, THRESHOLD, REPLICATES)
-    differing = deviations(manifest, choices)
+    choices = Choices(arguments.split, tune_on, card.selected_on, card.positive_at, THRESHOLD, replicates)
+    differing = deviations(shards.manifests[0], choices)
     if len(arguments.shards) > 1:
         differing.append(f"{len(arguments.shards)} shard folders are judged together, and only the first was checked")
     if not differing:

@@ -3,10 +3,9 @@
 import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
-from attrtrain.errors import ConfigError
+from attrtrain.errors import ConfigError, ShardError
 
 HELP = "write a run's report anew, or compare two runs"
 EXAMPLES = """examples:
@@ -33,30 +32,17 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from attrtrain.errors import ShardError
-    from attrtrain.report.run_directory import open_shards, read_run
-    from attrtrain.report.run_report import installed_versions, write_report
+    from attrtrain.report.run_directory import open_shards, read_run, write_run_report
 
     out = _place(arguments.out, arguments.run / "report.html")
     judged = read_run(arguments.run)
     shards, no_pictures = open_shards(judged)
-    write = partial(
-        write_report,
-        out,
-        title=arguments.run.resolve().name,
-        document=judged.document,
-        predictions=judged.predictions,
-        settings=judged.settings,
-        history=judged.history,
-        audit=judged.audit,
-        versions=installed_versions(),
-    )
     with _told_of(out):
         try:
-            write(shards=shards, no_pictures=no_pictures)
+            write_run_report(out, judged, shards, no_pictures)
         except ShardError as error:  # a manifest without its shards, or damaged ones
             no_pictures = f"There are no pictures: {error}."
-            write(shards=None, no_pictures=no_pictures)
+            write_run_report(out, judged, None, no_pictures)
     print(f"{out} ({out.stat().st_size / 1e6:.1f} MB)" + (f"\n{no_pictures}" if no_pictures else ""))
     return 0
 

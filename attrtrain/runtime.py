@@ -21,6 +21,7 @@ from accelerate.utils import (
 )
 
 from attrtrain.config.schema import Precision
+from attrtrain.cores import usable_cores
 from attrtrain.errors import ConfigError, ProcessLostError
 from attrtrain.keyed_random import mix64
 
@@ -202,8 +203,7 @@ def _tasks_on_node(tasks_per_node: str, node: int) -> int:
 
 def _cores() -> int:
     """Processor cores for each process on this machine."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, available // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return max(1, len(usable_cores()) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def _use_all_cores() -> None:

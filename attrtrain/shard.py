@@ -1,7 +1,6 @@
 """`attrtrain shard`: label files and photographs → WebDataset shards of object crops."""
 
 import argparse
-import os
 import re
 import shlex
 import sys
@@ -14,6 +13,7 @@ from pydantic import ValidationError
 from attrtrain.annotations import read_labels
 from attrtrain.annotations.split import apply_split, set_aside_dev
 from attrtrain.annotations.table import ObjectTable
+from attrtrain.cores import usable_cores
 from attrtrain.errors import ConfigError, LabelError, ShardError
 from attrtrain.shards import finish, write
 from attrtrain.shards.execute import terminated_like_interrupted, write_here
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
     )
     parser.add_argument("--out", required=True, type=_local, metavar="DIR", help="the shard folder to write")
-    value("--workers", _usable_cpus(), "N", "processes; any number gives the same bytes")
+    value("--workers", len(usable_cores()), "N", "processes; any number gives the same bytes")
     value("--store-px", crop.store_px, "PX", "short side of a stored crop at most; smaller crops are never enlarged")
     value("--quality", crop.quality, "1-100", "JPEG quality")
     value("--context", crop.context, "SHARE", "picture kept around a box on each side, as a share of its size")
@@ -94,11 +94,6 @@ def _part(text: str) -> tuple[int, int]:
     if not (match := re.fullmatch(r"(\d+)/(\d+)", text)) or not int(match[1]) < int(match[2]):
         raise argparse.ArgumentTypeError(f"{text}: give I/N with I from 0 to N-1, such as 0/8")
     return int(match[1]), int(match[2])
-
-
-def _usable_cpus() -> int:
-    """CPUs this process may run on: under SLURM those of the job, not those of the node."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -26,8 +26,7 @@ from attrtrain.errors import CheckpointError, LabelError
 from attrtrain.files import atomic_write
 from attrtrain.models.network import AttributeModel, build_network
 from attrtrain.models.weights import load_backbone_weights
-from attrtrain.report.run_directory import AUDIT, EVALUATION, read_run
-from attrtrain.report.run_report import installed_versions, write_report
+from attrtrain.report.run_directory import AUDIT, EVALUATION, read_run, write_run_report
 from attrtrain.run_lock import locked
 from attrtrain.runtime import DistributedOptions, Runtime, build_runtime, explained_process_loss, seed_everything
 from attrtrain.shards.manifest import write_contract
@@ -140,8 +139,7 @@ def _fill(config: TrainConfig, model: AttributeModel, source: Path | None) -> li
 
 
 def _open_folder(config: TrainConfig, folder: Path, state: RunState) -> Tracker:
-    """Makes the run directory and its trackers. Main process only."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Writes the run's configuration and makes its trackers. Main process only."""
     with atomic_write(folder / "config.yaml") as file:
         file.write(dump_config(config).encode())
     mode, note = wandb_tracker.resolve_mode(config.track.wandb)
@@ -209,7 +207,7 @@ def _finish(task: Task, state: RunState) -> None:
         positive_at=card.positive_at,
     )
     write_judgement(folder / EVALUATION, document, predictions)
-    _write_report(task)
+    write_run_report(folder / "report.html", read_run(folder), task.val_shards)  # what `attrtrain report` would write
     result = {
         "best_epoch": state.best_epoch,
         "val": {
@@ -230,19 +228,4 @@ def _finish(task: Task, state: RunState) -> None:
     task.tracker.finish(summary)
     print(
         f"best epoch {state.best_epoch}: val {headline(document)}\n{folder}/report.html shows it; {folder}/bundle is the model"
-    )
-
-
-def _write_report(task: Task) -> None:
-    run = read_run(task.folder)  # what `attrtrain report` would read
-    write_report(
-        task.folder / "report.html",
-        title=task.folder.name,
-        document=run.document,
-        predictions=run.predictions,
-        shards=task.val_shards,
-        settings=run.settings,
-        history=run.history,
-        audit=run.audit,
-        versions=installed_versions(),
     )

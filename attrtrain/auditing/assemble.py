@@ -1,7 +1,7 @@
 """Objects and what is known of them → the whole audit."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -85,13 +85,8 @@ def audit(
         "coverage": subject.coverage,
     }
     return AuditDocument(
-        verdict=judgement.verdict,
-        p_value=judgement.p_value,
-        effect=judgement.effect,
+        **asdict(judgement),
         effect_unit=UNITS[judgement.decided_by],
-        decided_by=judgement.decided_by,
-        reason=judgement.reason,
-        open_question=judgement.open_question,
         audited=subject.audited,
         kind=subject.kind,
         objects=len(table),

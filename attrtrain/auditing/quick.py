@@ -1,6 +1,7 @@
 """The cheap part of the audit, with which training starts: one line, in about a second, whatever the size of the data set."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any, Literal
 
 import numpy as np
@@ -68,14 +69,4 @@ def quick_audit(
         photographs=None,  # alone it decides nothing but which kind of `weak`
         side=held_out_test(description, sample, np.asarray(image_ids)[rows], _PERMUTATIONS, seed),
     )
-    verdict = judge(evidence)
-    return QuickAudit(
-        verdict=verdict.verdict,
-        p_value=verdict.p_value,
-        effect=verdict.effect,
-        decided_by=verdict.decided_by,
-        reason=verdict.reason,
-        open_question=verdict.open_question,
-        objects=len(image_ids),
-        sampled_objects=len(rows),
-    )
+    return QuickAudit(**asdict(judge(evidence)), objects=len(image_ids), sampled_objects=len(rows))

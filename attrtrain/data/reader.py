@@ -52,23 +52,23 @@ class ShardSet:
         self.folders = tuple(as_place(str(folder)) for folder in folders)
         self.split = split
         self.cache = ShardCache.of("", DEFAULT_CACHE_GB) if cache is None and any(map(is_url, self.folders)) else cache
-        self._manifests = [
+        self.manifests = [
             known or read_manifest(folder)
             for folder, known in zip(self.folders, manifests or [None] * len(self.folders), strict=True)
         ]
-        _require_same_kind(self.folders, self._manifests)
-        self.vocabulary: AttributeVocabulary = self._manifests[0].vocabulary.vocabulary()
-        self.crop = self._manifests[0].crop
+        _require_same_kind(self.folders, self.manifests)
+        self.vocabulary: AttributeVocabulary = self.manifests[0].vocabulary.vocabulary()
+        self.crop = self.manifests[0].crop
         self.fingerprint = hashlib.sha256(
-            "\n".join(manifest.fingerprint for manifest in self._manifests).encode()
+            "\n".join(manifest.fingerprint for manifest in self.manifests).encode()
         ).hexdigest()
         parts = (
             _Part(_files(folder, manifest, self.cache), manifest, split)
-            for folder, manifest in zip(self.folders, self._manifests, strict=True)
+            for folder, manifest in zip(self.folders, self.manifests, strict=True)
         )
         self._parts = [part for part in parts if len(part)]
         if not self._parts:
-            names = sorted({name for manifest in self._manifests for name in manifest.splits})
+            names = sorted({name for manifest in self.manifests for name in manifest.splits})
             raise ShardError(
                 f"{', '.join(map(str, self.folders))}: no sample in split '{split}'; there are: {', '.join(names)}"
             )
@@ -76,7 +76,7 @@ class ShardSet:
 
     def __reduce__(self) -> tuple[Any, ...]:
         remote = [
-            manifest if is_url(folder) else None for folder, manifest in zip(self.folders, self._manifests, strict=True)
+            manifest if is_url(folder) else None for folder, manifest in zip(self.folders, self.manifests, strict=True)
         ]
         return ShardSet, (self.folders, self.split, self.cache, remote)
 

@@ -11,6 +11,7 @@ from attrtrain.data.reader import ShardSet
 from attrtrain.errors import AttrtrainError, ConfigError, LabelError, PredictionsError
 from attrtrain.metrics.document import METRICS, MetricsDocument, read_metrics
 from attrtrain.predictions import PREDICTIONS, Predictions, read_predictions
+from attrtrain.report.run_report import installed_versions, write_report
 from attrtrain.urls import as_place
 
 EVALUATION = "evaluation"
@@ -55,6 +56,22 @@ def read_run(folder: Path) -> JudgedRun:
         config=config,
         history=folder / HISTORY if (folder / HISTORY).is_file() else None,
         audit=_read_audit(folder / AUDIT),
+    )
+
+
+def write_run_report(out: Path, run: JudgedRun, shards: ShardSet | None, no_pictures: str = "") -> None:
+    """Writes a run's page, titled after its folder. Arguments and errors as in `write_report`."""
+    write_report(
+        out,
+        title=run.folder.resolve().name,
+        document=run.document,
+        predictions=run.predictions,
+        shards=shards,
+        settings=run.settings,
+        history=run.history,
+        audit=run.audit,
+        versions=installed_versions(),
+        no_pictures=no_pictures,
     )
 
 

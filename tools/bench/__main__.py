@@ -7,9 +7,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from attrtrain.cores import usable_cores
 from tools.bench.contest import BenchError
 from tools.bench.data import Source, open_source
-from tools.bench.machine import available_cores, describe_machine, installed_versions
+from tools.bench.machine import describe_machine, installed_versions
 from tools.bench.result import Result
 
 NAMES = ("loader", "shard", "step", "eval", "start", "labels")
@@ -18,7 +19,7 @@ NAMES = ("loader", "shard", "step", "eval", "start", "labels")
 def main(argv: list[str] | None = None) -> int:
     """Runs one benchmark or all; returns the exit code."""
     arguments = _parser().parse_args(argv)
-    arguments.cores = arguments.cores or available_cores()
+    arguments.cores = arguments.cores or usable_cores()
     arguments.batch = arguments.batch or (256 if arguments.device == "cuda" else 64)
     arguments.out.mkdir(parents=True, exist_ok=True)
     names = NAMES if arguments.name == "all" else (arguments.name,)

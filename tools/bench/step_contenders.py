@@ -12,6 +12,7 @@ import torch
 
 from attrtrain.config.load import load_config
 from attrtrain.config.schema import TrainConfig
+from attrtrain.cores import usable_cores
 from attrtrain.losses import masked_bce
 from attrtrain.models.network import build_network
 from attrtrain.optim import build_optimizer
@@ -136,5 +137,4 @@ def _config(task: dict[str, Any], folder: str) -> TrainConfig:
 
 def _set_threads(task: dict[str, Any]) -> None:
     """Our loader leaves one thread to decoding, which is not what is measured here."""
-    if hasattr(os, "sched_getaffinity"):
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(len(usable_cores()))

@@ -1,6 +1,5 @@
 """Trainers people use, on the same shards by the common recipe: webdataset, PIL, torchvision v2."""
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +9,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 
+from attrtrain.cores import usable_cores
 from attrtrain.data.reader import ShardSet
 from tools.bench.data import SPLIT
 from tools.bench.loader import PEERS, Spec, open_batches
@@ -137,5 +137,4 @@ def _labelled(task: dict[str, Any]) -> tuple[Iterator[tuple[Tensor, Tensor]], in
 
 
 def _use_all_cores(task: dict[str, Any]) -> None:
-    if hasattr(os, "sched_getaffinity"):
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(len(usable_cores()))
