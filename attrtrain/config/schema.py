@@ -10,6 +10,7 @@ Precision = Literal["auto", "no", "fp16", "bf16"]
 UnknownLabels = Literal["mask", "negative"]
 Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet101"]
 Head = Literal["linear", "mlp"]
+ResizeOn = Literal["worker", "device"]
 
 
 def ranged(
@@ -50,6 +51,8 @@ class DataConfig:
     """Split to be judged on."""
     image_px: int = ranged(224, at_least=32)
     """Side of the square every crop is resized to, pixels; at least 32, which a ResNet halves five times."""
+    resize_on: ResizeOn = "worker"
+    """Who resizes crops: the process that decodes them, or (device) the GPU, a batch at a time, which leaves workers with decoding alone."""
     flip: float = ranged(0.5, at_least=0, at_most=1)
     """Share of training crops mirrored left to right."""
     order: Literal["global", "block"] = "global"

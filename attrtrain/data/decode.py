@@ -1,7 +1,10 @@
-"""JPEG bytes → a square uint8 tensor: the hot path of reading. Prediction goes through the same function, so pixels agree."""
+"""JPEG bytes → a square uint8 picture: the hot path of reading. Prediction goes through the same functions, so pixels agree."""
 
+import cv2
+import numpy as np
 import simplejpeg
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
@@ -9,19 +12,40 @@ from torchvision.transforms.v2 import functional as transforms
 def decode_crop(jpeg: bytes, image_px: int) -> Tensor:
     """Decodes a crop and squashes it to a square.
 
-    Squashed, not cropped or padded: no part of an object is lost, and the aspect ratio carries little about attributes.
-
     Returns:
         (3, image_px, image_px) uint8 RGB.
 
     Raises:
         ValueError: the bytes are no JPEG.
     """
-    pixels = simplejpeg.decode_jpeg(jpeg, "RGB")  # (H, W, 3)
-    return squash(torch.from_numpy(pixels).permute(2, 0, 1), image_px)
+    square = np.empty((image_px, image_px, 3), dtype=np.uint8)
+    squash(decode(jpeg), square)
+    return torch.from_numpy(square).permute(2, 0, 1)
 
 
-def squash(image: Tensor, image_px: int) -> Tensor:
-    """Resizes (3, H, W) uint8 to (3, image_px, image_px) uint8, bilinear with antialiasing."""
-    resized: Tensor = transforms.resize(image, [image_px, image_px], antialias=True)
-    return resized
+def decode(jpeg: bytes) -> NDArray[np.uint8]:
+    """Decodes a crop in its own size, (H, W, 3) RGB, bit for bit as libjpeg-turbo does by default.
+
+    Its faster modes are not used: they save about 5 % of decoding and change colours along edges.
+
+    Raises:
+        ValueError: the bytes are no JPEG.
+    """
+    pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(jpeg, "RGB")
+    return pixels
+
+
+def squash(pixels: NDArray[np.uint8], square: NDArray[np.uint8]) -> None:
+    """Resizes (H, W, 3) into (S, S, 3), bilinear with antialiasing.
+
+    Squashed, not cropped or padded: no part of an object is lost, and the aspect ratio carries little about attributes.
+
+    Where neither side shrinks there is nothing to antialias, and OpenCV's kernel gives the pixels of torchvision's within rounding in a third of the time. Most objects of COCO
+    are such: smaller than what networks take.
+    """
+    side = len(square)
+    if max(pixels.shape[:2]) <= side:
+        cv2.resize(pixels, (side, side), dst=square, interpolation=cv2.INTER_LINEAR)
+    else:
+        resized = transforms.resize(torch.from_numpy(pixels).permute(2, 0, 1), [side, side], antialias=True)
+        square[:] = resized.permute(1, 2, 0).numpy()

@@ -1,18 +1,24 @@
 """Requests for samples → batches, decoded by worker processes and brought to the device ahead of time."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from attrtrain.data.decode import decode_crop
+from attrtrain.config.schema import ResizeOn
+from attrtrain.data.decode import decode, squash
+from attrtrain.data.device_resize import resize_packed
 from attrtrain.data.order import BatchRequest
 from attrtrain.data.reader import ShardSet
 from attrtrain.errors import ShardError
 from attrtrain.signals import ignore_stop_signals
+
+_LONGEST = 2  # times image_px: longer crops are resized by who decodes them all the same, for they would make others wait that are padded to their size
 
 
 @dataclass
@@ -44,45 +50,116 @@ class Batch:
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        return Batch(
-            change(self.image), change(self.target), change(self.known), self.index, self.epoch, self.step_known
-        )
+        return replace(self, image=change(self.image), target=change(self.target), known=change(self.known))
 
 
-class CropDataset(Dataset[Batch]):
+@dataclass
+class PackedBatch:
+    """Crops in their own sizes, to be resized once they are on the device.
+
+    Attributes:
+        batch: the rest; its image is (sum of 3 H W,) uint8, one crop behind the other.
+        sizes: B times (H, W).
+        image_px: side of the squares to be.
+    """
+
+    batch: Batch
+    sizes: list[tuple[int, int]]
+    image_px: int
+
+    def pin_memory(self) -> "PackedBatch":
+        """The hook by which DataLoader pins a batch of its own kind."""
+        return replace(self, batch=self.batch.pin_memory())
+
+    def to(self, device: torch.device) -> Batch:
+        """Copies it to the device and resizes there."""
+        there = self.batch.to(device)
+        return replace(there, image=resize_packed(there.image, self.sizes, self.image_px))
+
+
+class CropDataset(Dataset[Batch | PackedBatch]):
     """Map-style access to a shard set by the batch: a request goes in, a whole batch comes out."""
 
-    def __init__(self, shards: ShardSet, image_px: int) -> None:
+    def __init__(self, shards: ShardSet, image_px: int, resize_on: ResizeOn = "worker") -> None:
+        """Wraps a shard set.
+
+        Args:
+            shards: the samples.
+            image_px: side of the squares.
+            resize_on: whether crops are resized here or by the device that gets them.
+        """
         self.shards = shards
         self.image_px = image_px
+        self.resize_on = resize_on
 
-    def __getitem__(self, request: BatchRequest) -> Batch:
-        """Reads, decodes and stacks the samples of one request.
+    def __getitem__(self, request: BatchRequest) -> Batch | PackedBatch:
+        """Reads and decodes the samples of one request.
 
         Raises:
             ShardError: naming a sample that cannot be read or decoded.
         """
-        images = torch.empty((len(request.index), self.image_px, self.image_px, 3), dtype=torch.uint8).permute(
-            0, 3, 1, 2
-        )
-        for row, position in enumerate(request.index):
-            try:
-                images[row] = decode_crop(self.shards.jpeg(int(position)), self.image_px)
-            except ValueError as error:
-                object_id = self.shards.column("object_id", np.array([position]))[0]
-                raise ShardError(
-                    f"object {object_id} in {self.shards.folders[0]}: {error}; check the shards with `attrtrain verify`"
-                ) from None
         labels = torch.from_numpy(self.shards.labels(request.index))  # (B, A)
         known = ~labels.isnan()
-        return Batch(
-            image=images,
+        sizes, image = self._packed(request.index) if self.resize_on == "device" else ([], self._squares(request.index))
+        batch = Batch(
+            image=image,
             target=labels.nan_to_num_(0.0),
             known=known,
             index=torch.from_numpy(request.index),
             epoch=request.epoch,
             step_known=int(self.shards.column("known", request.step_index).sum()),
         )
+        return PackedBatch(batch, sizes, self.image_px) if self.resize_on == "device" else batch
+
+    def _squares(self, index: NDArray[np.int64]) -> Tensor:
+        """The crops (B, 3, image_px, image_px), channels last in memory."""
+        images = _empty(len(index) * self.image_px**2 * 3).view(len(index), self.image_px, self.image_px, 3)
+        squares = images.numpy()
+        for row, pixels in enumerate(self._decoded(index)):
+            squash(pixels, squares[row])
+        return images.permute(0, 3, 1, 2)
+
+    def _packed(self, index: NDArray[np.int64]) -> tuple[list[tuple[int, int]], Tensor]:
+        """Sizes of the crops, B times (H, W), and their pixels one behind the other."""
+        widths, heights = self.shards.column("width", index), self.shards.column("height", index)
+        longest = _LONGEST * self.image_px
+        sizes = [
+            (height, width) if max(height, width) <= longest else (self.image_px, self.image_px)
+            for height, width in zip(heights.tolist(), widths.tolist(), strict=True)
+        ]
+        packed = _empty(sum(3 * height * width for height, width in sizes))
+        pixels, end = packed.numpy(), 0
+        for position, (height, width), decoded in zip(index, sizes, self._decoded(index), strict=True):
+            start, end = end, end + 3 * height * width
+            place = pixels[start:end].reshape(height, width, 3)
+            if max(decoded.shape) > longest:
+                squash(decoded, place)
+            elif decoded.shape == place.shape:
+                place[:] = decoded
+            else:
+                raise self._broken(position, "its crop has another size than the index says")
+        return sizes, packed
+
+    def _decoded(self, index: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
+        for position, jpeg in zip(index, self.shards.jpegs(index), strict=True):
+            try:
+                yield decode(jpeg)
+            except ValueError as error:
+                raise self._broken(position, str(error)) from None
+
+    def _broken(self, position: np.int64, what: str) -> ShardError:
+        object_id = self.shards.column("object_id", np.array([position]))[0]
+        return ShardError(
+            f"object {object_id} in {self.shards.folders[0]}: {what}; check the shards with `attrtrain verify`"
+        )
+
+
+def _empty(size: int) -> Tensor:
+    """(size,) uint8. In a worker it lies in memory that the main process shares, as `default_collate` does it: else all of it would be copied there when it is sent."""
+    if get_worker_info() is None:
+        return torch.empty(size, dtype=torch.uint8)
+    storage = torch.UntypedStorage._new_shared(size)  # type: ignore[no-untyped-call]
+    return torch.empty(0, dtype=torch.uint8).set_(storage)
 
 
 class _Requests(torch.utils.data.Sampler[BatchRequest]):
@@ -95,6 +172,7 @@ class _Requests(torch.utils.data.Sampler[BatchRequest]):
 
 def _start_worker(_: int) -> None:
     ignore_stop_signals()
+    cv2.setNumThreads(0)  # a worker is one thread of several already
 
 
 def load_batches(
@@ -108,7 +186,7 @@ def load_batches(
         device: where image, target and known end up.
         workers: decoding processes; 0 decodes in this one.
     """
-    loader: DataLoader[Batch] = DataLoader(
+    loader: DataLoader[Batch | PackedBatch] = DataLoader(
         dataset,
         sampler=_Requests(requests),
         batch_size=None,

@@ -89,8 +89,21 @@ class ShardSet:
         Raises:
             ShardError: its bytes cannot be read.
         """
-        part = int(np.searchsorted(self._starts, position, side="right")) - 1
-        return self._parts[part].jpeg(position - int(self._starts[part]))
+        return self.jpegs(np.array([position], dtype=np.int64))[0]
+
+    def jpegs(self, positions: NDArray[np.int64]) -> list[bytes]:
+        """The stored crops of some samples (K,), in their order.
+
+        Raises:
+            ShardError: the bytes of one cannot be read.
+        """
+        if len(self._parts) == 1:
+            return self._parts[0].jpegs(positions)
+        owner = np.searchsorted(self._starts, positions, side="right") - 1
+        return [
+            self._parts[part].jpegs(np.array([row]))[0]
+            for part, row in zip(owner, positions - self._starts[owner], strict=True)
+        ]
 
     def details(self, position: int) -> dict[str, Any]:
         """What the sample's JSON says: photograph, source_size, source_box and more, as `attrtrain shard` wrote it.
@@ -261,29 +274,31 @@ class _Part:
         column: NDArray[Any] = self.labels if name == "labels" else self.index[name]
         return column
 
-    def jpeg(self, row: int) -> bytes:
-        sample = self.index[row]
-        return self._read(sample, int(sample["jpeg_bytes"]), int(sample["jpeg_offset"]))
+    def jpegs(self, rows: NDArray[np.int64]) -> list[bytes]:
+        # Whole columns at once: taking fields of single records costs more than reading the crop does.
+        samples = self.index[rows]
+        places = (samples[name].tolist() for name in ("shard", "jpeg_bytes", "jpeg_offset", "object_id"))
+        return [self._read(*place) for place in zip(*places, strict=True)]
 
     def details(self, row: int) -> dict[str, Any]:
         sample = self.index[row]
         jpeg_bytes = int(sample["jpeg_bytes"])
         # The JSON is the next member: after the JPEG, filled up to whole blocks, and one block of header.
         start = int(sample["jpeg_offset"]) + -(-jpeg_bytes // BLOCKSIZE) * BLOCKSIZE + BLOCKSIZE
-        data = self._read(sample, int(sample["end"]) - start, start)
+        shard_number, object_id = int(sample["shard"]), int(sample["object_id"])
+        data = self._read(shard_number, int(sample["end"]) - start, start, object_id)
         try:
             content = json.loads(data.rstrip(b"\0"))
         except ValueError:
             content = None
         if not isinstance(content, dict):
-            shard = self._shards[sample["shard"]]
             raise ShardError(
-                f"{self._files.place}/{shard.name}: sample {sample['object_id']:012d} has no JSON; {self._how_to_check}"
+                f"{self._files.place}/{self._shards[shard_number].name}: sample {object_id:012d} has no JSON; {self._how_to_check}"
             )
         return content
 
-    def _read(self, sample: Any, size: int, offset: int) -> bytes:
-        shard = self._shards[sample["shard"]]
+    def _read(self, shard_number: int, size: int, offset: int, object_id: int) -> bytes:
+        shard = self._shards[shard_number]
         try:
             data = self._files.read(shard, size, offset)
         except OSError as error:
@@ -292,7 +307,7 @@ class _Part:
             ) from None
         if len(data) != size:
             raise ShardError(
-                f"{self._files.place}/{shard.name}: ends inside sample {sample['object_id']:012d}; {self._how_to_check}"
+                f"{self._files.place}/{shard.name}: ends inside sample {object_id:012d}; {self._how_to_check}"
             )
         return data
 

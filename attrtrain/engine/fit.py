@@ -65,7 +65,7 @@ def fit(task: Task, learner: Learner, state: RunState, window: Window) -> None:
     """
     config = task.config
     batches = load_batches(
-        CropDataset(task.train_shards, config.data.image_px),
+        CropDataset(task.train_shards, config.data.image_px, config.data.resize_on),
         task.order.requests(config.train.epochs, state.epoch, state.samples_in_epoch),
         task.runtime.device,
         task.runtime.workers(config.data.workers),

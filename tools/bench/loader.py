@@ -22,9 +22,10 @@ from tools.bench.data import Source, read_once, repeat_shards
 from tools.bench.result import Case, Result
 
 Batches = Iterator[tuple[Any, NDArray[np.int64]]]
-"""Of images (B, 3, H, W), a tensor of uint8 or float32, and object ids (B,)."""
+"""Of B images, a tensor (B, 3, H, W) of uint8 or float32, and object ids (B,)."""
 
 OURS = "tools.bench.loader_ours:batches"
+WORKERS_SHARE = "tools.bench.loader_ours:workers_share"
 PEERS = {
     "webdataset + PIL + torchvision v2": "tools.bench.loader_torch:webdataset_pil",
     "webdataset + torchvision decode": "tools.bench.loader_torch:webdataset_torchvision",
@@ -79,6 +80,7 @@ def run(arguments: argparse.Namespace, source: Source, work: Path) -> Result:
     ]
     if len(cores) > 1:
         cases.append(_case("2 workers, two cores", 2, cores[:2], arguments, source, work))
+    cases.append(_share_case(cores[:1], arguments, work))
     settings = {
         "samples": samples,
         "batch": arguments.batch,
@@ -86,6 +88,23 @@ def run(arguments: argparse.Namespace, source: Source, work: Path) -> Result:
         "seconds": arguments.seconds,
     }
     return Result("loader", cases, settings, {"growth": _growth(arguments, source, work)})
+
+
+def _share_case(cores: list[int], arguments: argparse.Namespace, work: Path) -> Case:
+    """Decoding alone, as workers do it for a device that resizes; no peer hands out crops of all sizes in one batch."""
+    spec = Spec(str(work / "repeated"), (), "", 0, arguments.batch, arguments.image_px, epochs=_ENDLESS)
+    settings = {"spec": asdict(spec), "seconds": arguments.seconds, "cores": cores, "function": WORKERS_SHARE}
+    contenders = [
+        _limit(cores, arguments, work),
+        Contender("attrtrain", "attrtrain", "tools.bench.loader:turn", settings),
+    ]
+    rows = take_turns(contenders, arguments.repeats, cores, arguments.limit_seconds)
+    return Case("a worker's share where the device resizes, one core", rows, "crops per second per core")
+
+
+def _limit(cores: list[int], arguments: argparse.Namespace, work: Path) -> Contender:
+    settings = {"shards": str(work / "repeated"), "seconds": arguments.seconds, "cores": cores}
+    return Contender("pread + simplejpeg", "limit", "tools.bench.loader_limit:turn", settings)
 
 
 def _case(name: str, workers: int, cores: list[int], arguments: argparse.Namespace, source: Source, work: Path) -> Case:
@@ -107,13 +126,10 @@ def _case(name: str, workers: int, cores: list[int], arguments: argparse.Namespa
         )  # fmt: skip
 
     contenders = [
-        Contender(
-            "pread + simplejpeg", "limit", "tools.bench.loader_limit:turn",
-            {"shards": str(work / "repeated"), "seconds": arguments.seconds, "cores": cores},
-        ),
+        _limit(cores, arguments, work),
         contender("attrtrain", "attrtrain", OURS),
         *(contender(title, "peer", function) for title, function in PEERS.items()),
-    ]  # fmt: skip
+    ]
     rows = take_turns(contenders, arguments.repeats, cores, arguments.limit_seconds)
     return Case(name, rows, "crops per second per core")
 
@@ -133,8 +149,8 @@ def turn(spec: dict[str, Any], seconds: float, cores: list[int], function: str) 
         "value": crops / elapsed / len(cores),
         "first_batch_seconds": first,
         "crops": crops,
-        "shape": list(images.shape),
-        "dtype": str(images.dtype).removeprefix("torch."),
+        "shape": list(getattr(images, "shape", ())),
+        "dtype": str(getattr(images, "dtype", "")).removeprefix("torch."),
     }
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from attrtrain.data.loader import CropDataset, load_batches
+from attrtrain.data.loader import CropDataset, PackedBatch, load_batches
 from attrtrain.data.order import TrainOrder
 from attrtrain.data.reader import ShardSet
 from tools.bench.data import SPLIT
@@ -20,3 +20,14 @@ def batches(spec: Spec) -> Batches:
     )
     for batch in loaded:
         yield batch.image, shards.column("object_id", np.asarray(batch.index))
+
+
+def workers_share(spec: Spec) -> Batches:
+    """What is left to workers where the device resizes: crops in their own sizes, in one tensor a batch. `turn` counts the entries of the first of what is yielded."""
+    shards = ShardSet([spec.shards], SPLIT)
+    order = TrainOrder(len(shards), spec.seed, spec.batch, spec.batch, rank=0, world_size=1)
+    dataset = CropDataset(shards, spec.image_px, "device")
+    for request in order.requests(spec.epochs, 0, 0):
+        packed = dataset[request]
+        assert isinstance(packed, PackedBatch)
+        yield packed.sizes, shards.column("object_id", request.index)

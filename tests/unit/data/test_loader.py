@@ -1,6 +1,7 @@
 """Batches: the pixels torchvision's reference transform gives, in the order asked for, whatever the workers."""
 
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,14 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
+from attrtrain.config.schema import ResizeOn
 from attrtrain.data.augment import apply_flips, draw_flips
-from attrtrain.data.decode import decode_crop
+from attrtrain.data.decode import decode_crop, squash
+from attrtrain.data.device_resize import resize_packed
 from attrtrain.data.loader import CropDataset, load_batches
-from attrtrain.data.order import TrainOrder, evaluation_requests
+from attrtrain.data.order import BatchRequest, TrainOrder, evaluation_requests
 from attrtrain.data.reader import ShardSet
+from attrtrain.errors import ShardError
 
 CPU = torch.device("cpu")
 
@@ -45,9 +49,64 @@ def test_a_batch_holds_what_was_asked_for(toy_shards: Path) -> None:
             assert torch.equal(batch.image[row], decode_crop(shards.jpeg(int(position)), 32))
 
 
+def test_a_crop_that_shrinks_is_antialiased_as_the_reference_does() -> None:
+    stripes = np.zeros((150, 260, 3), np.uint8)
+    stripes[:, ::2] = 255  # without antialiasing they stay stripes
+    square = np.empty((64, 64, 3), np.uint8)
+    squash(stripes, square)
+    assert square.min() > 100 and square.max() < 155
+
+
+@pytest.mark.parametrize("size", [(3, 5), (1, 1), (64, 64), (63, 64), (65, 20), (100, 300), (250, 31), (17, 1)])
+def test_every_way_of_resizing_gives_the_reference_pixels_within_rounding(size: tuple[int, int]) -> None:
+    rng = np.random.default_rng(sum(size))
+    others = [rng.integers(0, 256, (h, w, 3), dtype=np.uint8) for h, w in [(9, 120), (128, 2)]]
+    crops = [others[0], rng.integers(0, 256, (*size, 3), dtype=np.uint8), others[1]]
+    packed = resize_packed(
+        torch.from_numpy(np.concatenate([c.ravel() for c in crops])), [c.shape[:2] for c in crops], 64
+    )
+    assert packed.is_contiguous(memory_format=torch.channels_last)
+    for crop, resized in zip(crops, packed, strict=True):
+        expected = v2.functional.resize(torch.from_numpy(crop).permute(2, 0, 1), [64, 64], antialias=True).int()
+        square = np.empty((64, 64, 3), np.uint8)
+        squash(crop, square)
+        assert (torch.from_numpy(square).permute(2, 0, 1).int() - expected).abs().max() <= 1
+        assert (resized.int() - expected).abs().max() <= 1
+
+
+@pytest.mark.parametrize("image_px", [32, 160])  # at 32 most crops are too long to be packed
+def test_resizing_on_the_device_gives_the_same_batches_within_rounding(toy_shards: Path, image_px: int) -> None:
+    shards = ShardSet([toy_shards], "val")
+    requests = list(evaluation_requests(len(shards), 40, 0, 1))  # more than are padded at once
+    usual = load_batches(CropDataset(shards, image_px), requests, CPU, workers=0)
+    packed = load_batches(CropDataset(shards, image_px, "device"), requests, CPU, workers=0)
+    longest = max(shards.column("width").max(), shards.column("height").max())
+    assert (longest > 2 * image_px) == (image_px == 32)
+    for one, other in zip(usual, packed, strict=True):
+        assert torch.equal(one.target, other.target) and torch.equal(one.index, other.index)
+        assert one.image.shape == other.image.shape
+        assert (one.image.int() - other.image.int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize("resize_on", ["worker", "device"])
+def test_a_damaged_crop_is_named(toy_shards: Path, tmp_path: Path, resize_on: ResizeOn) -> None:
+    copy = tmp_path / "shards"
+    shutil.copytree(toy_shards, copy)
+    shards = ShardSet([copy], "val")
+    index = np.load(copy / "index.npy")
+    row = int(np.flatnonzero(index["object_id"] == shards.column("object_id", np.array([3]))[0])[0])
+    with (copy / shards.manifests[0].shards[index[row]["shard"]].name).open("r+b") as tar:
+        tar.seek(int(index[row]["jpeg_offset"]))
+        tar.write(bytes(16))
+    request = BatchRequest(0, np.arange(5), np.arange(5))
+    with pytest.raises(ShardError, match=f"object {index[row]['object_id']} in .*attrtrain verify"):
+        CropDataset(shards, 32, resize_on)[request]
+
+
 @pytest.mark.slow
-def test_workers_change_nothing(toy_shards: Path) -> None:
-    dataset = CropDataset(ShardSet([toy_shards], "val"), 32)
+@pytest.mark.parametrize("resize_on", ["worker", "device"])
+def test_workers_change_nothing(toy_shards: Path, resize_on: ResizeOn) -> None:
+    dataset = CropDataset(ShardSet([toy_shards], "val"), 32, resize_on)
     requests = list(evaluation_requests(len(dataset.shards), 5, 0, 1))
     alone = list(load_batches(dataset, requests, CPU, workers=0))
     helped = list(load_batches(dataset, requests, CPU, workers=2))

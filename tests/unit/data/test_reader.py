@@ -54,6 +54,7 @@ def test_several_folders_are_one_data_set_in_order(toy_shards: Path) -> None:
     assert two.column("object_id", positions).tolist() == one.column("object_id", positions % len(one)).tolist()
     assert np.array_equal(two.labels(positions), one.labels(positions % len(one)), equal_nan=True)
     assert two.jpeg(len(one) + 2) == one.jpeg(2)
+    assert two.jpegs(positions) == [one.jpeg(int(position) % len(one)) for position in positions]
     assert two.fingerprint != one.fingerprint
 
 
