@@ -25,7 +25,10 @@ def resize_packed(pixels: Tensor, sizes: Sequence[tuple[int, int]], side: int) -
     """
     squares = torch.empty((len(sizes), side, side, 3), dtype=torch.uint8, device=pixels.device).permute(0, 3, 1, 2)
     # Whole numbers to 2048 are exact in half precision, and its tensor cores sum in single precision.
-    dtype = torch.float16 if pixels.device.type == "cuda" else torch.float32
+    on_gpu = pixels.device.type == "cuda"
+    dtype = torch.float16 if on_gpu else torch.float32
+    lengths = torch.tensor(sizes, dtype=torch.float32)  # (B, 2)
+    lengths = (lengths.pin_memory() if on_gpu else lengths).to(pixels.device, non_blocking=True)
     end = 0
     for begin in range(0, len(sizes), _AT_ONCE):
         few = sizes[begin : begin + _AT_ONCE]
@@ -35,24 +38,25 @@ def resize_packed(pixels: Tensor, sizes: Sequence[tuple[int, int]], side: int) -
         for row, (height, width) in enumerate(few):
             start, end = end, end + 3 * height * width
             padded[row, :height, :width] = pixels[start:end].view(height, width, 3)
-        rows = resize_weights([h for h, _ in few], padded.shape[1], side, pixels.device).to(dtype)
-        columns = resize_weights([w for _, w in few], padded.shape[2], side, pixels.device).to(dtype)
+        part = lengths[begin : begin + _AT_ONCE]
+        rows = resize_weights(part[:, 0], padded.shape[1], side).to(dtype)
+        columns = resize_weights(part[:, 1], padded.shape[2], side).to(dtype)
         planes = padded.permute(0, 3, 1, 2).to(dtype)  # (b, 3, H, W)
         resized = rows[:, None] @ (planes @ columns[:, None].mT)
         squares[begin : begin + len(few)] = resized.float().round_().clamp_(0, 255).to(torch.uint8)
     return squares
 
 
-def resize_weights(lengths: Sequence[int], padded_to: int, side: int, device: torch.device) -> Tensor:
-    """The matrices (B, side, padded_to) float32 that resize a line of so many pixels each to `side` pixels.
+def resize_weights(lengths: Tensor, padded_to: int, side: int) -> Tensor:
+    """The matrices (B, side, padded_to) float32 that resize lines of `lengths` (B,) pixels to `side` pixels each.
 
     A triangle filter that is as wide as the distance of output pixels where a line shrinks, and as that of input pixels where it grows; cut off at the ends of the line and scaled to a
     sum of 1. This is what Pillow's and torch's antialiased bilinear resizing compute.
     """
-    length = torch.tensor(lengths, dtype=torch.float32, device=device)[:, None, None]
+    length = lengths[:, None, None]
     scale = length / side
-    centre = (torch.arange(side, device=device)[:, None] + 0.5) * scale  # (B, side, 1)
-    pixel = torch.arange(padded_to, device=device) + 0.5
+    centre = (torch.arange(side, device=lengths.device)[:, None] + 0.5) * scale  # (B, side, 1)
+    pixel = torch.arange(padded_to, device=lengths.device) + 0.5
     weights = (1 - (pixel - centre).abs() / scale.clamp(min=1)).clamp_(min=0)
     weights = torch.where(pixel < length, weights, 0.0)
     return weights / weights.sum(dim=2, keepdim=True)
