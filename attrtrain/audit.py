@@ -2,17 +2,14 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from attrtrain.annotations import read_labels
-from attrtrain.auditing.assemble import FeaturesOf, Subject, audit
-from attrtrain.auditing.coverage import describe_coverage
-from attrtrain.auditing.document import AuditDocument
-from attrtrain.auditing.noise_test import EXIT_CODES
-from attrtrain.auditing.page import write_page
-from attrtrain.auditing.shard_table import read_shard_table
 from attrtrain.errors import ConfigError, LabelError
-from attrtrain.shards.manifest import write_contract
 from attrtrain.urls import as_place, is_there
+
+if TYPE_CHECKING:  # imported where they are used: SciPy takes a second, which `--help` need not
+    from attrtrain.auditing.assemble import FeaturesOf, Subject
+    from attrtrain.auditing.document import AuditDocument
 
 HELP = "tell whether labels are learnable or noise, and what is odd about them"
 EXAMPLES = """examples:
@@ -59,6 +56,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Audits, prints the summary, and returns the verdict's exit code."""
+    from attrtrain.auditing.assemble import audit
+    from attrtrain.auditing.noise_test import EXIT_CODES
+    from attrtrain.auditing.page import write_page
+    from attrtrain.shards.manifest import write_contract
+
     for folder in arguments.images:
         if not (folder.is_dir() if isinstance(folder, Path) else is_there(folder)):
             raise LabelError(f"--images {folder}: no such folder")
@@ -78,7 +80,11 @@ def run(arguments: argparse.Namespace) -> int:
     return EXIT_CODES[document.verdict]
 
 
-def _labels(arguments: argparse.Namespace) -> Subject:
+def _labels(arguments: argparse.Namespace) -> "Subject":
+    from attrtrain.annotations import read_labels
+    from attrtrain.auditing.assemble import Subject
+    from attrtrain.auditing.coverage import describe_coverage
+
     if arguments.weights is not None:
         raise ConfigError(
             "--weights: the pixels are tested on crops; make shards with `attrtrain shard` and audit those"
@@ -93,7 +99,11 @@ def _labels(arguments: argparse.Namespace) -> Subject:
     return Subject("labels", [str(path) for path in arguments.audited], table, coverage, None)
 
 
-def _shards(arguments: argparse.Namespace) -> Subject:
+def _shards(arguments: argparse.Namespace) -> "Subject":
+    from attrtrain.auditing.assemble import Subject
+    from attrtrain.auditing.coverage import describe_coverage
+    from attrtrain.auditing.shard_table import read_shard_table
+
     if len(arguments.audited) > 1:
         raise ConfigError(f"{arguments.audited[1]}: shard folders are audited one at a time")
     if arguments.instances:
@@ -104,7 +114,7 @@ def _shards(arguments: argparse.Namespace) -> Subject:
     return Subject("shards", [str(arguments.audited[0])], shards.table, coverage, shards.jpeg)
 
 
-def _features(weights: Path | None, subject: Subject) -> tuple[FeaturesOf | None, int]:
+def _features(weights: Path | None, subject: "Subject") -> "tuple[FeaturesOf | None, int]":
     """What gives features of crops, and of how many; torch is only imported for it."""
     if weights is None or subject.jpeg is None:
         return None, 0
@@ -114,7 +124,7 @@ def _features(weights: Path | None, subject: Subject) -> tuple[FeaturesOf | None
     return (lambda rows: crop_features(weights, jpeg, rows.tolist())), OBJECTS
 
 
-def _summary(document: AuditDocument) -> str:
+def _summary(document: "AuditDocument") -> str:
     lines = [
         f"objects {document.objects:,}, photographs {document.images:,}, attributes {len(document.attributes)}, "
         f"labels known {document.known_share:.0%}"

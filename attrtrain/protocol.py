@@ -4,8 +4,10 @@ A protocol never changes: other rules get another name or version.
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from attrtrain.shards.manifest import CropSettings, Manifest
+if TYPE_CHECKING:  # pydantic and NumPy take longer than `attrtrain evaluate --help` may, which names the protocol
+    from attrtrain.shards.manifest import CropSettings, Manifest
 
 NAME = "coco-attributes"
 TITLE = f"{NAME} v1"
@@ -14,7 +16,7 @@ TITLE = f"{NAME} v1"
 PUBLISHED_SHA256 = "5604b2a9bf14cf3d73b64e6fe602267a628ebe09f9fe0a94641b2745fdfeefbd"
 # The 204 published names with their ids, as AttributeVocabulary hashes them.
 VOCABULARY_FINGERPRINT = "238ca8d257b1fad7b95d76e85842229420e67355b962216fc8c240664dc32028"
-CROP = CropSettings(store_px=256, quality=90, context=0.0)
+CROP = {"store_px": 256, "quality": 90, "context": 0.0}  # of CropSettings
 SPLIT, DEV, DEV_SHARE = "val", "dev", 0.1
 POSITIVE_AT = THRESHOLD = 0.5
 REPLICATES, SEED = 1000, 0
@@ -41,8 +43,11 @@ class Choices:
     replicates: int
 
 
-def deviations(manifest: Manifest, choices: Choices) -> list[str]:
+def deviations(manifest: "Manifest", choices: Choices) -> list[str]:
     """What differs from the protocol, a line each; empty where all that can be checked follows it."""
+    from attrtrain.shards.manifest import CropSettings
+
+    crop = CropSettings.model_validate(CROP)
     label_file = manifest.sources[0] if manifest.sources else None
     dev, train = (manifest.splits[name].objects if name in manifest.splits else 0 for name in (DEV, "train"))
     checks = [
@@ -61,7 +66,7 @@ def deviations(manifest: Manifest, choices: Choices) -> list[str]:
             dev > 0 and abs(dev / (dev + train) - DEV_SHARE) < 0.02,
             f"{dev:,} objects of train are set aside as '{DEV}', not {DEV_SHARE:.0%}; shard with --dev-share {DEV_SHARE:g}",
         ),
-        (manifest.crop == CROP, f"crops were cut with {_differing(manifest.crop)}"),
+        (manifest.crop == crop, f"crops were cut with {_differing(manifest.crop, crop)}"),
         (choices.split == SPLIT, f"split '{choices.split}' is judged, not '{SPLIT}'"),
         (
             choices.selected_on == DEV,
@@ -80,6 +85,6 @@ def deviations(manifest: Manifest, choices: Choices) -> list[str]:
     return [told for follows, told in checks if not follows]
 
 
-def _differing(crop: CropSettings) -> str:
-    mine, rule = crop.model_dump(), CROP.model_dump()
+def _differing(crop: "CropSettings", wanted: "CropSettings") -> str:
+    mine, rule = crop.model_dump(), wanted.model_dump()
     return ", ".join(f"{name} {mine[name]} (not {rule[name]})" for name in rule if mine[name] != rule[name])

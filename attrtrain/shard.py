@@ -6,21 +6,18 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
-from attrtrain.annotations import read_labels
-from attrtrain.annotations.split import apply_split, set_aside_dev
-from attrtrain.annotations.table import ObjectTable
 from attrtrain.cores import usable_cores
 from attrtrain.errors import ConfigError, LabelError, ShardError
-from attrtrain.shards import finish, write
-from attrtrain.shards.execute import terminated_like_interrupted, write_here
-from attrtrain.shards.manifest import CropSettings, read_manifest
-from attrtrain.shards.on_dask import write_on_dask
-from attrtrain.shards.plan import PlannedShard, ShardPlan, make_plan
+from attrtrain.shards.crop_defaults import CONTEXT, QUALITY, STORE_PX
 from attrtrain.urls import as_place, is_there, is_url, local_copies
+
+if TYPE_CHECKING:  # imported where they are used: `--help` need not wait for NumPy, Pillow and pydantic
+    from attrtrain.annotations.table import ObjectTable
+    from attrtrain.shards.finish import Summary
+    from attrtrain.shards.manifest import CropSettings
+    from attrtrain.shards.plan import PlannedShard, ShardPlan
 
 HELP = "cut labelled objects out of photographs and pack them into shards"
 EXAMPLES = """examples:
@@ -34,7 +31,6 @@ A run that was stopped goes on where it was when the same command is given again
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    crop = CropSettings()
 
     def paths(flag: str, what: str, **options: Any) -> None:
         parser.add_argument(flag, **{"type": as_place, "nargs": "+", "metavar": "PATH", "help": what, **options})
@@ -55,9 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", required=True, type=_local, metavar="DIR", help="the shard folder to write")
     value("--workers", len(usable_cores()), "N", "processes; any number gives the same bytes")
-    value("--store-px", crop.store_px, "PX", "short side of a stored crop at most; smaller crops are never enlarged")
-    value("--quality", crop.quality, "1-100", "JPEG quality")
-    value("--context", crop.context, "SHARE", "picture kept around a box on each side, as a share of its size")
+    value("--store-px", STORE_PX, "PX", "short side of a stored crop at most; smaller crops are never enlarged")
+    value("--quality", QUALITY, "1-100", "JPEG quality")
+    value("--context", CONTEXT, "SHARE", "picture kept around a box on each side, as a share of its size")
     parser.add_argument(
         "--split",
         choices=("auto", "official", "image"),
@@ -98,6 +94,10 @@ def _part(text: str) -> tuple[int, int]:
 
 def run(arguments: argparse.Namespace) -> int:
     """Shards, prints the summary, and returns 1 when more was left out than `--max-failure-rate` allows, else 0."""
+    from attrtrain.shards import finish, write
+    from attrtrain.shards.execute import terminated_like_interrupted
+    from attrtrain.shards.plan import make_plan
+
     crop = _checked(arguments)
     with terminated_like_interrupted():
         table, split_note = _read(arguments)
@@ -117,12 +117,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _write(
     arguments: argparse.Namespace,
-    plan: ShardPlan,
-    shards: Sequence[PlannedShard],
-    table: ObjectTable,
-    crop: CropSettings,
+    plan: "ShardPlan",
+    shards: "Sequence[PlannedShard]",
+    table: "ObjectTable",
+    crop: "CropSettings",
 ) -> None:
     """Writes those of the shards that are not finished yet."""
+    from attrtrain.shards import write
+    from attrtrain.shards.execute import write_here
+    from attrtrain.shards.on_dask import write_on_dask
+
     try:
         write.prepare(arguments.out, plan, None if arguments.part is None else shards)
         jobs = write.pending_jobs(arguments.out, shards, table, arguments.images, crop)
@@ -139,7 +143,9 @@ def _write(
         raise ShardError(f"{error.filename or arguments.out}: {error.strerror or error}") from None
 
 
-def _write_part(arguments: argparse.Namespace, plan: ShardPlan, table: ObjectTable, crop: CropSettings) -> int:
+def _write_part(arguments: argparse.Namespace, plan: "ShardPlan", table: "ObjectTable", crop: "CropSettings") -> int:
+    from attrtrain.shards import finish, write
+
     number, parts = arguments.part
     shards = plan.shards[number::parts]
     _write(arguments, plan, shards, table, crop)
@@ -151,7 +157,9 @@ def _write_part(arguments: argparse.Namespace, plan: ShardPlan, table: ObjectTab
     return _judge(written, left_out, arguments, arguments.out / write.RECORDS)
 
 
-def _require_written(arguments: argparse.Namespace, plan: ShardPlan) -> None:
+def _require_written(arguments: argparse.Namespace, plan: "ShardPlan") -> None:
+    from attrtrain.shards import finish
+
     if missing := finish.unwritten(arguments.out, plan.shards):
         names = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
         raise ShardError(
@@ -171,8 +179,10 @@ def _command(arguments: argparse.Namespace) -> str:
     return shlex.join(words)
 
 
-def _read(arguments: argparse.Namespace) -> tuple[ObjectTable, str]:
+def _read(arguments: argparse.Namespace) -> "tuple[ObjectTable, str]":
     """The labelled objects, and a line that says where their split comes from. What is odd goes to stderr."""
+    from attrtrain.annotations.split import apply_split, set_aside_dev
+
     table, note = _read_files(arguments.labels, arguments.instances)
     if note:
         print(note, file=sys.stderr)
@@ -190,7 +200,9 @@ def _read(arguments: argparse.Namespace) -> tuple[ObjectTable, str]:
     return table, split_note
 
 
-def _read_files(labels: Sequence[Path | str], instances: Sequence[Path | str]) -> tuple[ObjectTable, str]:
+def _read_files(labels: Sequence[Path | str], instances: Sequence[Path | str]) -> "tuple[ObjectTable, str]":
+    from attrtrain.annotations import read_labels
+
     places = [*labels, *instances]
     try:
         with local_copies(places) as files:
@@ -207,8 +219,12 @@ def _read_files(labels: Sequence[Path | str], instances: Sequence[Path | str]) -
         raise LabelError(f"label files cannot be copied here: {error}; TMPDIR names the folder to copy to") from None
 
 
-def _checked(arguments: argparse.Namespace) -> CropSettings:
+def _checked(arguments: argparse.Namespace) -> "CropSettings":
     """Raises ConfigError for the first argument that is out of range."""
+    from pydantic import ValidationError
+
+    from attrtrain.shards.manifest import CropSettings
+
     for name, is_good, rule in (
         ("workers", arguments.workers >= 1, "at least 1"),
         ("shard_objects", arguments.shard_objects >= 1, "at least 1"),
@@ -246,7 +262,9 @@ def _judge(written: int, left_out: dict[str, int], arguments: argparse.Namespace
     return 0
 
 
-def _summary_table(summary: finish.Summary, folder: Path) -> str:
+def _summary_table(summary: "Summary", folder: Path) -> str:
+    from attrtrain.shards.manifest import read_manifest
+
     manifest = read_manifest(folder)
     size = sum(shard.bytes for shard in manifest.shards)
     rows = [

@@ -5,8 +5,6 @@ import sys
 from pathlib import Path
 
 from attrtrain.errors import AttrtrainError
-from attrtrain.shards.manifest import read_manifest
-from attrtrain.shards.verify import verify
 from attrtrain.urls import as_place
 
 HELP = "reread every byte of shard folders against their manifests"
@@ -25,6 +23,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _verify_one(folder: Path | str) -> int:
+    from attrtrain.shards.manifest import (
+        read_manifest,
+    )  # here, because NumPy and pydantic take longer than `--help` may
+    from attrtrain.shards.verify import verify
+
     try:
         problems = 0
         for problems, problem in enumerate(verify(folder), 1):  # noqa: B007  the count is used below

@@ -6,16 +6,17 @@ from argparse import ArgumentError
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, NoReturn, get_type_hints
 
-import yaml
-from jsonargparse import ArgumentParser, set_parsing_settings
-
+from attrtrain.config.help import CONFIG_HELP, config_help
 from attrtrain.config.schema import TrainConfig
 from attrtrain.errors import ConfigError
 
+if TYPE_CHECKING:  # imported where they are used: `--help` needs neither this nor yaml
+    from jsonargparse import ArgumentParser
+
 DEFAULT_PRESET = "resnet50"
-_LIST_FLAGS = ("--data.shards",)
+_LIST_FLAGS = ("--data.shards", "--data.shards+")
 _SECTIONS: dict[str, type[Any]] = get_type_hints(TrainConfig)
 
 USAGE = """%(prog)s [PRESET or FILE.yaml] [--section.key value ...]
@@ -36,6 +37,8 @@ def load_config(argv: list[str], prog: str = "python -m attrtrain.train") -> Tra
     Raises:
         ConfigError: naming the file or the command line, the key, and what it takes.
     """
+    if "-h" in argv or "--help" in argv:
+        _print_help(prog)
     parser = _parser(prog)
     source = DEFAULT_PRESET
     if argv and not argv[0].startswith("-"):
@@ -54,6 +57,8 @@ def load_config(argv: list[str], prog: str = "python -m attrtrain.train") -> Tra
 
 def dump_config(config: TrainConfig) -> str:
     """The configuration as YAML that `load_config` reads back to an equal one."""
+    import yaml
+
     return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False)
 
 
@@ -64,16 +69,27 @@ def presets() -> list[str]:
     )
 
 
-def _parser(prog: str) -> ArgumentParser:
+def _print_help(prog: str) -> NoReturn:
+    print(config_help(prog, USAGE, _description()), end="", flush=True)
+    raise SystemExit(0)
+
+
+def _description() -> str:
+    return f"Trains a classifier of visual attributes. Presets: {', '.join(presets())}; {DEFAULT_PRESET} when none is named."
+
+
+def _parser(prog: str) -> "ArgumentParser":
+    from jsonargparse import ArgumentParser, set_parsing_settings
+
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = ArgumentParser(
         prog=prog,
         usage=USAGE,
-        description=f"Trains a classifier of visual attributes. Presets: {', '.join(presets())}; {DEFAULT_PRESET} when none is named.",
+        description=_description(),
         exit_on_error=False,
         allow_abbrev=False,
     )
-    parser.add_argument("--config", action="config", help="The same as naming the file first.")
+    parser.add_argument("--config", action="config", help=CONFIG_HELP)
     for name, kind in _SECTIONS.items():
         parser.add_class_arguments(kind, name)
     return parser
@@ -86,6 +102,8 @@ def _config_file(source: str) -> Path:
     path = Path(source)
     if not path.is_file():
         raise ConfigError(f"{source}: neither a preset ({', '.join(presets())}) nor a YAML file that exists")
+    import yaml
+
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -114,7 +132,7 @@ def _join_lists(argv: list[str]) -> list[str]:
     return joined
 
 
-def _parse(parser: ArgumentParser, argv: list[str], source: str) -> TrainConfig:
+def _parse(parser: "ArgumentParser", argv: list[str], source: str) -> TrainConfig:
     try:
         sections = parser.instantiate(parser.parse_args(argv))
     except (ArgumentError, TypeError, ValueError, KeyError) as error:

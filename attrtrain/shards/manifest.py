@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from attrtrain.errors import ShardError
 from attrtrain.files import atomic_write
+from attrtrain.shards.crop_defaults import CONTEXT, QUALITY, STORE_PX
 from attrtrain.urls import read_url
 from attrtrain.vocabulary import AttributeVocabulary
 
@@ -61,11 +62,11 @@ class Contract(BaseModel):
 class CropSettings(Contract):
     """How crops are cut and stored."""
 
-    store_px: Annotated[int, Field(ge=8)] = 256
+    store_px: Annotated[int, Field(ge=8)] = STORE_PX
     """The short side of a stored crop is at most this many pixels; smaller crops are kept as they are."""
-    quality: Annotated[int, Field(ge=1, le=100)] = 90
+    quality: Annotated[int, Field(ge=1, le=100)] = QUALITY
     """JPEG quality."""
-    context: Annotated[float, Field(ge=0, le=4)] = 0.0
+    context: Annotated[float, Field(ge=0, le=4)] = CONTEXT
     """Picture kept around the box on each side, as a share of its width and height. R-CNN's 16 of 227 pixels: 0.08."""
 
 

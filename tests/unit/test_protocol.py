@@ -29,7 +29,7 @@ def manifest() -> Manifest:
         shards=[],
         splits={"dev": split(100), "train": split(900), "val": split(500)},
         sources=[SourceRecord(name="cocottributes_eccv_version.pkl", bytes=1, sha256=PUBLISHED_SHA256)],
-        crop=CROP,
+        crop=CropSettings.model_validate(CROP),
         split_note="split: the label file's own; dev: 100 objects of train set aside by photograph with seed 0",
         left_out={},
         index_sha256="",

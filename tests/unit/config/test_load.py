@@ -1,6 +1,7 @@
 """Configuration: what a user types becomes what they meant, or one line that says why not."""
 
 import dataclasses
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import get_type_hints
 import pytest
 import yaml
 
-from attrtrain.config.load import dump_config, load_config, presets
+from attrtrain.config.help import config_help
+from attrtrain.config.load import _parser, dump_config, load_config, presets
 from attrtrain.config.schema import TrainConfig
 from attrtrain.errors import ConfigError
 
@@ -146,7 +148,23 @@ def test_every_knob_is_explained_in_help() -> None:
         for knob in dataclasses.fields(kind):
             begin = shown.index(f"\n  --{section}.{knob.name}") + 3
             explanation = shown[begin:].split("\n  --", 1)[0]
-            assert "(type:" in explanation and explanation.index("(type:") > 40, f"{section}.{knob.name} has no help"
+            assert "(type:" in explanation and explanation.index("(type:") > 35, f"{section}.{knob.name} has no help"
+
+
+def test_help_lists_the_flags_that_are_parsed() -> None:
+    """The help is drawn from the schema; the parser is jsonargparse's."""
+    parsed = {flag for action in _parser("x")._actions for flag in action.option_strings}
+    shown = config_help("x", "x", "x")
+    assert set(re.findall(r"(?:^  |, )(--?[\w.+]+)", shown, re.MULTILINE)) == parsed
+
+
+def test_help_tells_ranges_choices_and_defaults() -> None:
+    shown = " ".join(config_help("x", "x", "x").split())
+    assert "Passes over the training split. (type: int, at least 1, default: 10)" in shown
+    assert "--data.order {global,block} global: every epoch" in shown
+    assert "Memory layout that convolutions run fastest in. (type: bool, default: true)" in shown
+    assert "(type: float, at least 0, at most 1, default: 0.5)" in shown
+    assert "(type: list[str], default: [])" in shown
 
 
 def test_print_config_prints_what_would_be_used() -> None:
@@ -173,3 +191,7 @@ def test_a_mistake_is_told_before_anything_heavy_is_imported() -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert result.stderr.count("\n") == 1 and result.stderr.startswith("error: command line: train.epochs")
+
+
+def test_shard_folders_are_added_to_those_that_were_named() -> None:
+    assert load_config(["--data.shards", "a", "--data.shards+", "b", "c"]).data.shards == ["a", "b", "c"]
