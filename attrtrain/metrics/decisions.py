@@ -57,8 +57,10 @@ def highest(judged: JudgedSet, k: int) -> NDArray[np.bool_]:
         part = np.ascontiguousarray(judged.scores[start : start + _ROWS_AT_A_TIME])
         mark = np.ones(part.shape, dtype=bool)
         if k < part.shape[1]:
-            mark[:] = False
-            np.put_along_axis(mark, np.argpartition(part, -k, axis=-1)[:, -k:], True, axis=-1)
+            np.greater_equal(part, np.partition(part, -k, axis=-1)[:, -k, None], out=mark)
+            cut = np.flatnonzero(mark.sum(axis=-1) > k)  # equal scores at the last place
+            mark[cut] = False
+            mark[cut[:, None], np.argpartition(part[cut], -k, axis=-1)[:, -k:]] = True
         chosen[start : start + _ROWS_AT_A_TIME] = mark if judged.are_logits else mark & (part > 0)
     return chosen
 
@@ -80,13 +82,23 @@ def tune(judged: JudgedSet, default: float) -> NDArray[np.floating]:
     return np.array([other if one is None else one for one in found], dtype=judged.scores.dtype)
 
 
-def cross_fitted(judged: JudgedSet, column: int, ranking: Ranking, default: float) -> tuple[float, float]:
-    """One attribute's threshold for the first half of the photographs, which is tuned on the second, and the other way round. `default`, on the scale of the scores, where no positive is known."""
-    in_second = second_half(judged.image_id[ranking.rows])
+def cross_fitted(
+    judged: JudgedSet, column: int, ranking: Ranking, half: NDArray[np.bool_], default: float
+) -> tuple[float, float]:
+    """One attribute's threshold for the first half of the photographs, which is tuned on the second, and the other way round.
+
+    Args:
+        judged: the judged set.
+        column: the attribute.
+        ranking: its ranking.
+        half: (N,) `second_half` of the objects' photographs.
+        default: on the scale of the scores, where no positive is known.
+    """
+    falling, positive = judged.scores[ranking.rows, column], judged.positive[ranking.rows, column]
+    in_second = half[ranking.rows]
     found = []
     for used in (in_second, ~in_second):
-        rows = ranking.rows[used]
-        best = best_f1_threshold(judged.scores[rows, column], judged.positive[rows, column])
+        best = best_f1_threshold(falling[used], positive[used])
         found.append(default if best is None else best)
     return found[0], found[1]
 

@@ -98,17 +98,23 @@ class JudgedSet:
     def take(self, rows: NDArray[np.intp], columns: NDArray[np.intp] | None = None) -> "JudgedSet":
         """Some objects, rows rising, and some attributes, or all."""
         columns = np.arange(len(self.names)) if columns is None else columns
-        cells = np.ix_(rows, columns)
+
+        def taken(matrix: NDArray[Any]) -> NDArray[Any]:
+            some = np.empty((len(rows), len(columns)), dtype=matrix.dtype, order="F")
+            for place, column in enumerate(columns):  # by column, because that is how the matrices lie
+                some[:, place] = matrix[rows, column]
+            return some
+
         return replace(
             self,
             names=tuple(self.names[column] for column in columns),
             image=_numbered(self.image[rows]),
             image_id=self.image_id[rows],
             category=self.category[rows],
-            scores=np.asfortranarray(self.scores[cells]),
-            labels=self.labels[cells],
-            known=np.asfortranarray(self.known[cells]),
-            positive=np.asfortranarray(self.positive[cells]),
+            scores=taken(self.scores),
+            labels=taken(self.labels),
+            known=taken(self.known),
+            positive=taken(self.positive),
         )
 
     def with_scores(self, scores: NDArray[np.floating], *, are_logits: bool) -> "JudgedSet":

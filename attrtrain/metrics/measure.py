@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from attrtrain.metrics.decisions import Decisions, GivenThresholds, cross_fitted
+from attrtrain.metrics.decisions import Decisions, GivenThresholds, cross_fitted, second_half
 from attrtrain.metrics.functional import expected_calibration_error
 from attrtrain.metrics.judged_set import JudgedSet
 from attrtrain.metrics.overall import is_judged, mean_over, overall_scores
@@ -50,12 +50,13 @@ def measure(cells: JudgedSet, threshold: float, tuned: GivenThresholds | None = 
     scale = cells.scores.dtype
     average, auroc, ece = (np.empty(len(cells.names)) for _ in range(3))
     first, second = np.empty(len(cells.names), scale), np.empty(len(cells.names), scale)
+    half = second_half(cells.image_id)
     for column in range(len(cells.names)):  # one ranking at a time: all of them take more memory than the scores
         ranking = Ranking.of(cells.scores[:, column], cells.known[:, column], cells.positive[:, column])
         average[column], auroc[column] = ranking.average_precision_and_auroc()
         ece[column] = _calibration_error(cells, column)
         if tuned is None:
-            first[column], second[column] = cross_fitted(cells, column, ranking, cells.as_score(threshold))
+            first[column], second[column] = cross_fitted(cells, column, ranking, half, cells.as_score(threshold))
     decisions = Decisions.of(cells, threshold, (tuned.values, tuned.values) if tuned else (first, second))
     sums = Sums.of(cells, decisions, all_objects)
     judged = is_judged(cells.positives, cells.negatives)

@@ -31,26 +31,27 @@ class Ranking:
         """Ranks scores (N,) without NaN over known cells (N,)."""
         rows = np.flatnonzero(known)
         values = scores[rows]
-        if values.dtype == np.float16:  # which NumPy sorts slowly
-            values = values.astype(np.float32)
-        order = np.argsort(-values)  # what is equal may come in any order: it is in one group
+        order = falling_order(values)
         rows, values = rows[order], values[order]
         is_positive = positive[rows]
         last_of_ties = np.flatnonzero(np.append(values[1:] != values[:-1], len(values) > 0))
         tie = np.searchsorted(last_of_ties, np.flatnonzero(is_positive))  # (P,) which run of equal scores
         group_start = np.flatnonzero(np.append(tie.size > 0, tie[1:] != tie[:-1]))
         group_tie = tie[group_start]
-        negative = np.flatnonzero(~is_positive) if len(last_of_ties) < len(values) else np.zeros(0, np.intp)
-        negative_tie = np.searchsorted(last_of_ties, negative)
-        group = np.minimum(np.searchsorted(group_tie, negative_tie), max(len(group_tie) - 1, 0))
-        tied = group_tie[group] == negative_tie if len(group_tie) else np.zeros(len(negative), dtype=bool)
+        tied_rows, tied_group = np.zeros(0, np.intp), np.zeros(0, np.intp)
+        if len(last_of_ties) < len(values):
+            group_of_tie = np.full(len(last_of_ties), -1)
+            group_of_tie[group_tie] = np.arange(len(group_tie))
+            group = np.repeat(group_of_tie, np.diff(last_of_ties, prepend=-1))  # (n,), -1 in runs without a positive
+            tied = (group >= 0) & ~is_positive
+            tied_rows, tied_group = rows[tied], group[tied]
         return cls(
             rows=rows,
             positive_rows=rows[is_positive],
             group_start=group_start,
             at_or_above=last_of_ties[group_tie] + 1,
-            tied_rows=rows[negative[tied]],
-            tied_group=group[tied],
+            tied_rows=tied_rows,
+            tied_group=tied_group,
         )
 
     def average_precision_and_auroc(self) -> tuple[float, float]:
@@ -86,6 +87,23 @@ class Ranking:
             tied = np.zeros(positives.shape)
             tied[:, in_use] = np.add.reduceat(weights.take(self.tied_rows, axis=1), first, axis=1)
         return _from_groups(positives, cumulated[:, :groups], tied, cumulated[:, -1])
+
+
+def falling_order(values: NDArray[np.floating]) -> NDArray[np.intp]:
+    """(n,) the positions of values (n,) without NaN from the highest to the lowest; what is equal in any order.
+
+    A radix sort of the bits by 16 at a time, for which NumPy has one in its stable sort of 16-bit integers: a third of the time of sorting float32 by comparing.
+    """
+    bits_each = 8 * values.dtype.itemsize
+    if bits_each > 64:  # long double, whose bits are not all of its value
+        return np.argsort(-values, kind="stable")
+    signed = np.ascontiguousarray(values, values.dtype.newbyteorder("=")).view(f"i{bits_each // 8}")
+    # Numbers that rise as the values fall: of negative ones the bits already do so, of others they do when all but the sign are turned round.
+    key = (signed ^ (~(signed >> (bits_each - 1)) & np.iinfo(signed.dtype).max)).view(f"u{bits_each // 8}")
+    order = np.argsort(key.astype(np.uint16), kind="stable")
+    for shift in range(16, bits_each, 16):
+        order = order[np.argsort((key >> shift).astype(np.uint16)[order], kind="stable")]
+    return order
 
 
 def _from_groups(

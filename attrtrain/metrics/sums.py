@@ -105,13 +105,10 @@ def instance_scores(judged: JudgedSet, decided: NDArray[np.bool_]) -> NDArray[np
     quotient whose denominator is 0 counts as 0: an object without a known positive has recall 0 and accuracy 0, one of which nothing is
     predicted has precision 0. Objects without a known cell do not count.
     """
-    hits, predicted, positives, known = (np.zeros(len(judged)) for _ in range(4))
-    for column in range(len(judged.names)):  # by column, because that is how the matrices lie
-        mine = decided[:, column]
-        hits += mine & judged.positive[:, column]
-        predicted += mine & judged.known[:, column]
-        positives += judged.positive[:, column]
-        known += judged.known[:, column]
+    hits, predicted, positives, known = (
+        np.sum(cells, axis=1, dtype=np.int32)
+        for cells in (decided & judged.positive, decided & judged.known, judged.positive, judged.known)
+    )
     quotients = [hits / np.maximum(below, 1) for below in (predicted + positives - hits, predicted, positives)]
     return np.stack([*quotients, known > 0], axis=1)
 
