@@ -7,14 +7,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csc_array
 
 from attrtrain.metrics.decisions import second_half
 from attrtrain.metrics.judged_set import JudgedSet
 from attrtrain.metrics.overall import mean_over, rates
-from attrtrain.metrics.ranking import Ranking
+from attrtrain.metrics.ranking import Ranking, from_tied_scores
 
 CATEGORY_SMOOTHING = 5.0
 """Objects of the attribute's overall rate that are added to each category: with none of its own, a category has that rate."""
+
+
+_CELLS_AT_A_TIME = 2**24  # that are shuffled, known or not
 
 
 @dataclass(frozen=True)
@@ -31,24 +35,10 @@ class CategoryCounts:
     known: NDArray[np.float64]
 
     @classmethod
-    def of(
-        cls,
-        category: NDArray[Any],
-        positive: NDArray[np.bool_],
-        known: NDArray[np.bool_],
-        rows: NDArray[np.bool_] | None = None,
-    ) -> "CategoryCounts":
-        """Counts objects (N,) with cells (N, A): all of them, or those marked in `rows` (N,)."""
+    def of(cls, category: NDArray[Any], positive: NDArray[np.bool_], known: NDArray[np.bool_]) -> "CategoryCounts":
+        """Counts objects (N,) with cells (N, A)."""
         names, code = np.unique(category, return_inverse=True)
-
-        def counted(cells: NDArray[np.bool_]) -> NDArray[np.float64]:
-            counts = np.empty((len(names), cells.shape[1]))
-            for column in range(cells.shape[1]):  # by column, because that is how the matrices lie
-                mine = cells[:, column] if rows is None else cells[:, column] & rows
-                counts[:, column] = np.bincount(code[mine], minlength=len(names))
-            return counts
-
-        return cls(names, counted(positive), counted(known))
+        return cls(names, _counted(positive, code, len(names)), _counted(known, code, len(names)))
 
     @property
     def attribute_rates(self) -> NDArray[np.float64]:
@@ -101,16 +91,32 @@ class CategoryGuess:
     """Every object gets each attribute's rate in its category.
 
     Attributes:
-        cells: the guesser's scores.
-        halves: (N,) or None. Without a training split, an object's rates come from the other half of the photographs. Its own label must not be in
+        judged: the judged objects.
+        table: (T, A) the guesser's scores.
+        row: (N,) which row of it each object gets.
+        parts: rows of the table whose objects are compared with each other, two where there are halves, else one. Without a training split, an
+            object's rates come from the other half of the photographs. Its own label must not be in
             them, and leaving out just its own photograph would rank positives below negatives of the same category.
             Scores of one half are compared with each other only, so that no half's labels speak against it.
+        positives, known: (T, A) judged cells of the objects that get each row.
         source: where the rates come from, for people.
     """
 
-    cells: JudgedSet
-    halves: NDArray[np.bool_] | None
+    judged: JudgedSet
+    table: NDArray[np.float32]
+    row: NDArray[np.intp]
+    parts: tuple[slice, ...]
+    positives: NDArray[np.float64]
+    known: NDArray[np.float64]
     source: str
+
+    @cached_property
+    def cells(self) -> JudgedSet:
+        """The judged objects with the guesser's scores."""
+        scores: NDArray[np.float32] = np.empty((len(self.judged), len(self.judged.names)), dtype=np.float32, order="F")
+        for column in range(len(self.judged.names)):
+            scores[:, column] = self.table[self.row, column]
+        return self.judged.with_scores(scores, are_logits=False)
 
     def mean_average_precision(self, judged: NDArray[np.bool_]) -> float:
         """The mAP over judged attributes (A,)."""
@@ -118,19 +124,16 @@ class CategoryGuess:
 
     @cached_property
     def average_precision_and_auroc(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """(A,) each; means over the two halves where there are halves."""
-        parts = [np.ones(len(self.cells), dtype=bool)] if self.halves is None else [self.halves, ~self.halves]
+        """(A,) each; means over the two halves where there are halves. From the counts: objects of one row are equals in the ranking."""
         scores = np.array(
             [
                 [
-                    Ranking.of(
-                        self.cells.scores[:, a], self.cells.known[:, a] & part, self.cells.positive[:, a]
-                    ).average_precision_and_auroc()
-                    for a in range(len(self.cells.names))
+                    from_tied_scores(self.table[part, a], self.positives[part, a], self.known[part, a])
+                    for a in range(len(self.judged.names))
                 ]
-                for part in parts
+                for part in self.parts
             ]
-        ).reshape(len(parts), -1, 2)
+        ).reshape(len(self.parts), -1, 2)
         there = ~np.isnan(scores)
         mean = rates(np.where(there, scores, 0).sum(axis=0), there.sum(axis=0).astype(float))
         return mean[:, 0], mean[:, 1]
@@ -141,28 +144,32 @@ def category_guess(cells: JudgedSet, training: TrainingRates | None) -> Category
     if not (cells.category != "").any():
         return None
     if training is not None:
+        table = training.counts.category_rates
         row = training.counts.row_of(cells.category)
-        return CategoryGuess(_looked_up(cells, training.counts.category_rates, row), None, "training split")
+        positives, known = (_counted(matrix, row, len(table)) for matrix in (cells.positive, cells.known))
+        return CategoryGuess(cells, table, row, (slice(None),), positives, known, "training split")
     half = second_half(cells.image_id)
     if half.all() or not half.any():
         return None
-    first, second = (CategoryCounts.of(cells.category, cells.positive, cells.known, rows) for rows in (~half, half))
-    row = first.row_of(cells.category)
-    tables = np.concatenate([second.category_rates, first.category_rates])  # the first half learns from the second
-    row = row + half * (len(first.categories) + 1)
+    names, code = np.unique(cells.category, return_inverse=True)
+    size = len(names)
+    row = code + half * size
+    positives, known = (_counted(matrix, row, 2 * size) for matrix in (cells.positive, cells.known))
+    parts = (slice(0, size), slice(size, 2 * size))
+    first, second = (CategoryCounts(names, positives[part], known[part]) for part in parts)
+    table = np.concatenate([second.category_rates[:-1], first.category_rates[:-1]])  # each half learns from the other
     return CategoryGuess(
-        _looked_up(cells, tables, row),
-        half,
+        *(cells, table, row, parts, positives, known),
         "cross-fitted over the judged objects: rates of the other half of the photographs, AP and AUROC within each half",
     )
 
 
-def _looked_up(cells: JudgedSet, table: NDArray[np.float32], row: NDArray[np.intp]) -> JudgedSet:
-    """The guesser's scores (N, A): for each object its row of `table`."""
-    scores: NDArray[np.float32] = np.empty((len(cells), len(cells.names)), dtype=np.float32, order="F")
-    for column in range(len(cells.names)):
-        scores[:, column] = table[row, column]
-    return cells.with_scores(scores, are_logits=False)
+def _counted(cells: NDArray[np.bool_], code: NDArray[np.intp], codes: int) -> NDArray[np.float64]:
+    """(C, A) how many of cells (N, A) are true among the objects of each code (N,)."""
+    counts = np.empty((codes, cells.shape[1]))
+    for column in range(cells.shape[1]):  # by column, because that is how the matrices lie
+        counts[:, column] = np.bincount(code[cells[:, column]], minlength=codes)
+    return counts
 
 
 def shuffled_orders(cells: JudgedSet, count: int, seed: int) -> Iterator[NDArray[np.intp]]:
@@ -189,26 +196,30 @@ def shuffled_maps(cells: JudgedSet, judged: NDArray[np.bool_], count: int, seed:
     """(count,) the mAP over judged attributes (A,) under each of `shuffled_orders`: without sorting again, since a shuffle moves positives along a ranking."""
     totals = np.zeros(count)
     columns = np.flatnonzero(judged)
-    places = np.empty((len(cells), len(columns)), dtype=np.int32, order="F")  # known objects with at least this score
-    for position, column in enumerate(columns):
-        rows = Ranking.of(cells.scores[:, column], cells.known[:, column], cells.positive[:, column]).rows
-        values = cells.scores[rows, column]
-        last_of_ties = np.flatnonzero(np.append(values[1:] != values[:-1], True))
-        places[rows, position] = last_of_ties[np.searchsorted(last_of_ties, np.arange(len(rows)))] + 1
-    hits = [np.flatnonzero(cells.positive[cells.known[:, column], column]) for column in columns]
-    place_of = np.empty(len(cells), dtype=np.int32)
-    for number, order in enumerate(shuffled_orders(cells, count, seed)):
-        place_of[order] = np.arange(len(cells), dtype=np.int32)
-        for position, column in enumerate(columns):
-            drawn = _known_in_order(cells.known[:, column], order, place_of)[hits[position]]
-            at_or_above = np.sort(places[drawn, position])
-            totals[number] += (np.searchsorted(at_or_above, at_or_above, side="right") / at_or_above).mean()
+    at_a_time = max(1, _CELLS_AT_A_TIME // max(len(cells), 1))
+    for start in range(0, len(columns), at_a_time):
+        block = columns[start : start + at_a_time]
+        places = _places(cells, block)
+        hits = [np.flatnonzero(cells.positive[cells.known[:, column], column]) for column in block]
+        for number, order in enumerate(shuffled_orders(cells, count, seed)):
+            moved = places[
+                order
+            ].tocsc()  # its rows stay in order, so each column is that attribute's known cells as they come
+            for position, mine in enumerate(hits):
+                at_or_above = np.sort(moved.data[moved.indptr[position] + mine])
+                totals[number] += (np.searchsorted(at_or_above, at_or_above, side="right") / at_or_above).mean()
     return totals / max(len(columns), 1)
 
 
-def _known_in_order(known: NDArray[np.bool_], order: NDArray[np.intp], place_of: NDArray[np.int32]) -> NDArray[np.intp]:
-    """The objects of one attribute's known cells (N,) as they come in `order`; `place_of` is its inverse. Few are sorted sooner than all are looked through."""
-    rows = np.flatnonzero(known)
-    if len(rows) < len(known) // 4:
-        return rows[np.argsort(place_of[rows])]
-    return order[known[order]]
+def _places(cells: JudgedSet, columns: NDArray[np.intp]) -> Any:
+    """(N, K) sparse: for each known cell of some attributes (K,), how many of the attribute's known cells have at least its score."""
+    rows, places = [], []
+    for column in columns:
+        falling = Ranking.of(cells.scores[:, column], cells.known[:, column], cells.positive[:, column]).rows
+        values = cells.scores[falling, column]
+        last_of_ties = np.flatnonzero(np.append(values[1:] != values[:-1], True))
+        rows.append(falling)
+        places.append(np.repeat(last_of_ties + 1, np.diff(last_of_ties, prepend=-1)).astype(np.int32))
+    ends = np.cumsum([0, *map(len, rows)])
+    shape = (len(cells), len(columns))
+    return csc_array((np.concatenate(places), np.concatenate(rows), ends), shape=shape).tocsr()

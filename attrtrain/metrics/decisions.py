@@ -94,11 +94,11 @@ def cross_fitted(
         half: (N,) `second_half` of the objects' photographs.
         default: on the scale of the scores, where no positive is known.
     """
-    falling, positive = judged.scores[ranking.rows, column], judged.positive[ranking.rows, column]
     in_second = half[ranking.rows]
     found = []
     for used in (in_second, ~in_second):
-        best = best_f1_threshold(falling[used], positive[used])
+        rows = ranking.rows[np.flatnonzero(used)]
+        best = best_f1_threshold(judged.scores[rows, column], judged.positive[rows, column])
         found.append(default if best is None else best)
     return found[0], found[1]
 
@@ -116,9 +116,10 @@ def best_f1_threshold(falling: NDArray[np.floating], positive: NDArray[np.bool_]
     if not positive.any():
         return None
     last_of_ties = np.flatnonzero(np.append(falling[1:] != falling[:-1], True))
-    hits = np.cumsum(positive)[last_of_ties]
-    f1 = 2 * hits / (last_of_ties + 1 + hits[-1])
-    place = last_of_ties[int(np.argmax(f1))]
+    places = np.flatnonzero(positive)  # between two of them F1 only falls
+    ends = last_of_ties[np.searchsorted(last_of_ties, places)]
+    f1 = 2 * np.searchsorted(places, ends, side="right") / (ends + 1 + len(places))
+    place = ends[int(np.argmax(f1))]
     lowest = falling[place]
     if place + 1 == len(falling):  # all are predicted
         return float(np.nextafter(lowest, np.asarray(-np.inf, falling.dtype)))

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from attrtrain.metrics.baselines import CategoryCounts
 from attrtrain.metrics.document import Frequency, GroupEntry
 from attrtrain.metrics.intervals import interval, resampled_rankings
-from attrtrain.metrics.judged_set import JudgedSet
+from attrtrain.metrics.judged_set import JudgedSet, take_cells
 from attrtrain.metrics.measure import Measured, rank_attributes
 from attrtrain.metrics.overall import (
     is_judged,
@@ -93,15 +94,17 @@ def category_groups(
         predicted: (N, A) decisions at the fixed threshold.
         weights: (R, M) image weights of the bootstrap.
     """
+    if not (cells.category != "").any():
+        return []
     names, code, sizes = np.unique(cells.category, return_inverse=True, return_counts=True)
     members = np.split(np.argsort(code, kind="stable"), np.cumsum(sizes)[:-1])
+    counted = CategoryCounts.of(cells.category, cells.positive, cells.known)
+    judged = is_judged(counted.positives, counted.known - counted.positives)  # (C, A)
     entries = []
-    for place in np.argsort(-sizes, kind="stable") if (cells.category != "").any() else []:
-        rows = members[place]
-        judged = is_judged(cells.positive[rows].sum(axis=0), (cells.known[rows] & ~cells.positive[rows]).sum(axis=0))
-        columns = np.flatnonzero(judged)
+    for place in np.argsort(-sizes, kind="stable"):
+        rows, columns = members[place], np.flatnonzero(judged[place])
         mine = cells.take(rows, columns)
-        decided = predicted[np.ix_(rows, columns)]
+        decided = take_cells(predicted, rows, columns)
         rankings = rank_attributes(mine)
         both = np.array([ranking.average_precision_and_auroc() for ranking in rankings]).reshape(-1, 2)
         parts = (mine.known, mine.positive, decided & mine.known, decided & mine.positive)

@@ -18,6 +18,7 @@ from attrtrain.metrics.sums import Sums
 from attrtrain.predictions import Predictions
 
 _CELLS_AT_A_TIME = 2**20
+_DRAWN_AT_A_TIME = 32  # replicates of which an object's weights fill a cache line or two
 _REPLICATES_AT_A_TIME = 64  # in a matrix product, which with fewer would wait for memory
 _WORK = 1_500_000_000  # known cells x replicates: some ten seconds of one core
 _REPLICATES = (100, 1000)
@@ -58,10 +59,11 @@ def resampled_rankings(
     cells: JudgedSet, rankings: Sequence[Ranking], weights: NDArray[np.uint8]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(R, A) average precision and AUROC of each replicate."""
-    at_a_time = max(1, _CELLS_AT_A_TIME // max(len(cells), 1))
+    at_a_time = max(_DRAWN_AT_A_TIME, _CELLS_AT_A_TIME // max(len(cells), 1))
     parts = []
     for start in range(0, len(weights), at_a_time):
-        of_objects = weights[start : start + at_a_time].take(cells.image, axis=1).astype(np.float32)  # (B, N)
+        of_images = np.ascontiguousarray(weights[start : start + at_a_time].T, dtype=np.float32)
+        of_objects = of_images.take(cells.image, axis=0)  # (N, B)
         parts.append(np.array([ranking.resampled(of_objects) for ranking in rankings]))  # (A, 2, B)
     whole = np.concatenate(parts, axis=2)
     return whole[:, 0].T, whole[:, 1].T

@@ -98,23 +98,16 @@ class JudgedSet:
     def take(self, rows: NDArray[np.intp], columns: NDArray[np.intp] | None = None) -> "JudgedSet":
         """Some objects, rows rising, and some attributes, or all."""
         columns = np.arange(len(self.names)) if columns is None else columns
-
-        def taken(matrix: NDArray[Any]) -> NDArray[Any]:
-            some = np.empty((len(rows), len(columns)), dtype=matrix.dtype, order="F")
-            for place, column in enumerate(columns):  # by column, because that is how the matrices lie
-                some[:, place] = matrix[rows, column]
-            return some
-
         return replace(
             self,
             names=tuple(self.names[column] for column in columns),
             image=_numbered(self.image[rows]),
             image_id=self.image_id[rows],
             category=self.category[rows],
-            scores=taken(self.scores),
-            labels=taken(self.labels),
-            known=taken(self.known),
-            positive=taken(self.positive),
+            scores=take_cells(self.scores, rows, columns),
+            labels=take_cells(self.labels, rows, columns),
+            known=take_cells(self.known, rows, columns),
+            positive=take_cells(self.positive, rows, columns),
         )
 
     def with_scores(self, scores: NDArray[np.floating], *, are_logits: bool) -> "JudgedSet":
@@ -139,6 +132,14 @@ class JudgedSet:
     def above(self, thresholds: NDArray[np.floating]) -> NDArray[np.bool_]:
         """(N, A) scores above thresholds (A,) on their scale, both in the scores' own precision, as `scores > 0.3` is in NumPy."""
         return np.asarray(self.scores > thresholds.astype(self.scores.dtype))
+
+
+def take_cells(matrix: NDArray[Any], rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[Any]:
+    """matrix[rows][:, columns], column by column in memory."""
+    taken = np.empty((len(rows), len(columns)), dtype=matrix.dtype, order="F")
+    for place, column in enumerate(columns):
+        taken[:, place] = matrix[rows, column]
+    return taken
 
 
 def _numbered(image: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -1,17 +1,20 @@
 """The objects of one attribute in the order of their scores: sorted once, then average precision and AUROC under any weights."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """n known objects, P of them positive, by falling score. Positives of equal score form one of G groups.
+    """n known objects of N, P of them positive, by falling score. Positives of equal score form one of G groups.
 
     Attributes:
+        objects: N.
         rows: (n,) objects by falling score.
         positive_rows: (P,) the positives among them.
         group_start: (G,) where each group begins in `positive_rows`.
@@ -19,6 +22,7 @@ class Ranking:
         tied_rows, tied_group: (T,) negatives that have a group's score, and which group's.
     """
 
+    objects: int
     rows: NDArray[np.intp]
     positive_rows: NDArray[np.intp]
     group_start: NDArray[np.intp]
@@ -46,6 +50,7 @@ class Ranking:
             tied = (group >= 0) & ~is_positive
             tied_rows, tied_group = rows[tied], group[tied]
         return cls(
+            objects=len(known),
             rows=rows,
             positive_rows=rows[is_positive],
             group_start=group_start,
@@ -65,28 +70,60 @@ class Ranking:
         """Both where each object counts as often as its weight says.
 
         Args:
-            weights: (B, N) whole numbers; B replicates at once.
+            weights: (N, B) whole numbers, C-contiguous; B replicates at once.
 
         Returns:
             Average precision and AUROC (B,), NaN where all positives or all negatives have weight 0.
         """
         groups = len(self.group_start)
         if not groups:
-            return np.full(len(weights), np.nan), np.full(len(weights), np.nan)
-        # Weights between one group's end and the next's, and after the last.
-        starts = np.concatenate([[0], self.at_or_above])
-        starts = starts[starts < len(self.rows)]
-        # float32 holds whole numbers up to 2^24 exactly.
-        cumulated = np.cumsum(np.add.reduceat(weights.take(self.rows, axis=1), starts, axis=1), axis=1)
-        positives = weights.take(self.positive_rows, axis=1)
-        if groups < positives.shape[1]:
-            positives = np.add.reduceat(positives, self.group_start, axis=1)
-        tied = np.zeros((1, 1))
-        if len(self.tied_rows):
-            in_use, first = np.unique(self.tied_group, return_index=True)  # rows come by falling score, so groups rise
-            tied = np.zeros(positives.shape)
-            tied[:, in_use] = np.add.reduceat(weights.take(self.tied_rows, axis=1), first, axis=1)
-        return _from_groups(positives, cumulated[:, :groups], tied, cumulated[:, -1])
+            return np.full(weights.shape[1], np.nan), np.full(weights.shape[1], np.nan)
+        sums = (self._sums @ weights).T  # float32 holds whole numbers up to 2^24 exactly
+        cumulated = np.cumsum(sums[:, : groups + 1], axis=1)
+        positives, tied = sums[:, groups + 1 : 2 * groups + 1], sums[:, 2 * groups + 1 :]
+        return _from_groups(
+            positives, cumulated[:, :groups], tied if len(self.tied_rows) else tied[:1, :1], cumulated[:, -1]
+        )
+
+    @cached_property
+    def _sums(self) -> Any:
+        """(G + 1 + G + G, N) what is summed over objects: those between one group's end and the next's and after the last, positives of each group, negatives tied with it."""
+        groups, known, positives = len(self.group_start), len(self.rows), len(self.positive_rows)
+        tied_end = np.cumsum(
+            np.bincount(self.tied_group, minlength=groups)
+        )  # rows come by falling score, so groups rise
+        ends = np.concatenate(
+            [
+                [0],
+                self.at_or_above,
+                [known],
+                known + self.group_start[1:],
+                [known + positives],
+                known + positives + tied_end,
+            ]
+        )
+        rows = np.concatenate([self.rows, self.positive_rows, self.tied_rows])
+        shape = (3 * groups + 1, self.objects)
+        return csr_array((np.ones(len(rows), np.float32), rows.astype(np.int32), ends.astype(np.int32)), shape=shape)
+
+
+def from_tied_scores(
+    scores: NDArray[np.floating], positives: NDArray[np.float64], known: NDArray[np.float64]
+) -> tuple[float, float]:
+    """Average precision and AUROC of objects that share few scores.
+
+    Args:
+        scores: (C,) of any order; equal ones count as one.
+        positives, known: (C,) objects with each score.
+
+    Returns:
+        NaN without a positive or without a negative.
+    """
+    values, group = np.unique(-scores, return_inverse=True)
+    hits, objects = (np.bincount(group, counts, len(values)) for counts in (positives, known))
+    groups = hits > 0
+    both = _from_groups(hits[groups], np.cumsum(objects)[groups], (objects - hits)[groups], objects.sum())
+    return float(both[0]), float(both[1])
 
 
 def falling_order(values: NDArray[np.floating]) -> NDArray[np.intp]:

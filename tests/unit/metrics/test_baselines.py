@@ -58,7 +58,7 @@ def test_category_rates_of_a_training_split_as_a_plain_loop():
     labels = rng.choice([0, 1, np.nan], (80, 12)).astype(np.float32)
     category = rng.choice(["cat", "dog"], 80)  # never a bus
     guess = category_guess(cells, TrainingRates.of(labels, category, 0.5))
-    assert guess.halves is None and guess.source == "training split"
+    assert len(guess.parts) == 1 and guess.source == "training split"
     for row, a in itertools.product(range(0, 300, 17), range(12)):
         mine = labels[category == cells.category[row], a]
         overall = np.nanmean(labels[:, a])

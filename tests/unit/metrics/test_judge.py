@@ -125,7 +125,7 @@ def test_a_category_is_drawn_again_with_its_own_photographs(predictions, documen
     entry = document.groups["category"][1]
     rows = np.flatnonzero(cells.category == entry.name)
     mine = cells.take(rows)
-    of_objects = weights[:, cells.image[rows]].astype(np.float32)
+    of_objects = weights[:, cells.image[rows]].T.astype(np.float32)
     drawn = [
         Ranking.of(mine.scores[:, a], mine.known[:, a], mine.positive[:, a]).resampled(of_objects)[0]
         for a in np.flatnonzero(measure(mine, 0.5).judged)

@@ -52,7 +52,7 @@ def test_equals_scikit_learn_and_torchmetrics(kind, seed):
 def test_weights_count_objects_as_often_as_they_say(kind):
     scores, known, positive = draw(kind, 0)
     weights = np.random.default_rng(1).integers(0, 4, (6, len(scores))).astype(np.float32)
-    ap, auroc = Ranking.of(scores, known, positive).resampled(weights)
+    ap, auroc = Ranking.of(scores, known, positive).resampled(weights.T)
     values = np.clip(scores.astype(np.float64), -1e6, 1e6)[known]
     for replicate, weight in enumerate(weights[:, known]):
         kept = weight > 0
@@ -63,7 +63,7 @@ def test_weights_count_objects_as_often_as_they_say(kind):
         )
     ones = Ranking.of(scores, known, positive)
     np.testing.assert_allclose(
-        np.ravel(ones.resampled(np.ones((1, len(scores)), np.float32))), ones.average_precision_and_auroc(), atol=1e-7
+        np.ravel(ones.resampled(np.ones((len(scores), 1), np.float32))), ones.average_precision_and_auroc(), atol=1e-7
     )
 
 
@@ -76,7 +76,7 @@ def test_too_few_of_either_kind_is_nan(positives):
     known = np.full(4, positives != "nothing known")
     ranking = Ranking.of(scores, known, positive & known)
     both = ranking.average_precision_and_auroc()
-    again = ranking.resampled(np.ones((2, 4), np.float32))
+    again = ranking.resampled(np.ones((4, 2), np.float32))
     if positives == "one":
         assert both == (pytest.approx(1 / 3), pytest.approx(0.5))
         np.testing.assert_allclose(again, [[1 / 3] * 2, [0.5] * 2], rtol=1e-6)
@@ -86,6 +86,6 @@ def test_too_few_of_either_kind_is_nan(positives):
 
 def test_a_replicate_without_positives_is_nan_and_the_others_are_not():
     ranking = Ranking.of(np.float32([3, 2, 1]), np.ones(3, bool), np.array([True, False, False]))
-    ap, auroc = ranking.resampled(np.float32([[0, 1, 1], [1, 1, 0], [1, 0, 0]]))
+    ap, auroc = ranking.resampled(np.float32([[0, 1, 1], [1, 1, 0], [1, 0, 0]]).T)
     np.testing.assert_array_equal(ap, [np.nan, 1, np.nan])
     np.testing.assert_array_equal(auroc, [np.nan, 1, np.nan])
