@@ -111,8 +111,7 @@ def _audit(config: TrainConfig, folder: Path, shards: ShardSet, runtime: Runtime
     """
     found = None
     if runtime.is_main:
-        categories = np.array(shards.categories(), dtype=str)
-        found = quick_audit(shards.labels, categories, shards.column("image_id"), partial(_places, shards))
+        found = quick_audit(shards.labels, shards.categories, shards.column("image_id"), partial(_places, shards))
         write_contract(found, folder / AUDIT)
     refused = config.audit.strict and found is not None and found.verdict == "noise"
     if runtime.any_rank(refused)[0]:

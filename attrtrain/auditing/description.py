@@ -57,10 +57,9 @@ def sample_photographs(image_id: NDArray[np.int64], objects: int, seed: int = 0)
 
     Where single photographs hold a large part of the objects, theirs are drawn singly, so that K stays below 2 x `objects`.
     """
-    photographs, number = np.unique(image_id, return_inverse=True)
     if len(image_id) <= objects:
         return np.arange(len(image_id))
-    rows = np.lexsort((mix64(seed + 1, np.arange(len(image_id))), mix64(seed, photographs)[number]))
-    last = number[rows[objects - 1]]
-    whole = objects + int((number[rows[objects:]] == last).sum())
-    return np.sort(rows[: min(whole, 2 * objects)])
+    key = mix64(seed, image_id)  # photographs by rising key, of which only those that are drawn need sorting
+    drawn = np.flatnonzero(key <= np.partition(key, objects - 1)[objects - 1])
+    rows = drawn[np.lexsort((mix64(seed + 1, drawn), key[drawn]))]
+    return np.sort(rows[: 2 * objects])

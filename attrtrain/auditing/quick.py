@@ -1,8 +1,8 @@
 """The cheap part of the audit, with which training starts: one line, in about a second, whatever the size of the data set."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,7 @@ _WORDS: dict[Verdict, str] = {"learnable": "learnable", "weak": "weak", "noise":
 
 def quick_audit(
     labels_of: Callable[[NDArray[np.int64]], NDArray[np.float32]],
-    categories: NDArray[Any],
+    categories_of: Callable[[NDArray[np.int64]], Sequence[str]],
     image_ids: NDArray[np.int64],
     places_of: Callable[[NDArray[np.int64]], tuple[NDArray[np.float64], NDArray[np.int64]]] | None = None,
     seed: int = 0,
@@ -50,8 +50,8 @@ def quick_audit(
     """Judges labels without looking at pixels.
 
     Args:
-        labels_of: rows (K,) → vote shares (K, A), NaN = unknown. Only a sample is asked for.
-        categories: (N,) names, "" where unknown.
+        labels_of: rows (K,) → vote shares (K, A), NaN = unknown. Only a sample is asked for, here as of categories and places.
+        categories_of: rows → names (K), "" where unknown.
         image_ids: (N,) objects of one photograph share it.
         places_of: rows (K,) → box (K, 4) x, y, width, height and width, height of the photograph (K, 2), in pixels; None where nothing is known of them.
         seed: chooses sample, folds and shuffles.
@@ -61,7 +61,7 @@ def quick_audit(
         boxes, sizes = np.full((len(rows), 4), np.nan), np.zeros((len(rows), 2), dtype=np.int64)
     else:
         boxes, sizes = places_of(rows)
-    description = describe(np.asarray(categories)[rows], boxes, sizes)
+    description = describe(np.array(categories_of(rows), dtype=str), boxes, sizes)
     sample = np.asarray(labels_of(rows), dtype=np.float32)
     evidence = Evidence(
         attributes=sample.shape[1],

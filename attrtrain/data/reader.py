@@ -120,7 +120,9 @@ class ShardSet:
 
     def column(self, name: str, positions: NDArray[np.int64] | None = None) -> NDArray[Any]:
         """One field of INDEX_DTYPE (K,) for some samples (K,), or for all."""
-        return self._gather(np.arange(len(self)) if positions is None else positions, name)
+        if positions is None:
+            return np.concatenate([part.array(name) for part in self._parts])
+        return self._gather(positions, name)
 
     @property
     def object_ids(self) -> NDArray[np.int64]:
@@ -135,9 +137,13 @@ class ShardSet:
         """Samples of each shard, in the order in which samples are numbered."""
         return tuple(size for part in self._parts for size in part.shard_samples)
 
-    def categories(self) -> list[str]:
-        """The category name of every sample, (N) strings."""
-        return [part.categories[code] for part in self._parts for code in part.index["category"]]
+    def categories(self, positions: NDArray[np.int64] | None = None) -> list[str]:
+        """The category names (K) of some samples (K,), or of all."""
+        if positions is None:
+            return [part.categories[code] for part in self._parts for code in part.array("category").tolist()]
+        owner = np.searchsorted(self._starts, positions, side="right") - 1
+        codes = self.column("category", positions).tolist()
+        return [self._parts[part].categories[code] for part, code in zip(owner.tolist(), codes, strict=True)]
 
     def _gather(self, positions: NDArray[np.int64], name: str) -> NDArray[Any]:
         owner = np.searchsorted(self._starts, positions, side="right") - 1

@@ -45,6 +45,8 @@ def test_reads_the_bytes_and_labels_that_webdataset_reads(toy_shards: Path, spli
         assert known == pytest.approx(content["labels"], abs=1e-6)
         assert shards.column("known", np.array([position]))[0] == len(known)
         assert shards.categories()[position] == content["category"]
+    some = np.array([3, 0, len(ids) - 1])
+    assert shards.categories(some) == [shards.categories()[position] for position in some]
 
 
 def test_several_folders_are_one_data_set_in_order(toy_shards: Path) -> None:
