@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from attrtrain.metrics.document import Interval
 from attrtrain.metrics.judged_set import JudgedSet
 from attrtrain.metrics.measure import Measured, measure, rank_attributes
 from attrtrain.metrics.overall import overall_scores
+from attrtrain.metrics.parallel import each_attribute
 from attrtrain.metrics.ranking import Ranking
 from attrtrain.metrics.sums import Sums
 from attrtrain.predictions import Predictions
@@ -64,9 +66,14 @@ def resampled_rankings(
     for start in range(0, len(weights), at_a_time):
         of_images = np.ascontiguousarray(weights[start : start + at_a_time].T, dtype=np.float32)
         of_objects = of_images.take(cells.image, axis=0)  # (N, B)
-        parts.append(np.array([ranking.resampled(of_objects) for ranking in rankings]))  # (A, 2, B)
+        drawn = partial(_resampled, rankings, of_objects)
+        parts.append(np.array(each_attribute(drawn, len(rankings), of_objects.size)))  # (A, 2, B)
     whole = np.concatenate(parts, axis=2)
     return whole[:, 0].T, whole[:, 1].T
+
+
+def _resampled(rankings: Sequence[Ranking], weights: NDArray[np.float32], column: int) -> NDArray[np.float64]:
+    return np.array(rankings[column].resampled(weights))
 
 
 def _weighted_total(matrix: NDArray[Any], cells: JudgedSet, weights: NDArray[np.uint8]) -> NDArray[np.float64]:

@@ -9,6 +9,7 @@ from attrtrain.metrics.decisions import Decisions, GivenThresholds, cross_fitted
 from attrtrain.metrics.functional import expected_calibration_error
 from attrtrain.metrics.judged_set import JudgedSet
 from attrtrain.metrics.overall import is_judged, mean_over, overall_scores
+from attrtrain.metrics.parallel import each_attribute
 from attrtrain.metrics.ranking import Ranking
 from attrtrain.metrics.sums import Sums, all_objects
 
@@ -36,7 +37,11 @@ class Measured:
 
 def rank_attributes(cells: JudgedSet) -> list[Ranking]:
     """(A) the ranking of each attribute."""
-    return [Ranking.of(cells.scores[:, a], cells.known[:, a], cells.positive[:, a]) for a in range(len(cells.names))]
+
+    def one(column: int) -> Ranking:
+        return Ranking.of(cells.scores[:, column], cells.known[:, column], cells.positive[:, column])
+
+    return each_attribute(one, len(cells.names), len(cells))
 
 
 def measure(cells: JudgedSet, threshold: float, tuned: GivenThresholds | None = None) -> Measured:
@@ -48,16 +53,18 @@ def measure(cells: JudgedSet, threshold: float, tuned: GivenThresholds | None = 
         tuned: thresholds tuned elsewhere; None: cross-fitted over two halves of the photographs.
     """
     scale = cells.scores.dtype
-    average, auroc, ece = (np.empty(len(cells.names)) for _ in range(3))
-    first, second = np.empty(len(cells.names), scale), np.empty(len(cells.names), scale)
     half = second_half(cells.image_id)
-    for column in range(len(cells.names)):  # one ranking at a time: all of them take more memory than the scores
+
+    def one(column: int) -> tuple[float, ...]:
+        # A ranking is not kept: all of them take more memory than the scores.
         ranking = Ranking.of(cells.scores[:, column], cells.known[:, column], cells.positive[:, column])
-        average[column], auroc[column] = ranking.average_precision_and_auroc()
-        ece[column] = _calibration_error(cells, column)
-        if tuned is None:
-            first[column], second[column] = cross_fitted(cells, column, ranking, half, cells.as_score(threshold))
-    decisions = Decisions.of(cells, threshold, (tuned.values, tuned.values) if tuned else (first, second))
+        thresholds = cross_fitted(cells, column, ranking, half, cells.as_score(threshold)) if tuned is None else ()
+        return (*ranking.average_precision_and_auroc(), _calibration_error(cells, column), *thresholds)
+
+    columns = np.array(each_attribute(one, len(cells.names), len(cells))).reshape(-1, 5 if tuned is None else 3).T
+    average, auroc, ece = columns[:3]
+    found = (tuned.values, tuned.values) if tuned else (columns[3].astype(scale), columns[4].astype(scale))
+    decisions = Decisions.of(cells, threshold, found)
     sums = Sums.of(cells, decisions, all_objects)
     judged = is_judged(cells.positives, cells.negatives)
     overall = {key: float(value) for key, value in overall_scores(sums, average, auroc, judged).items()}

@@ -31,6 +31,7 @@ class Contender:
         function: "module:function" to call with `settings` in a fresh process. Returns a dictionary of JSON values, `value` among them: what is compared.
         settings: its keyword arguments, JSON values.
         prepare: the same, called once before the first turn; not measured.
+        most_turns: of somebody so slow that more of them would cost minutes and tell nothing.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Contender:
     function: str
     settings: dict[str, Any]
     prepare: str | None = None
+    most_turns: int | None = None
 
 
 @dataclass
@@ -67,9 +69,9 @@ def take_turns(contenders: Sequence[Contender], repeats: int, cores: Sequence[in
     for contender, row in zip(contenders, rows, strict=True):
         if contender.prepare is not None:
             _turn(contender, contender.prepare, row, cores, limit_seconds)
-    for _ in range(repeats):
+    for turn in range(repeats):
         for contender, row in zip(contenders, rows, strict=True):
-            if row.missing is None:
+            if row.missing is None and (contender.most_turns is None or turn < contender.most_turns):
                 outcome = _turn(contender, contender.function, row, cores, limit_seconds)
                 if row.missing is None:
                     row.values.append(float(outcome.pop("value")))

@@ -19,6 +19,7 @@ from tools.bench.result import Case, Result
 
 OBJECTS, KNOWN = 188_426, 0.09
 TOLERANCE = 1e-6
+_TURNS_OF_PEERS = 2
 SCORES = ("average_precision", "auroc", "precision", "recall", "f1")
 _PLACE = "tools.bench.evaluation_contenders"
 
@@ -28,15 +29,15 @@ def run(arguments: argparse.Namespace, source: Source | None, work: Path) -> Res
     objects, attributes = arguments.objects or OBJECTS, arguments.attributes
     draw_cells(work / "cells.npz", objects, attributes)
 
-    def contender(name: str, role: Any, function: str) -> Contender:
+    def contender(name: str, role: Any, function: str, most_turns: int | None = None) -> Contender:
         settings = {"cells": str(work / "cells.npz"), "scores": str(work / f"{name}.npz")}
-        return Contender(name, role, f"{_PLACE}:{function}", settings)
+        return Contender(name, role, f"{_PLACE}:{function}", settings, most_turns=most_turns)
 
     contenders = [
         contender("one sort an attribute", "limit", "sort_only"),
         contender("attrtrain", "attrtrain", "ours"),
-        contender("torchmetrics", "peer", "torchmetrics_peer"),
-        contender("scikit-learn", "peer", "sklearn_peer"),
+        contender("torchmetrics", "peer", "torchmetrics_peer", _TURNS_OF_PEERS),
+        contender("scikit-learn", "peer", "sklearn_peer", _TURNS_OF_PEERS),
     ]
     rows = take_turns(contenders, arguments.repeats, arguments.cores[:1], arguments.limit_seconds)
     differences = require_equal(rows, work)

@@ -5,6 +5,7 @@ people write to get a matrix: unpickle and stack.
 """
 
 import argparse
+import gc
 import pickle
 import time
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ def run(arguments: argparse.Namespace, source: Source | None, work: Path) -> Res
     contenders = [
         Contender("plain C unpickle", "limit", "tools.bench.labels:plain", {"path": str(path)}),
         Contender("attrtrain", "attrtrain", "tools.bench.labels:ours", {"path": str(path)}),
+        Contender("C unpickle, collector off", "peer", "tools.bench.labels:uncollected", {"path": str(path)}),
         Contender("unpickle + numpy.stack", "peer", "tools.bench.labels:stacked", {"path": str(path)}),
     ]
     rows = take_turns(contenders, arguments.repeats, arguments.cores[:1], arguments.limit_seconds)
@@ -45,6 +47,12 @@ def plain(path: str) -> dict[str, Any]:
     begun = time.perf_counter()
     content = _unpickled(path)
     return _outcome(begun, len(content["ann_vecs"]))
+
+
+def uncollected(path: str) -> dict[str, Any]:
+    """The same without the garbage collector, which walks what is there again and again and finds none; attrtrain pauses it, too."""
+    gc.disable()
+    return plain(path)
 
 
 def stacked(path: str) -> dict[str, Any]:

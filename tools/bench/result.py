@@ -57,19 +57,20 @@ class Case:
     def table(self) -> str:
         """The case as text."""
         ours = self._only("attrtrain")
-        lines = [("", self.unit, "spread", "attrtrain / it", "peak MB")]
+        lines = [("", self.unit, "turns", "spread", "attrtrain / it", "peak MB")]
         for row in self.rows:
             name = row.name if row.role == "peer" else f"{row.name} ({row.role})" if row.role != row.name else row.name
             if row.values:
                 peaks = [detail["peak_mb"] for detail in row.details if "peak_mb" in detail]
                 ratio = "" if row is ours else _shown(_ratio(ours, row))
                 peak = f"{statistics.median(peaks):,.0f}" if peaks else ""
-                lines.append((name, _shown(_median(row)), f"{_spread(row):.0%}", ratio, peak))
+                spread = f"{_spread(row):.0%}" if len(row.values) > 1 else ""
+                lines.append((name, _shown(_median(row)), str(len(row.values)), spread, ratio, peak))
             else:
-                lines.append((name, "–", "", "", f"missing: {row.missing}"))
-        widths = [max(len(line[column]) for line in lines) for column in range(4)]
+                lines.append((name, "–", "", "", "", f"missing: {row.missing}"))
+        widths = [max(len(line[column]) for line in lines) for column in range(5)]
         text = [
-            "  ".join([line[0].ljust(widths[0]), *(line[c].rjust(widths[c]) for c in range(1, 4)), line[4]]).rstrip()
+            "  ".join([line[0].ljust(widths[0]), *(line[c].rjust(widths[c]) for c in range(1, 5)), line[5]]).rstrip()
             for line in lines
         ]
         return "\n".join([f"{self.name} ({self.better} is better)", *text, *([self.note] if self.note else [])])
@@ -132,7 +133,9 @@ def _ratio_range(ours: Row | None, other: Row | None) -> list[float] | None:
     """Least and greatest ratio in one round, whose turns lay close together in time."""
     if _ratio(ours, other) is None or ours is None or other is None:
         return None
-    ratios = [own / its for own, its in zip(ours.values, other.values, strict=True) if its]
+    ratios = [
+        own / its for own, its in zip(ours.values, other.values, strict=False) if its
+    ]  # a slow one has fewer turns
     return [min(ratios), max(ratios)]
 
 
