@@ -64,19 +64,32 @@ def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
-def build_average(model: nn.Module, decay: float) -> AveragedModel:
-    """An exponential moving average of weights and buffers whose decay warms up as (1 + n) / (10 + n), so that short runs are not held back by their start."""
+class MovingAverage(AveragedModel):
+    """An exponential moving average of weights and buffers whose decay warms up as (1 + n) / (10 + n), so that short runs are not held back by their start.
+
+    torch's own `update_parameters` copies its counter to the device and reads it back in every step, which makes the host wait for a GPU; here the counter
+    never leaves the CPU. The state dict is torch's.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        super().__init__(model, use_buffers=True)
+        self._decay = decay
 
     @torch.no_grad()
-    def update(
-        averages: list[Tensor] | tuple[Tensor, ...], currents: list[Tensor] | tuple[Tensor, ...], updates: Tensor | int
-    ) -> None:
-        count = int(updates)
-        kept = min(decay, (1 + count) / (10 + count))
-        for average, current in zip(averages, currents, strict=True):
-            if average.is_floating_point():
-                average.lerp_(current.to(average.dtype), 1 - kept)
-            else:
+    def update_parameters(self, model: nn.Module) -> None:
+        """Takes in the model's weights and buffers; the first time it copies them."""
+        count = int(self.n_averaged)
+        kept = min(self._decay, (1 + count) / (10 + count)) if count else 0.0
+        averages, currents = _tensors(self.module), _tensors(model)
+        pairs = list(zip(averages, currents, strict=True))
+        moving = [(average, current) for average, current in pairs if kept and average.is_floating_point()]
+        if moving:
+            torch._foreach_lerp_([average for average, _ in moving], [current for _, current in moving], 1 - kept)
+        for average, current in pairs:
+            if not kept or not average.is_floating_point():  # counters are not averaged
                 average.copy_(current)
+        self.n_averaged += 1
 
-    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
+
+def _tensors(model: nn.Module) -> list[Tensor]:
+    return [tensor.detach() for tensor in (*model.parameters(), *model.buffers())]

@@ -69,6 +69,10 @@ class Runtime:
             for buffer in model.buffers():
                 broadcast(buffer, from_process=0)
 
+    def to_device(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Copies a tensor of the CPU to the device without waiting for it. A GPU fetches from pinned memory; the driver may wait where memory is not."""
+        return (tensor.pin_memory() if self.device.type == "cuda" else tensor).to(self.device, non_blocking=True)
+
     def autocast(self) -> torch.autocast:
         """The context in which networks compute, in training and evaluation alike."""
         dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16

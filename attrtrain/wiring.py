@@ -16,6 +16,7 @@ from attrtrain.config.schema import TrainConfig
 from attrtrain.data.cache import ShardCache
 from attrtrain.data.order import TrainOrder
 from attrtrain.data.reader import ShardSet
+from attrtrain.engine.compiling import explained_compile_failure
 from attrtrain.engine.evaluate import evaluate
 from attrtrain.engine.fit import fit, prepare_learner
 from attrtrain.engine.judging import headline, judge_split, predictions_of, write_judgement
@@ -71,7 +72,8 @@ def run(config: TrainConfig) -> None:
         if runtime.is_main:
             print(_opening(task), *told, sep="\n", flush=True)
             task = replace(task, tracker=_open_folder(config, folder, state))
-        fit(task, learner, state, window)
+        with explained_compile_failure(config.train.compile):
+            fit(task, learner, state, window)
         _finish(task, state)
         runtime.accelerator.end_training()
 

@@ -113,6 +113,9 @@ class TrainSection:
     """Gradients longer than this are shortened to it. 0: never."""
     channels_last: bool = True
     """Memory layout that convolutions run fastest in."""
+    compile: bool = False
+    """Compile the network with torch.compile, for training and for the evaluation after each epoch. It needs a C++ compiler, minutes at the start, and
+    rounds differently; the bundle holds the plain network, so its scores may differ from the epoch's in the last digits. Not with FSDP."""
     sync_batchnorm: bool = False
     """Batch statistics over all GPUs instead of each one's own; for small micro-batches."""
     compress_gradients: bool = False

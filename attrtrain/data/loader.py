@@ -197,11 +197,29 @@ def load_batches(
         prefetch_factor=4 if workers else None,
         worker_init_fn=_start_worker,
     )
-    ahead: Batch | None = None
-    for batch in loader:
-        coming = batch.to(device)
+    yield from (
+        _copied_beside_the_work(loader, device) if device.type == "cuda" else (batch.to(device) for batch in loader)
+    )
+
+
+def _copied_beside_the_work(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+    """Brings pinned batches to a GPU on a stream of their own, one ahead: copying goes on beside the work on the batch before."""
+    copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    ahead: tuple[Batch, torch.cuda.Event] | None = None
+    for batch in batches:
+        with torch.cuda.stream(copying):
+            coming = (batch.to(device), copying.record_event())
         if ahead is not None:
-            yield ahead
+            yield _arrived(*ahead, device)
         ahead = coming
     if ahead is not None:
-        yield ahead
+        yield _arrived(*ahead, device)
+
+
+def _arrived(batch: Batch, copied: "torch.cuda.Event", device: torch.device) -> Batch:
+    """Makes the stream that works wait for a batch, not the host; and its memory is not given to the next copy before that stream is done with it."""
+    working = torch.cuda.current_stream(device)
+    working.wait_event(copied)
+    for tensor in (batch.image, batch.target, batch.known):
+        tensor.record_stream(working)
+    return batch

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from attrtrain import bundle
 from attrtrain.config.schema import TrainConfig
 from attrtrain.data.loader import Batch, CropDataset, load_batches
+from attrtrain.engine.compiling import compile_in_place
 from attrtrain.engine.evaluate import BAR_SECONDS, Evaluation, EvaluationStoppedError, evaluate
 from attrtrain.engine.resume import full_tensors, save_checkpoint
 from attrtrain.engine.state import Learner, RunState, Task
@@ -21,7 +22,7 @@ from attrtrain.engine.window import Window
 from attrtrain.errors import AttrtrainError, ConfigError, PreemptedError
 from attrtrain.metrics.functional import MeanScores
 from attrtrain.models.network import AttributeModel
-from attrtrain.optim import build_average, build_optimizer, learning_rate, set_learning_rate
+from attrtrain.optim import MovingAverage, build_optimizer, learning_rate, set_learning_rate
 from attrtrain.runtime import Runtime
 from attrtrain.shards.manifest import VocabularyRecord
 
@@ -35,11 +36,11 @@ def prepare_learner(runtime: Runtime, model: AttributeModel, config: TrainConfig
         ConfigError: sync_batchnorm without a GPU, or what FSDP cannot do.
     """
     if runtime.accelerator.distributed_type == DistributedType.FSDP and (
-        config.train.ema or config.train.channels_last
+        config.train.ema or config.train.channels_last or config.train.compile
     ):
         raise ConfigError(
-            "train.ema and train.channels_last: a model that is sharded over GPUs has neither; "
-            "under FSDP give --train.ema 0 --train.channels_last false"
+            "train.ema, train.channels_last and train.compile: a model that is sharded over GPUs has none of them; "
+            "under FSDP give --train.ema 0 --train.channels_last false --train.compile false"
         )
     if config.train.sync_batchnorm and runtime.accelerator.num_processes > 1:
         if runtime.device.type != "cuda":
@@ -50,8 +51,10 @@ def prepare_learner(runtime: Runtime, model: AttributeModel, config: TrainConfig
     model.to(runtime.device)
     if config.train.channels_last:
         model.to(memory_format=torch.channels_last)
-    average = build_average(model, config.train.ema) if config.train.ema else None
+    average = MovingAverage(model, config.train.ema) if config.train.ema else None
     optimizer = build_optimizer(model, config.optim)
+    if config.train.compile:
+        compile_in_place(model, *([average.module] if average is not None else []))
     wrapped, prepared = runtime.accelerator.prepare(model, optimizer)
     return Learner(model, wrapped, average, prepared)
 

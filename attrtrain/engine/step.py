@@ -66,10 +66,8 @@ def optimizer_step(
 
 
 def _loss(runtime: Runtime, model: nn.Module, batch: Batch, settings: StepSettings) -> Tensor:
-    flips = draw_flips(settings.seed, batch.epoch, batch.index.numpy(), settings.flip).to(
-        runtime.device, non_blocking=True
-    )
-    images = apply_flips(batch.image, flips)
+    flips = draw_flips(settings.seed, batch.epoch, batch.index.numpy(), settings.flip)
+    images = apply_flips(batch.image, runtime.to_device(flips))
     if settings.channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
     match settings.unknown:

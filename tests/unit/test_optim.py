@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from attrtrain.config.schema import OptimConfig
-from attrtrain.optim import build_average, build_optimizer, learning_rate
+from attrtrain.optim import MovingAverage, build_optimizer, learning_rate
 
 
 def network() -> nn.Module:
@@ -96,7 +96,7 @@ def test_rate_is_a_pure_function_of_the_step() -> None:
 
 def test_average_follows_the_warmed_up_decay_and_copies_counters() -> None:
     model = network()
-    average = build_average(model, 0.9)
+    average = MovingAverage(model, 0.9)
     weight = lambda module: module[0].weight.detach().clone()  # noqa: E731
     expected = weight(model)
     for count in range(30):
@@ -115,8 +115,8 @@ def test_average_follows_the_warmed_up_decay_and_copies_counters() -> None:
 
 def test_average_state_round_trips() -> None:
     model = network()
-    average = build_average(model, 0.5)
+    average = MovingAverage(model, 0.5)
     average.update_parameters(model)
-    other = build_average(copy.deepcopy(model), 0.5)
+    other = MovingAverage(copy.deepcopy(model), 0.5)
     other.load_state_dict(average.state_dict())
     assert int(other.n_averaged) == 1

@@ -1,0 +1,47 @@
+"""Networks through torch.compile.
+
+Compiled in place, by `nn.Module.compile`: parameters keep their names, so checkpoints and bundles are those of the plain network, and a run goes on with or
+without. Accelerate's plugin would wrap the network instead, which puts `_orig_mod.` before every name, and would compile neither the moving average nor what
+is evaluated. Under DistributedDataParallel the network inside is what is compiled: its graph is cut where DDP's buckets end, so that gradients still travel during
+the backward pass.
+
+Every shape is its own graph (`dynamic=False`), since there are two: micro-batches are all of one size, and so are batches of an evaluation, whose last one is
+filled up. Left to itself torch would compile the second shape for any size, which is slower.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+from attrtrain.errors import AttrtrainError
+
+
+def compile_in_place(*networks: nn.Module) -> None:
+    """Has networks compiled when they are first called, in training and in evaluation mode each."""
+    for network in networks:
+        network.compile(dynamic=False)
+
+
+@contextmanager
+def explained_compile_failure(compiled: bool) -> Iterator[None]:
+    """Turns a compilation that failed, which shows where a network is called, into one line.
+
+    Args:
+        compiled: whether there is anything that is compiled; importing torch's compiler to name its errors takes a second.
+
+    Raises:
+        AttrtrainError: there is no C++ compiler, or torch.compile cannot do this network on this device.
+    """
+    if not compiled:
+        yield
+        return
+    from torch._dynamo.exc import TorchDynamoException
+
+    try:
+        yield
+    except TorchDynamoException as error:
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise AttrtrainError(
+            f"train.compile: torch.compile failed ({reason}); install a C++ compiler (g++) if there is none, or use --train.compile false"
+        ) from None
