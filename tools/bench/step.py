@@ -5,24 +5,26 @@ under way, inside one epoch. On a GPU there is a second case in which networks a
 """
 
 import argparse
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from attrtrain.config.schema import TrainSection
-from tools.bench.contest import Contender, take_turns
+from tools.bench.contest import BenchError, Contender, run_fresh, take_turns
 from tools.bench.data import Source, read_once, repeat_shards
 from tools.bench.loader import Spec
 from tools.bench.result import Case, Result
 
-_WARM_UP = 3  # steps; the first are slower
+# Steps; the first are slower. A step of ResNet50 on a few processor cores takes seconds, on a GPU a tenth of one.
+_WARM_UP = {"cpu": 2, "cuda": 10}
+_STEPS = {"cpu": 4, "cuda": 50}
 _MOST_WORKERS = 8
 
 
 def run(arguments: argparse.Namespace, source: Source | None, work: Path) -> Result:
     """Compares without and, on a GPU, with compilation."""
     assert source is not None
-    repeat_shards(source.shards, work / "repeated", (arguments.steps + _WARM_UP + 4 * _MOST_WORKERS) * arguments.batch)
+    steps, warm_up = arguments.steps or _STEPS[arguments.device], _WARM_UP[arguments.device]
+    repeat_shards(source.shards, work / "repeated", (steps + warm_up + 4 * _MOST_WORKERS) * arguments.batch)
     read_once(work / "repeated")
     on_gpu = arguments.device == "cuda"
     spec = Spec(
@@ -36,14 +38,29 @@ def run(arguments: argparse.Namespace, source: Source | None, work: Path) -> Res
     task = {
         "spec": asdict(spec),
         "backbone": arguments.backbone,
-        "steps": arguments.steps,
-        "warm_up": _WARM_UP,
+        "steps": steps,
+        "warm_up": warm_up,
         "device": arguments.device,
         "work": str(work),
     }
     cases = [_case(compiled, task, arguments) for compiled in ((False, True) if on_gpu else (False,))]
     settings = {key: task[key] for key in ("backbone", "steps", "device")}
-    return Result("step", cases, {**settings, "batch": spec.batch, "image_px": spec.image_px, "workers": spec.workers})
+    settings |= {"batch": spec.batch, "image_px": spec.image_px, "workers": spec.workers}
+    return Result("step", cases, settings, {"bare step, one turn by precision": _by_precision(task, arguments)})
+
+
+def _by_precision(task: dict[str, Any], arguments: argparse.Namespace) -> dict[str, float]:
+    """Whether what `auto` chose pays: images per second of the bare step in it and in full precision, one turn each."""
+    found: dict[str, float] = {}
+    for function in ("bare", "bare_in_full_precision"):
+        settings = {"task": {**task, "compiled": False}}
+        outcome = run_fresh(
+            f"tools.bench.step_contenders:{function}", settings, arguments.cores, arguments.limit_seconds
+        )
+        if (reason := outcome.get("missing")) is not None:
+            raise BenchError(f"{function}: {reason}")
+        found.setdefault(outcome["precision"], outcome["value"])
+    return found
 
 
 def _case(compiled: bool, task: dict[str, Any], arguments: argparse.Namespace) -> Case:
@@ -56,10 +73,4 @@ def _case(compiled: bool, task: dict[str, Any], arguments: argparse.Namespace) -
         Contender("Lightning", "peer", "tools.bench.step_peers:lightning_trainer", settings),
     ]
     rows = take_turns(contenders, arguments.repeats, arguments.cores, arguments.limit_seconds)
-    note = "" if not compiled or can_compile() else "attrtrain cannot compile yet: its step here is not compiled"
-    return Case(f"{arguments.device}{', compiled' if compiled else ''}", rows, "images per second", note=note)
-
-
-def can_compile() -> bool:
-    """Whether attrtrain has the setting train.compile."""
-    return any(field.name == "compile" for field in fields(TrainSection))
+    return Case(f"{arguments.device}{', compiled' if compiled else ''}", rows, "images per second")

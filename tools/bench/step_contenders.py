@@ -2,7 +2,6 @@
 
 import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,12 @@ import torch
 from attrtrain.config.load import load_config
 from attrtrain.config.schema import TrainConfig
 from attrtrain.cores import usable_cores
+from attrtrain.engine.compiling import compile_in_place
 from attrtrain.losses import masked_bce
 from attrtrain.models.network import build_network
 from attrtrain.optim import build_optimizer
 from attrtrain.runtime import build_runtime
 from tools.bench.loader import OURS, Spec, open_batches
-from tools.bench.step import can_compile
 
 
 class _Reached(BaseException):
@@ -41,15 +40,15 @@ class StepClock:
             self.begun = time.perf_counter()
         return self.made >= int(self.task["warm_up"]) + int(self.task["steps"])
 
-    def outcome(self) -> dict[str, Any]:
-        """To be called when the last step is made."""
+    def outcome(self, computed_in: str | None = None) -> dict[str, Any]:
+        """To be called when the last step is made; `computed_in` where it is not attrtrain's own choice."""
         self._wait()
         seconds = time.perf_counter() - self.begun
         gpu = torch.cuda.get_device_name() if self.task["device"] == "cuda" else None
         return {
             "value": self.task["steps"] * self.task["spec"]["batch"] / seconds,
             "gpu": gpu,
-            "precision": precision(self.task["device"]),
+            "precision": computed_in or precision(self.task["device"]),
         }
 
     def _wait(self) -> None:
@@ -64,14 +63,22 @@ def precision(device: str) -> str:
     return build_runtime("auto").precision
 
 
-def autocast(device: str) -> torch.autocast:
-    """The context every contender's network computes in."""
-    chosen = precision(device)
+def autocast(device: str, chosen: str) -> torch.autocast:
+    """The context a contender's network computes in."""
     return torch.autocast(device, torch.float16 if chosen == "fp16" else torch.bfloat16, enabled=chosen != "no")
 
 
 def bare(task: dict[str, Any]) -> dict[str, Any]:
     """The same step on one resident batch."""
+    return _bare(task, precision(task["device"]))
+
+
+def bare_in_full_precision(task: dict[str, Any]) -> dict[str, Any]:
+    """That step in float32."""
+    return _bare(task, "no")
+
+
+def _bare(task: dict[str, Any], computed_in: str) -> dict[str, Any]:
     config, device = _config(task, "bare"), torch.device(task["device"])
     images, _ = next(open_batches(OURS, Spec(**{**task["spec"], "workers": 0})))
     images = images.to(device).contiguous(memory_format=torch.channels_last)
@@ -81,18 +88,19 @@ def bare(task: dict[str, Any]) -> dict[str, Any]:
     model = build_network(config.model.backbone, "linear", 0, 0.0, attributes).to(device)
     model = model.to(memory_format=torch.channels_last).train()
     optimizer = build_optimizer(model, config.optim)
-    network: Callable[[torch.Tensor], torch.Tensor] = torch.compile(model) if task["compiled"] else model
-    clock, context = StepClock(task), autocast(task["device"])
+    if task["compiled"]:
+        compile_in_place(model)
+    clock, context = StepClock(task), autocast(task["device"], computed_in)
     _set_threads(task)
     while True:
         with context:
-            logits = network(images)
+            logits = model(images)
         torch.autograd.backward(masked_bce(logits, target, known, float(known.numel())))
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.train.clip_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if clock.tick():
-            return clock.outcome()
+            return clock.outcome(computed_in)
 
 
 def ours(task: dict[str, Any]) -> dict[str, Any]:
@@ -130,7 +138,7 @@ def _config(task: dict[str, Any], folder: str) -> TrainConfig:
         "model.weights": "none",
         "train.global_batch": str(spec.batch),
         "track.wandb": "disabled",
-        **({"train.compile": "true"} if task["compiled"] and can_compile() else {}),
+        "train.compile": str(task["compiled"]).lower(),
     }
     return load_config([word for name, value in flags.items() for word in (f"--{name}", value)])
 

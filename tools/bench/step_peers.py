@@ -26,7 +26,7 @@ def plain_loop(task: dict[str, Any]) -> dict[str, Any]:
     model = getattr(torchvision.models, task["backbone"])(num_classes=attributes).to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=_RATE)
     network = torch.compile(model) if task["compiled"] else model
-    clock, context = StepClock(task), autocast(task["device"])
+    clock, context = StepClock(task), autocast(task["device"], precision(task["device"]))
     for images, target in batches:
         optimizer.zero_grad()
         with context:
@@ -46,13 +46,14 @@ def timm_script(task: dict[str, Any]) -> dict[str, Any]:
     from timm.utils import AverageMeter, dispatch_clip_grad
 
     device = torch.device(task["device"])
+    torch.backends.cudnn.benchmark = True  # as its train.py has it
     batches, attributes = _labelled(task)
     _use_all_cores(task)
     model = create_model(task["backbone"], pretrained=False, num_classes=attributes)
     model = model.to(device=device, memory_format=torch.channels_last).train()
     optimizer = create_optimizer_v2(model, opt="adamw", lr=_RATE, weight_decay=1e-2)
     network = torch.compile(model) if task["compiled"] else model
-    clock, context, meter = StepClock(task), autocast(task["device"]), AverageMeter()
+    clock, context, meter = StepClock(task), autocast(task["device"], precision(task["device"])), AverageMeter()
     for number, (loaded, target) in enumerate(batches):
         images = loaded.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
         with context:

@@ -5,9 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from attrtrain.data.loader import Batch
 from attrtrain.engine.step import StepSettings, optimizer_step
+from attrtrain.engine.window import Window
+from attrtrain.optim import MovingAverage
 from attrtrain.runtime import build_runtime
 
 SETTINGS = StepSettings(seed=0, flip=0.0, unknown="mask", clip_norm=0.0, channels_last=False, global_batch=8)
@@ -111,3 +114,33 @@ def test_a_batch_without_any_known_label_changes_nothing(runtime) -> None:
     before = Small().layers[2].weight.detach()
     weight, loss, _ = train_once(runtime, [batch])
     assert torch.equal(weight, before) and loss == 0.0
+
+
+class NoReading(TorchDispatchMode):
+    """Refuses to turn a tensor into a Python number, for which the host would wait for a GPU."""
+
+    def __init__(self, allowed: torch.Tensor) -> None:
+        super().__init__()
+        self.allowed = allowed
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function is torch.ops.aten._local_scalar_dense.default and args[0] is not self.allowed:
+            raise AssertionError("a value was read")
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, 1.0])
+@pytest.mark.parametrize("unknown", ["mask", "negative"])
+def test_no_value_is_read_in_a_step(runtime, clip_norm: float, unknown: str) -> None:
+    settings = replace(SETTINGS, flip=0.5, clip_norm=clip_norm, unknown=unknown, channels_last=True)
+    model = Small()
+    average, window = MovingAverage(model, 0.9), Window(runtime)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    batches = cut(data(), 4)
+    with NoReading(allowed=average.n_averaged):  # which stays on the CPU
+        for step in range(3):
+            window.add(*optimizer_step(runtime, model, optimizer, batches, step, settings))
+            average.update_parameters(model)
+    assert window.close(8)["loss"] > 0
+    with pytest.raises(AssertionError, match="was read"), NoReading(average.n_averaged):
+        float(torch.ones(()))

@@ -1,0 +1,88 @@
+"""On a CUDA GPU: no step waits for it, batches arrive whole beside the work, and compiled training follows the plain one."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from attrtrain.config.load import load_config
+from attrtrain.config.schema import TrainConfig
+from attrtrain.data.loader import CropDataset, load_batches
+from attrtrain.data.order import TrainOrder
+from attrtrain.data.reader import ShardSet
+from attrtrain.engine.fit import prepare_learner
+from attrtrain.engine.step import StepSettings, optimizer_step
+from attrtrain.engine.window import Window
+from attrtrain.models.network import build_network
+from attrtrain.runtime import build_runtime, seed_everything
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
+    pytest.mark.filterwarnings("default"),  # of drivers and compilers
+]
+PX, BATCH = 64, 8
+
+
+def settings_of(shards: Path, **train: object) -> TrainConfig:
+    flags = {"data.shards": shards, "data.image_px": PX, "model.backbone": "resnet18", "train.global_batch": BATCH}
+    flags |= {f"train.{name}": value for name, value in train.items()}
+    return load_config([word for name, value in flags.items() for word in (f"--{name}", str(value))])
+
+
+def trained(shards: Path, config: TrainConfig, steps: int, watched_from: int | None = None) -> list[float]:
+    """The loss of every step. From step `watched_from` on, whatever makes the host wait for the GPU is an error."""
+    runtime = build_runtime(config.train.precision)
+    samples = ShardSet([str(shards)], "train")
+    order = TrainOrder(len(samples), 0, BATCH, BATCH, rank=0, world_size=1)
+    batches = load_batches(CropDataset(samples, PX), order.requests(50, 0, 0), runtime.device, workers=0)
+    seed_everything(0)
+    learner = prepare_learner(runtime, build_network("resnet18", "mlp", 32, 0.5, len(samples.vocabulary)), config)
+    learner.wrapped.train()
+    settings = StepSettings(0, 0.5, "mask", config.train.clip_norm, config.train.channels_last, BATCH)
+    window, losses = Window(runtime), []
+    try:
+        for step in range(steps):
+            if step == watched_from:
+                torch.cuda.set_sync_debug_mode("error")
+            loss, norm = optimizer_step(runtime, learner.wrapped, learner.optimizer, [next(batches)], step, settings)
+            if learner.average is not None:
+                learner.average.update_parameters(learner.module)
+            window.add(loss, norm)
+            losses.append(loss)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert window.close(BATCH)["loss"] > 0
+    return [loss.item() for loss in losses]
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, 1.0])
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "no"])
+def test_no_step_waits_for_the_gpu(toy_shards: Path, precision: str, clip_norm: float) -> None:
+    config = settings_of(toy_shards, precision=precision, clip_norm=clip_norm, ema=0.9)
+    assert len(trained(toy_shards, config, 10, watched_from=4)) == 10
+
+
+def test_batches_copied_beside_the_work_are_whole(toy_shards: Path) -> None:
+    dataset = CropDataset(ShardSet([str(toy_shards)], "train"), PX)
+    requests = list(TrainOrder(len(dataset.shards), 0, BATCH, BATCH, rank=0, world_size=1).requests(3, 0, 0))
+    expected = load_batches(dataset, requests, torch.device("cpu"), workers=0)
+    work = torch.randn((4096, 4096), device="cuda")
+    kept = []
+    for batch in load_batches(dataset, requests, torch.device("cuda"), workers=0):
+        for _ in range(5):  # so that the host is ahead of the GPU, and copies ahead of the work
+            work = torch.tanh(work @ work)
+        kept.append((batch.image.clone(), batch.target.clone(), batch.known.clone()))
+        del batch
+    for (image, target, known), own in zip(kept, expected, strict=True):
+        assert torch.equal(image.cpu(), own.image)
+        assert torch.equal(target.cpu(), own.target) and torch.equal(known.cpu(), own.known)
+
+
+@pytest.mark.slow
+def test_compiled_training_follows_the_plain_one(toy_shards: Path) -> None:
+    config = settings_of(toy_shards, precision="no")
+    compiled = replace(config, train=replace(config.train, compile=True))
+    expected = trained(toy_shards, config, 4)
+    assert trained(toy_shards, compiled, 4) == pytest.approx(expected, rel=0.02)
