@@ -202,7 +202,7 @@ def load_batches(
     )
 
 
-def _copied_beside_the_work(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+def _copied_beside_the_work(batches: Iterable[Batch | PackedBatch], device: torch.device) -> Iterator[Batch]:
     """Brings pinned batches to a GPU on a stream of their own, one ahead: copying goes on beside the work on the batch before."""
     copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     ahead: tuple[Batch, torch.cuda.Event] | None = None
