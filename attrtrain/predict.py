@@ -71,7 +71,7 @@ def predict(model_path: Path, image_path: Path, boxes: list[Box], top: int) -> l
         raise ImageError(f"{image_path}: no such picture")
     try:
         image = load_image(image_path)
-        boxes = boxes or [(0.0, 0.0, float(image.width), float(image.height))]
+        boxes = boxes or [(0.0, 0.0, float(image.shape[1]), float(image.shape[0]))]
         crops = torch.stack([decode_crop(cut(image, box, False, card.crop).jpeg, card.image_px) for box in boxes])
     except LeftOutError as error:
         raise ImageError(f"{image_path}: {error}" if str(image_path) not in str(error) else str(error)) from None

@@ -50,7 +50,7 @@ def hash_photographs(names: Sequence[str], folders: Sequence[Path | str]) -> lis
 
     def one(name: str) -> Hashed | None:
         try:
-            return hash_picture(load_image(find_image(name, folders)))
+            return hash_picture(Image.fromarray(load_image(find_image(name, folders))))
         except LeftOutError:
             return None
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import __version__ as pillow_version
 from PIL import features
+from simplejpeg import __version__ as simplejpeg_version
 
 from attrtrain.annotations.table import ObjectTable
 from attrtrain.errors import LabelError
@@ -90,7 +91,7 @@ def make_plan(table: ObjectTable, crop: CropSettings, shard_objects: int) -> Sha
         splits=_hash(by_id.split),
         shard_objects=shard_objects,
         **crop.model_dump(),
-        jpeg_encoder=f"Pillow {pillow_version}, libjpeg-turbo {features.version('libjpeg_turbo')}, "
+        jpeg_encoder=f"simplejpeg {simplejpeg_version}, Pillow {pillow_version}, libjpeg-turbo {features.version('libjpeg_turbo')}, "
         f"libjpeg {features.version('jpg')}",
     )
     shards: list[PlannedShard] = []
