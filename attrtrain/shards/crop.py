@@ -4,7 +4,7 @@ import io
 import math
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,13 +70,7 @@ def find_image(name: str, folders: Sequence[Path | str]) -> Path | FetchedImage:
     bare = path.name.removeprefix("COCO_train2014_").removeprefix("COCO_val2014_")
     if not bare:
         raise LeftOutError("image_missing", f"'{name}' names no file")
-    names = (
-        path,
-        path.with_name(bare),
-        path.with_name(f"COCO_train2014_{bare}"),
-        path.with_name(f"COCO_val2014_{bare}"),
-    )
-    for candidate in dict.fromkeys(names):
+    for candidate in _names_of(path, bare):
         for folder in folders:
             if isinstance(folder, str):
                 with suppress(FileNotFoundError):
@@ -86,6 +80,13 @@ def find_image(name: str, folders: Sequence[Path | str]) -> Path | FetchedImage:
             elif os.path.isfile(found := folder / candidate):  # noqa: PTH113
                 return found
     raise LeftOutError("image_missing", f"{name} is in none of {', '.join(map(str, folders))}")
+
+
+def _names_of(path: Path, bare: str) -> Iterator[Path]:
+    yield path
+    for name in (bare, f"COCO_train2014_{bare}", f"COCO_val2014_{bare}"):
+        if name != path.name:
+            yield path.with_name(name)
 
 
 def load_image(source: Path | FetchedImage, declared_size: tuple[int, int] = (0, 0)) -> NDArray[np.uint8]:

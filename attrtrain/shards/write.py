@@ -6,7 +6,6 @@ moment costs the shards in progress and nothing else, and a damaged shard is men
 """
 
 import hashlib
-import json
 import platform
 import tarfile
 import zlib
@@ -35,6 +34,7 @@ from attrtrain.shards.manifest import (
     write_contract,
 )
 from attrtrain.shards.plan import PlanInputs, PlannedShard, ShardPlan
+from attrtrain.shards.sample import SampleWriter
 
 PLAN, RECORDS = "plan.json", "records"
 _FETCHED_AHEAD = 16  # photographs at URLs
@@ -220,9 +220,10 @@ def _write_samples(
     samples: list[Sample] = []
     failures: list[Failure] = []
     digest, position = hashlib.sha256(), 0
+    writer, object_ids = SampleWriter(job.table, job.split), job.table.object_id.tolist()
     for row, outcome in _crops(job):
         on_object()
-        object_id = int(job.table.object_id[row])
+        object_id = object_ids[row]
         if isinstance(outcome, LeftOutError):
             failures.append(
                 Failure(
@@ -233,8 +234,7 @@ def _write_samples(
                 )
             )
             continue
-        key = f"{object_id:012d}"
-        content = tar_member(f"{key}.jpg", outcome.jpeg) + tar_member(f"{key}.json", _sample_json(job, row, outcome))
+        content = writer.sample(row, outcome)
         file.write(content)
         digest.update(content)
         samples.append(
@@ -265,6 +265,7 @@ def _crops(job: ShardJob) -> Iterator[tuple[int, Crop | LeftOutError]]:
         (photograph, [row for _, row in group])
         for photograph, group in groupby(zip(photographs, range(len(table)), strict=True), key=itemgetter(0))
     ]
+    boxes, crowds = table.box.tolist(), table.crowd.tolist()
     found = _found([name for (name, *_), _ in groups], job.image_folders)
     for ((_, *size), rows), source in zip(groups, found, strict=True):
         try:
@@ -275,9 +276,9 @@ def _crops(job: ShardJob) -> Iterator[tuple[int, Crop | LeftOutError]]:
             yield from ((row, error) for row in rows)
             continue
         for row in rows:
-            x, y, width, height = map(float, table.box[row])
+            x, y, width, height = boxes[row]
             try:
-                yield row, cut(image, (x, y, width, height), bool(table.crowd[row]), job.crop)
+                yield row, cut(image, (x, y, width, height), crowds[row], job.crop)
             except LeftOutError as error:
                 yield row, error
 
@@ -305,32 +306,3 @@ def _found(names: Sequence[str], folders: Sequence[Path | str]) -> Iterator[Path
             yield coming.popleft().result()
     finally:
         executor.shutdown(cancel_futures=True)
-
-
-def tar_member(name: str, data: bytes) -> bytes:
-    """One USTAR member, uncompressed, without time or owner: equal content gives equal bytes."""
-    header = tarfile.TarInfo(name)
-    header.size = len(data)
-    return header.tobuf(tarfile.USTAR_FORMAT) + data + bytes(-len(data) % tarfile.BLOCKSIZE)
-
-
-def _sample_json(job: ShardJob, row: int, crop: Crop) -> bytes:
-    table = job.table
-    labels = table.labels[row]
-    content = {
-        "object_id": int(table.object_id[row]),
-        "image_id": int(table.image_id[row]),
-        "image": str(table.image[row]),
-        "category": str(table.category[row]),
-        "split": job.split,
-        "source_size": list(crop.source_size),
-        "source_box": [float(value) for value in table.box[row]],
-        "crop_size": list(crop.size),
-        "box": [round(value, 3) for value in crop.box],
-        "labels": {
-            # str() of a float32 has the fewest digits that read back as that float32: 0.1, not 0.10000000149011612
-            table.vocabulary.names[i]: float(str(labels[i]))
-            for i in np.flatnonzero(~np.isnan(labels))
-        },
-    }
-    return json.dumps(content, ensure_ascii=True, separators=(",", ":")).encode()
