@@ -5,7 +5,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -20,6 +20,7 @@ from attrtrain.shards.manifest import CropSettings
 from attrtrain.urls import read_url
 
 Box = tuple[float, float, float, float]
+_JPEG_MAGIC = b"\xff\xd8\xff"
 _LONGEST_JPEG_SIDE = 65500  # pixels that libjpeg writes
 
 
@@ -140,8 +141,14 @@ def load_image(source: Path | FetchedImage, declared_size: tuple[int, int] = (0,
         raise LeftOutError("image_broken", f"{path}: {type(error).__name__}: {error}") from None
 
 
-def _opened(source: Path | FetchedImage) -> BinaryIO:
-    return io.BytesIO(source.content) if isinstance(source, FetchedImage) else source.open("rb")
+@contextmanager
+def _opened(source: Path | FetchedImage) -> Iterator[BinaryIO]:
+    """The file; a JPEG in memory, since all of it is needed and Pillow reads headers a few bytes at a time."""
+    if isinstance(source, FetchedImage):
+        yield io.BytesIO(source.content)
+        return
+    with source.open("rb") as file:
+        yield io.BytesIO(file.read()) if file.peek(3)[:3] == _JPEG_MAGIC else file
 
 
 _PROGRAMS = ("EPS", "WMF")  # Pillow hands these to an interpreter

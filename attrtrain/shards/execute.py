@@ -62,7 +62,7 @@ def write_here(jobs: Sequence[ShardJob], workers: int) -> None:
     Raises:
         ShardError: a shard cannot be written, or a process died. Finished shards are kept.
     """
-    objects = sum(len(job.table) for job in jobs)
+    objects = sum(map(len, jobs))
     if workers == 1 or len(jobs) == 1:
         with progress_bar(objects) as bar, _interrupts_held_back() as stop_if_interrupted:
 

@@ -5,14 +5,16 @@ import io
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from attrtrain.annotations.table import ObjectTable
 from attrtrain.errors import ShardError
-from attrtrain.files import atomic_write
+from attrtrain.files import atomic_write, sha256_of
 from attrtrain.shards.manifest import (
     INDEX,
     INDEX_DTYPE,
@@ -21,6 +23,7 @@ from attrtrain.shards.manifest import (
     Contract,
     CropSettings,
     Manifest,
+    ShardInfo,
     SourceRecord,
     VocabularyRecord,
     read_contract,
@@ -28,7 +31,7 @@ from attrtrain.shards.manifest import (
     write_contract,
 )
 from attrtrain.shards.plan import PlannedShard, ShardPlan
-from attrtrain.shards.write import ShardRecord, record_path
+from attrtrain.shards.write import Failure, Sample, ShardRecord, record_path
 
 SUMMARY, FAILURES, UNMATCHED = "summary.json", "failures.jsonl", "unmatched.jsonl"
 
@@ -44,30 +47,64 @@ class Summary(Contract):
     splits: dict[str, dict[str, int]]
 
 
+@dataclass(frozen=True)
+class _Finished:
+    """What the record of a finished shard tells, in little memory: a record itself takes a kilobyte an object.
+
+    Attributes:
+        info, failures: as in the record.
+        index: (samples,) INDEX_DTYPE, but for what only the table knows.
+        record_sha256: of the record's file.
+    """
+
+    info: ShardInfo
+    failures: list[Failure]
+    index: NDArray[Any]
+    record_sha256: str
+
+
+def _read_finished(folder: Path, number: int, shard: PlannedShard) -> _Finished:
+    try:
+        sha256 = sha256_of(record_path(folder, shard.name))  # before it is read: a change in between is noticed
+    except FileNotFoundError:
+        sha256 = ""
+    if (record := _record_of(folder, shard)) is None:
+        raise ShardError(
+            f"{folder}: shard {shard.name} has not been written yet; run the same `attrtrain shard` command again"
+        )
+    index = np.zeros(len(record.samples), dtype=INDEX_DTYPE)
+    for field in Sample.model_fields:
+        index[field] = np.array([getattr(sample, field) for sample in record.samples]).reshape(index[field].shape)
+    index["shard"] = number
+    return _Finished(record.info, record.failures, index, sha256)
+
+
 def unwritten(folder: Path, shards: Sequence[PlannedShard]) -> list[str]:
     """Names of the shards that are not on record, or whose tar is not there or of another size than the record says.
 
     Checksums are not compared: that would read all there is. `attrtrain verify` does.
     """
-    return [shard.name for shard in shards if not _is_written(folder, shard)]
+    return [shard.name for shard in shards if _record_of(folder, shard) is None]
 
 
-def _is_written(folder: Path, shard: PlannedShard) -> bool:
+def _record_of(folder: Path, shard: PlannedShard) -> ShardRecord | None:
     try:
         record = read_contract(ShardRecord, record_path(folder, shard.name))
-        return record.plan_hash == shard.hash and (folder / record.info.name).stat().st_size == record.info.bytes
+        is_there = (folder / record.info.name).stat().st_size == record.info.bytes
     except (ShardError, OSError):
-        return False
+        return None
+    return record if is_there and record.plan_hash == shard.hash else None
 
 
 def count(folder: Path, shards: Sequence[PlannedShard]) -> tuple[int, dict[str, int]]:
     """Objects written in some finished shards, and objects left out, by reason."""
     records = [read_contract(ShardRecord, record_path(folder, shard.name)) for shard in shards]
-    return sum(record.info.samples for record in records), _left_out(records)
+    written = sum(record.info.samples for record in records)
+    return written, _left_out([failure for record in records for failure in record.failures])
 
 
-def _left_out(records: Sequence[ShardRecord]) -> dict[str, int]:
-    return dict(sorted(Counter(failure.reason for record in records for failure in record.failures).items()))
+def _left_out(failures: Sequence[Failure]) -> dict[str, int]:
+    return dict(sorted(Counter(failure.reason for failure in failures).items()))
 
 
 def finish(folder: Path, plan: ShardPlan, table: ObjectTable, crop: CropSettings, split_note: str) -> Summary:
@@ -76,17 +113,14 @@ def finish(folder: Path, plan: ShardPlan, table: ObjectTable, crop: CropSettings
     Raises:
         ShardError: a shard is not written yet, or is being written again meanwhile, or the disk is full.
     """
-    if missing := unwritten(folder, plan.shards):
-        raise ShardError(
-            f"{folder}: shard {missing[0]} has not been written yet; run the same `attrtrain shard` command again"
-        )
-    records = [read_contract(ShardRecord, record_path(folder, shard.name)) for shard in plan.shards]
+    finished = [_read_finished(folder, number, shard) for number, shard in enumerate(plan.shards)]
+    shards = [one.info for one in finished]
     categories = sorted(set(table.category.tolist()))
-    index, rows = _index(records, table, categories)
+    index, rows = _index([one.index for one in finished], table, categories)
     labels = table.labels[rows]
-    failures = [failure for record in records for failure in record.failures]
-    left_out = _left_out(records)
-    splits = split_statistics(index, labels, [record.info for record in records])
+    failures = [failure for one in finished for failure in one.failures]
+    left_out = _left_out(failures)
+    splits = split_statistics(index, labels, shards)
     summary = Summary(
         label_objects=len(table) + len(table.unmatched),
         matched=len(table),
@@ -106,7 +140,7 @@ def finish(folder: Path, plan: ShardPlan, table: ObjectTable, crop: CropSettings
         manifest = Manifest(
             vocabulary=VocabularyRecord.of(table.vocabulary),
             categories=categories,
-            shards=[record.info for record in records],
+            shards=shards,
             splits=splits,
             sources=[
                 SourceRecord(name=source.name, bytes=source.bytes, sha256=source.sha256) for source in table.sources
@@ -118,7 +152,7 @@ def finish(folder: Path, plan: ShardPlan, table: ObjectTable, crop: CropSettings
             labels_sha256=labels_sha256,
         )
         write_contract(manifest, folder / MANIFEST)
-        _require_unchanged(folder, records)
+        _require_unchanged(folder, finished)
     except OSError as error:
         raise ShardError(
             f"{folder}: {error.strerror or error}; the shards are kept: mend that and run the same command again"
@@ -126,30 +160,26 @@ def finish(folder: Path, plan: ShardPlan, table: ObjectTable, crop: CropSettings
     return summary
 
 
-def _require_unchanged(folder: Path, records: Sequence[ShardRecord]) -> None:
+def _require_unchanged(folder: Path, finished: Sequence[_Finished]) -> None:
     """Takes the manifest back where another process has begun to write a shard again; see `write.discard`."""
-    for record in records:
-        path = record_path(folder, Path(record.info.name).stem)
-        if not path.exists() or read_contract(ShardRecord, path) != record:
+    for one in finished:
+        try:
+            unchanged = sha256_of(record_path(folder, Path(one.info.name).stem)) == one.record_sha256
+        except FileNotFoundError:
+            unchanged = False
+        if not unchanged:
             (folder / MANIFEST).unlink(missing_ok=True)
             raise ShardError(
-                f"{folder}: {record.info.name} is being written again by another `attrtrain shard`; "
+                f"{folder}: {one.info.name} is being written again by another `attrtrain shard`; "
                 "merge when that has finished"
             )
 
 
 def _index(
-    records: Sequence[ShardRecord], table: ObjectTable, categories: list[str]
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """The index array (N,) INDEX_DTYPE over all records, and the row of `table` (N,) behind each of its entries."""
-    index = np.zeros(sum(len(record.samples) for record in records), dtype=INDEX_DTYPE)
-    position = 0
-    for number, record in enumerate(records):
-        for sample in record.samples:
-            for field, value in sample:
-                index[field][position] = value
-            index["shard"][position] = number
-            position += 1
+    parts: Sequence[NDArray[Any]], table: ObjectTable, categories: list[str]
+) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """The index (N,) INDEX_DTYPE of all shards, completed from the table, and the row of `table` (N,) behind each of its entries."""
+    index = np.concatenate([np.zeros(0, dtype=INDEX_DTYPE), *parts])
     by_id = np.argsort(table.object_id)
     rows = by_id[np.searchsorted(table.object_id, index["object_id"], sorter=by_id)]
     index["image_id"] = table.image_id[rows]

@@ -57,9 +57,9 @@ def write_on_dask(jobs: Sequence[ShardJob], scheduler: str) -> None:
 
     here = [_at_absolute_paths(job) for job in jobs]
     try:
-        with client, progress_bar(sum(len(job.table) for job in jobs)) as bar:
+        with client, progress_bar(sum(map(len, jobs))) as bar:
             executor = client.get_executor(pure=False)
-            write_with(executor, here, on_shard=lambda job: bar.update(len(job.table)), on_idle=require_workers)
+            write_with(executor, here, on_shard=lambda job: bar.update(len(job)), on_idle=require_workers)
     except KilledWorker:
         raise ShardError(
             f"--dask {scheduler}: workers keep dying (out of memory?); finished shards are kept: "

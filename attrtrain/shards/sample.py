@@ -63,7 +63,7 @@ class SampleWriter:
     def _json(self, row: int, crop: Crop) -> bytes:
         object_id, image_id, image, category, box = self._columns[row]
         labels = self._labels[row]
-        known = np.flatnonzero(~np.isnan(labels))
+        (known,) = (labels == labels).nonzero()  # NaN alone is not itself
         content = {
             "object_id": object_id,
             "image_id": image_id,

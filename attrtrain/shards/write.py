@@ -12,13 +12,14 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from attrtrain.annotations.table import ObjectTable
 from attrtrain.errors import ShardError
@@ -75,15 +76,32 @@ class ShardRecord(Contract):
 
 @dataclass(frozen=True)
 class ShardJob:
-    """All that is needed to write one shard, on any machine that sees the folders."""
+    """All that is needed to write one shard, on any machine that sees the folders. Jobs of one table share it, and each
+    takes its own objects along when it is sent away.
+    """
 
     folder: Path
     name: str
     split: str
     plan_hash: str
-    table: ObjectTable  # of this shard's objects only
+    source: ObjectTable
+    rows: NDArray[np.int64]  # of this shard's objects in `source`
     image_folders: tuple[Path | str, ...]  # paths or URLs
     crop: CropSettings
+
+    def __len__(self) -> int:
+        """How many objects it is about."""
+        return len(self.rows)
+
+    @property
+    def table(self) -> ObjectTable:
+        """A copy of this shard's objects only."""
+        return self.source.take(self.rows)
+
+    def __reduce__(self) -> tuple[type["ShardJob"], tuple[object, ...]]:
+        """Pickled with its own objects only."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return ShardJob, (*{**values, "source": self.table, "rows": np.arange(len(self))}.values(),)
 
 
 def prepare(folder: Path, plan: ShardPlan, shards: Sequence[PlannedShard] | None = None) -> None:
@@ -126,7 +144,7 @@ def pending_jobs(
 ) -> list[ShardJob]:
     """Those of the shards that are not written yet, are damaged, or would come out otherwise now."""
     jobs = (
-        ShardJob(folder, shard.name, shard.split, shard.hash, table.take(shard.rows), tuple(image_folders), crop)
+        ShardJob(folder, shard.name, shard.split, shard.hash, table, shard.rows, tuple(image_folders), crop)
         for shard in shards
     )
     return [job for job in jobs if not _is_finished(job)]
@@ -162,10 +180,13 @@ def _is_finished(job: ShardJob) -> bool:
     reason_of = {
         failure.object_id: failure.reason for failure in record.failures if failure.reason.startswith("image_")
     }
-    left_out = np.flatnonzero(np.isin(job.table.object_id, list(reason_of)))
+    if not reason_of:
+        return True
+    left_out = job.rows[np.isin(job.source.object_id[job.rows], list(reason_of))]
+    table = job.source.take(left_out)
     return all(
-        isinstance(outcome, LeftOutError) and outcome.reason == reason_of[int(job.table.object_id[row])]
-        for row, outcome in _crops(replace(job, table=job.table.take(left_out)))
+        isinstance(outcome, LeftOutError) and outcome.reason == reason_of[int(table.object_id[row])]
+        for row, outcome in _crops(table, job.image_folders, job.crop)
     )
 
 
@@ -220,15 +241,16 @@ def _write_samples(
     samples: list[Sample] = []
     failures: list[Failure] = []
     digest, position = hashlib.sha256(), 0
-    writer, object_ids = SampleWriter(job.table, job.split), job.table.object_id.tolist()
-    for row, outcome in _crops(job):
+    table = job.table
+    writer, object_ids = SampleWriter(table, job.split), table.object_id.tolist()
+    for row, outcome in _crops(table, job.image_folders, job.crop):
         on_object()
         object_id = object_ids[row]
         if isinstance(outcome, LeftOutError):
             failures.append(
                 Failure(
                     object_id=object_id,
-                    image=str(job.table.image[row]),
+                    image=str(table.image[row]),
                     reason=outcome.reason,
                     detail=str(outcome),
                 )
@@ -256,9 +278,10 @@ def _write_samples(
     return samples, failures, digest.hexdigest()
 
 
-def _crops(job: ShardJob) -> Iterator[tuple[int, Crop | LeftOutError]]:
-    """Yields each row of the job with its crop, or the reason why there is none. Each photograph is decoded once."""
-    table = job.table
+def _crops(
+    table: ObjectTable, image_folders: Sequence[Path | str], settings: CropSettings
+) -> Iterator[tuple[int, Crop | LeftOutError]]:
+    """Yields each row with its crop, or the reason why there is none. Each photograph is decoded once."""
     # By file name and not by id: were two files given one id, each object would still come from the file its row names.
     photographs = zip(table.image.tolist(), *table.image_size.T.tolist(), strict=True)
     groups = [
@@ -266,7 +289,7 @@ def _crops(job: ShardJob) -> Iterator[tuple[int, Crop | LeftOutError]]:
         for photograph, group in groupby(zip(photographs, range(len(table)), strict=True), key=itemgetter(0))
     ]
     boxes, crowds = table.box.tolist(), table.crowd.tolist()
-    found = _found([name for (name, *_), _ in groups], job.image_folders)
+    found = _found([name for (name, *_), _ in groups], image_folders)
     for ((_, *size), rows), source in zip(groups, found, strict=True):
         try:
             if isinstance(source, LeftOutError):
@@ -278,7 +301,7 @@ def _crops(job: ShardJob) -> Iterator[tuple[int, Crop | LeftOutError]]:
         for row in rows:
             x, y, width, height = boxes[row]
             try:
-                yield row, cut(image, (x, y, width, height), crowds[row], job.crop)
+                yield row, cut(image, (x, y, width, height), crowds[row], settings)
             except LeftOutError as error:
                 yield row, error
 
