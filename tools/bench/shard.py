@@ -2,6 +2,8 @@
 
 The limit decodes each photograph once and encodes each crop once, with the fastest JPEG library, and writes nothing. Everybody gets the same boxes in the same photographs, which
 are repeated under other names until there are enough, and stores crops as `attrtrain shard` does by default: short side 256 at most, quality 90.
+attrtrain's turn is the whole command, with reading the labels, starting workers and writing index and manifest, and gets as many objects as the limit; peers only
+loop, and get a tenth of them.
 """
 
 import argparse
@@ -15,7 +17,8 @@ from tools.bench.contest import BenchError, Contender, run_fresh, take_turns
 from tools.bench.data import SPLIT, Source
 from tools.bench.result import Case, Result
 
-_COMPARED, _FEW, _MANY = 5000, 1000, 100_000
+_COMPARED, _FEW, _MANY = 20_000, 1000, 100_000
+_PEERS_SHARE = 10
 _PLACE = "tools.bench.shard_contenders"
 
 
@@ -23,10 +26,12 @@ def run(arguments: argparse.Namespace, source: Source | None, work: Path) -> Res
     """Compares on one core and on two; then looks at how memory grows with the number of objects."""
     assert source is not None
     many = arguments.objects or _MANY
-    folders = {size: write_boxes(source, work / f"objects-{size}", size) for size in {min(_COMPARED, many), _FEW, many}}
-    compared = folders[min(_COMPARED, many)]
+    most = min(_COMPARED, many)
+    sizes = {most, -(-most // _PEERS_SHARE), _FEW, many}
+    folders = {size: write_boxes(source, work / f"objects-{size}", size) for size in sizes}
+    compared, for_peers = folders[most], folders[-(-most // _PEERS_SHARE)]
     cases = [
-        _case(f"{count} core{'s' if count > 1 else ''}", arguments.cores[:count], compared, work, arguments)
+        _case(f"{count} core{'s' if count > 1 else ''}", arguments.cores[:count], compared, for_peers, work, arguments)
         for count in (1, 2)
         if count <= len(arguments.cores)
     ]
@@ -42,12 +47,23 @@ def run(arguments: argparse.Namespace, source: Source | None, work: Path) -> Res
     if len(cases) > 1:
         one, two = (case.summary()["attrtrain"] for case in cases)
         extra["speed_up_on_2_cores"] = 2 * two / one
-    return Result("shard", cases, {"objects": min(_COMPARED, many), "objects_for_memory": [_FEW, many]}, extra)
+    return Result(
+        "shard",
+        cases,
+        {"objects": most, "objects_of_peers": -(-most // _PEERS_SHARE), "objects_for_memory": [_FEW, many]},
+        extra,
+    )
 
 
-def _case(name: str, cores: list[int], folder: Path, work: Path, arguments: argparse.Namespace) -> Case:
+def _case(
+    name: str, cores: list[int], folder: Path, for_peers: Path, work: Path, arguments: argparse.Namespace
+) -> Case:
     def contender(title: str, role: Any, function: str) -> Contender:
-        settings = {"folder": str(folder), "out": str(work / "written"), "cores": cores}
+        settings = {
+            "folder": str(for_peers if role == "peer" else folder),
+            "out": str(work / "written"),
+            "cores": cores,
+        }
         return Contender(title, role, f"{_PLACE}:{function}", settings)
 
     contenders = [

@@ -2,6 +2,7 @@
 
 import io
 import json
+import pickle
 import shutil
 import subprocess
 import tarfile
@@ -245,6 +246,18 @@ def test_the_progress_callback_is_called_once_an_object(tmp_path, table, images)
         calls = []
         write.write_shard(job, lambda calls=calls: calls.append(1))
         assert len(calls) == len(job.table)
+
+
+def test_a_job_that_is_sent_away_takes_its_own_objects_along_and_no_others(tmp_path, folder, table, images):
+    out = tmp_path / "out"
+    write.prepare(out, plan := make_plan(table, CROP, 10))
+    for job in write.pending_jobs(out, plan.shards, table, [images], CROP):
+        sent = pickle.loads(pickle.dumps(job))
+        assert sorted(sent.source.object_id) == sorted(table.object_id[job.rows])
+        assert len(sent) == len(job) == len(sent.table)
+        write.write_shard(sent)
+    finish.finish(out, plan, table, CROP, "split: drawn")
+    assert content_of(out) == content_of(folder)
 
 
 # --- doing it again
