@@ -2,15 +2,18 @@
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attrtrain import bundle, checkpoint
-from attrtrain.auditing.quick import quick_audit
+from attrtrain import __version__, bundle, checkpoint
+from attrtrain.auditing.quick import QuickAudit, quick_audit
 from attrtrain.config.load import dump_config
 from attrtrain.config.schema import TrainConfig
 from attrtrain.data.cache import ShardCache
@@ -23,17 +26,20 @@ from attrtrain.engine.judging import headline, judge_split, predictions_of, writ
 from attrtrain.engine.resume import changed_settings, restore
 from attrtrain.engine.state import RunState, Task
 from attrtrain.engine.window import Window
-from attrtrain.errors import CheckpointError, LabelError
+from attrtrain.errors import AttrtrainError, CheckpointError, LabelError, PreemptedError
 from attrtrain.files import atomic_write
 from attrtrain.models.network import AttributeModel, build_network
 from attrtrain.models.weights import load_backbone_weights
+from attrtrain.report.for_trackers import describe_bundle, describe_shards, track_judgement
 from attrtrain.report.run_directory import AUDIT, EVALUATION, read_run, write_run_report
 from attrtrain.run_lock import locked
 from attrtrain.runtime import DistributedOptions, Runtime, build_runtime, explained_process_loss, seed_everything
 from attrtrain.shards.manifest import write_contract
 from attrtrain.signals import StopRequest
-from attrtrain.tracking import wandb_tracker
-from attrtrain.tracking.trackers import JsonlTracker, NullTracker, Tracker, Trackers
+from attrtrain.tracking import tensorboard_tracker, wandb_tracker
+from attrtrain.tracking.jsonl_tracker import JsonlTracker
+from attrtrain.tracking.tensorboard_tracker import require_tensorboard
+from attrtrain.tracking.trackers import NullTracker, Tracker, Trackers
 
 
 def run(config: TrainConfig) -> None:
@@ -45,6 +51,8 @@ def run(config: TrainConfig) -> None:
     """
     stop = StopRequest()
     stop.listen()
+    if config.track.tensorboard:
+        require_tensorboard()
     cache = ShardCache.of(config.data.cache_dir, config.data.cache_gb)
     train_shards = ShardSet(config.data.shards, config.data.train_split, cache)
     val_shards = ShardSet(config.data.shards, config.data.val_split, cache)
@@ -62,19 +70,19 @@ def run(config: TrainConfig) -> None:
             len(train_shards.vocabulary),
         )
         told = _fill(config, model, source)
-        if source is None:
-            told += _audit(config, folder, train_shards, runtime)
+        found = _audit(config, folder, train_shards, runtime) if source is None else None
         learner = prepare_learner(runtime, model, config)
         state, window = RunState(), Window(runtime)
         task = Task(config, runtime, train_shards, val_shards, order, folder, NullTracker(), stop)
         if source is not None:
             restore(task, learner, state, window, source)
         if runtime.is_main:
-            print(_opening(task), *told, sep="\n", flush=True)
-            task = replace(task, tracker=_open_folder(config, folder, state))
-        with explained_compile_failure(config.train.compile):
+            print(_opening(task), *told, *([found.line] if found else []), sep="
+", flush=True)
+            task = replace(task, tracker=_open_folder(task, state, found))
+        with _closing(task), explained_compile_failure(config.train.compile):
             fit(task, learner, state, window)
-        _finish(task, state)
+            _finish(task, state)
         runtime.accelerator.end_training()
 
 
@@ -105,8 +113,8 @@ def _build_order(config: TrainConfig, shards: ShardSet, runtime: Runtime) -> Tra
     )
 
 
-def _audit(config: TrainConfig, folder: Path, shards: ShardSet, runtime: Runtime) -> list[str]:
-    """A quick look at the labels of a new run, kept as audit.json. Returns lines to print, on the main process. Collective.
+def _audit(config: TrainConfig, folder: Path, shards: ShardSet, runtime: Runtime) -> QuickAudit | None:
+    """A quick look at the labels of a new run, kept as audit.json. Returns what was found, on the main process. Collective.
 
     Raises:
         LabelError: on every rank, under audit.strict, where they look like noise.
@@ -120,7 +128,7 @@ def _audit(config: TrainConfig, folder: Path, shards: ShardSet, runtime: Runtime
         raise LabelError(
             f"audit.strict: {found.line if found else 'the labels look like noise'}; `attrtrain audit` says more"
         )
-    return [found.line] if found else []
+    return found
 
 
 def _places(shards: ShardSet, rows: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -139,19 +147,54 @@ def _fill(config: TrainConfig, model: AttributeModel, source: Path | None) -> li
     return [f"going on from {source}", *([f"settings changed since: {'; '.join(changed)}"] if changed else [])]
 
 
-def _open_folder(config: TrainConfig, folder: Path, state: RunState) -> Tracker:
-    """Writes the run's configuration and makes its trackers. Main process only."""
+def _open_folder(task: Task, state: RunState, audit: QuickAudit | None) -> Tracker:
+    """Writes the run's configuration and makes its trackers, which are told what the run is. Main process only."""
+    config, folder = task.config, task.folder
+    settings = dump_config(config)
     with atomic_write(folder / "config.yaml") as file:
-        file.write(dump_config(config).encode())
+        file.write(settings.encode())
     mode, note = wandb_tracker.resolve_mode(config.track.wandb)
     if note:
         print(note, flush=True)
-    return Trackers(
-        [
-            JsonlTracker(folder / "metrics.jsonl", state.step, state.epoch),
-            wandb_tracker.start(mode, folder, config.track.project, asdict(config)),
-        ]
-    )
+    lines = JsonlTracker(folder / "metrics.jsonl", state.step, state.epoch)
+    trackers: list[Tracker] = [lines, wandb_tracker.start(mode, folder, config.track, _known(task, audit))]
+    if config.track.tensorboard:
+        trackers.append(tensorboard_tracker.start(folder, state.step, lines.kept, settings))
+    tracker = Trackers(trackers)
+    tracker.log_artifact(describe_shards(task.train_shards))
+    if audit is not None and audit.verdict == "noise":
+        tracker.alert("labels look like noise", f"{config.run.dir}: {audit.line}")
+    return tracker
+
+
+def _known(task: Task, audit: QuickAudit | None) -> dict[str, Any]:
+    """What runs are told apart by: the configuration, and what it came to here."""
+    facts = {
+        "attrtrain": __version__,
+        "precision": task.runtime.precision,
+        "device": task.runtime.device.type,
+        "world_size": task.order.world_size,
+        "steps_per_epoch": task.order.steps_per_epoch,
+        "attributes": len(task.train_shards.vocabulary),
+        "train_objects": len(task.train_shards),
+        "val_objects": len(task.val_shards),
+        "data_fingerprint": task.train_shards.fingerprint,
+    }
+    return {**asdict(task.config), "facts": {**facts, **({"audit": audit.verdict} if audit else {})}}
+
+
+@contextmanager
+def _closing(task: Task) -> Iterator[None]:
+    """Tells the trackers how the run ended, where it did not end well, and people where that is for them to mend."""
+    try:
+        yield
+    except PreemptedError:
+        task.tracker.finish({}, "preempted")
+        raise
+    except AttrtrainError as error:
+        task.tracker.alert("training failed", f"{task.config.run.dir}: {error}")
+        task.tracker.finish({}, "failed")
+        raise
 
 
 def _checkpoint_to_resume(config: TrainConfig, folder: Path, runtime: Runtime) -> Path | None:
@@ -209,11 +252,12 @@ def _finish(task: Task, state: RunState) -> None:
     )
     write_judgement(folder / EVALUATION, document, predictions)
     write_run_report(folder / "report.html", read_run(folder), task.val_shards)  # what `attrtrain report` would write
+    interval = document.intervals.get("map")
     result = {
         "best_epoch": state.best_epoch,
         "val": {
             "map": document.overall["map"],
-            "map_interval": document.intervals.get("map"),
+            "map_interval": interval,
             "prior_map": document.overall["prior_map"],
             "objects": document.objects,
         },
@@ -221,12 +265,20 @@ def _finish(task: Task, state: RunState) -> None:
     }
     with atomic_write(folder / "result.json") as file:
         file.write(json.dumps(result, indent=1).encode() + b"\n")
-    summary = {
-        "best_epoch": state.best_epoch,
-        "val/map": evaluation.scores.map,
-        "val/prior_map": evaluation.scores.prior_map,
-    }
-    task.tracker.finish(summary)
+    track_judgement(task.tracker, state.step, document, predictions, task.val_shards)
+    task.tracker.log_artifact(describe_bundle(folder / "bundle", card, state.best_epoch))
+    low, high = interval or (None, None)
+    task.tracker.finish(
+        {
+            "best_epoch": state.best_epoch,
+            "best_step": state.best_step,
+            "val/map": document.overall["map"],
+            "val/map_low": low,
+            "val/map_high": high,
+            "val/prior_map": document.overall["prior_map"],
+            "seconds": state.seconds,
+        }
+    )
     print(
         f"best epoch {state.best_epoch}: val {headline(document)}\n{folder}/report.html shows it; {folder}/bundle is the model"
     )

@@ -18,9 +18,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from attrtrain.engine import window
 from attrtrain.train import main as train_main
 
-CLOCKED = ("seconds", "objects_per_second")
+CLOCKED = ("seconds", *window.CLOCKED)
 TRACE = "trained_objects.jsonl"
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # imported where they are used: `--help` needs neither this n
     from jsonargparse import ArgumentParser
 
 DEFAULT_PRESET = "resnet50"
-_LIST_FLAGS = ("--data.shards", "--data.shards+")
+_LIST_FLAGS = ("--data.shards", "--data.shards+", "--track.tags", "--track.tags+")
 _SECTIONS: dict[str, type[Any]] = get_type_hints(TrainConfig)
 
 USAGE = """%(prog)s [PRESET or FILE.yaml] [--section.key value ...]

@@ -167,7 +167,15 @@ class TrackConfig:
     wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
     """Weights & Biases. auto: online where an API key is found, offline elsewhere."""
     project: str = "attrtrain"
-    """Weights & Biases project."""
+    """Weights & Biases project. Its entity is the account's own; the environment's WANDB_ENTITY names another."""
+    group: str = ""
+    """Weights & Biases group, such as the name of an experiment of several runs. Empty: the run's own id."""
+    tags: list[str] = field(default_factory=list)
+    """Weights & Biases tags."""
+    notes: str = ""
+    """What Weights & Biases shows beside the run, for people."""
+    tensorboard: bool = False
+    """Numbers and pictures also to TensorBoard, in RUN/tensorboard. Needs the extra `tensorboard`."""
     every_steps: int = ranged(10, at_least=1)
     """Optimizer steps between two lines of training metrics."""
 

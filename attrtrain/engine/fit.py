@@ -15,6 +15,7 @@ from attrtrain.config.schema import TrainConfig
 from attrtrain.data.loader import Batch, CropDataset, load_batches
 from attrtrain.engine.compiling import compile_in_place
 from attrtrain.engine.evaluate import BAR_SECONDS, Evaluation, EvaluationStoppedError, evaluate
+from attrtrain.engine.judging import attribute_table
 from attrtrain.engine.resume import full_tensors, save_checkpoint
 from attrtrain.engine.state import Learner, RunState, Task
 from attrtrain.engine.step import StepSettings, optimizer_step
@@ -108,13 +109,15 @@ def _train_epoch(
         total=order.steps_per_epoch, initial=first, desc=f"epoch {state.epoch + 1}/{config.train.epochs}", unit="step",
         disable=not task.runtime.is_main, leave=False, dynamic_ncols=True, mininterval=BAR_SECONDS,
     )  # fmt: skip
+    window.go_on()
     with bar:
         for step_in_epoch in range(first, order.steps_per_epoch):
             rate = learning_rate(
                 state.step, config.train.epochs * order.steps_per_epoch, order.steps_per_epoch, config.optim
             )
             set_learning_rate(learner.optimizer, rate)
-            micro_batches = list(islice(batches, order.accumulation))
+            with window.waiting():
+                micro_batches = list(islice(batches, order.accumulation))
             loss, norm = optimizer_step(
                 task.runtime, learner.wrapped, learner.optimizer, micro_batches, state.step, settings
             )
@@ -223,7 +226,8 @@ def _close_epoch(task: Task, learner: Learner, state: RunState, evaluation: Eval
     if is_best:
         state.best_epoch, state.best_map, state.best_step = state.epoch, scores.map, state.step
     values = {"epoch": state.epoch, "map": scores.map, "prior_map": scores.prior_map, "loss": scores.loss}
-    task.tracker.log("val", state.step, {**values, "seconds": seconds})
+    task.tracker.log("val", state.step, {**values, "best_map": state.best_map, "seconds": seconds})
+    task.tracker.log_table("val/attributes", state.step, attribute_table(task.val_shards.vocabulary.names, scores))
     if task.runtime.is_main:
         print(
             f"epoch {state.epoch}/{config.train.epochs}  train loss {train_loss:.4f}  val loss {scores.loss:.4f}  "

@@ -1,6 +1,7 @@
 """What an evaluation is worth: metrics.json and predictions.npz of one split, beside what guessing from the training split scores."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ from attrtrain.engine.evaluate import Evaluation
 from attrtrain.metrics.baselines import TrainingRates
 from attrtrain.metrics.decisions import GivenThresholds, tune
 from attrtrain.metrics.document import METRICS, MetricsDocument, write_metrics
+from attrtrain.metrics.functional import MeanScores
 from attrtrain.metrics.judge import judge
 from attrtrain.metrics.judged_set import JudgedSet
 from attrtrain.predictions import PREDICTIONS, Predictions, write_predictions
+from attrtrain.tracking.trackers import Table
 
 THRESHOLD = 0.5
 
@@ -69,6 +72,18 @@ def thresholds_from(predictions: Predictions, split: str, positive_at: float) ->
     """The thresholds that maximise each attribute's F1 on a split that is not the one reported."""
     values = tune(JudgedSet.of(predictions, positive_at), THRESHOLD)
     return GivenThresholds(values, f"thresholds tuned on split '{split}'")
+
+
+def attribute_table(names: Sequence[str], scores: MeanScores) -> Table:
+    """Every attribute of an evaluation beside what guessing scores on it; None where too little is known to judge it."""
+    rows = zip(names, *map(np.ndarray.tolist, (scores.average_precision, scores.positives, scores.known)), strict=True)
+    return Table(
+        columns=("attribute", "AP", "prior", "positives", "known", "judged"),
+        rows=[
+            (name, None if math.isnan(ap) else ap, positives / known if known else None, positives, known, not math.isnan(ap))
+            for name, ap, positives, known in rows
+        ],
+    )  # fmt: skip
 
 
 def headline(document: MetricsDocument) -> str:

@@ -1,6 +1,6 @@
 """Metrics as pure functions of NumPy arrays. Unknown cells never count."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +18,17 @@ class MeanScores:
         prior_map: mean share of positives, which is what guessing scores.
         loss: mean binary cross-entropy over known cells.
         judged: how many attributes have known positives and negatives enough.
+        average_precision: (A,) of each attribute, NaN where it is not judged.
+        positives, known: (A,) cells.
     """
 
     map: float
     prior_map: float
     loss: float
     judged: int
+    average_precision: NDArray[np.float64] = field(repr=False, compare=False)
+    positives: NDArray[np.int64] = field(repr=False, compare=False)
+    known: NDArray[np.int64] = field(repr=False, compare=False)
 
 
 def mean_scores(logits: NDArray[np.floating], labels: NDArray[np.floating], positive_at: float = 0.5) -> MeanScores:
@@ -37,12 +42,18 @@ def mean_scores(logits: NDArray[np.floating], labels: NDArray[np.floating], posi
     known, positive = ~np.isnan(labels), labels >= positive_at  # NaN compares false
     positives, size = positive.sum(axis=0), known.sum(axis=0)
     judged = np.flatnonzero(is_judged(positives, size - positives))
-    precision = [
-        Ranking.of(logits[:, column], known[:, column], positive[:, column]).average_precision_and_auroc()[0]
-        for column in judged
-    ]
+    precision = np.full(len(size), np.nan)
+    for column in judged:
+        ranking = Ranking.of(logits[:, column], known[:, column], positive[:, column])
+        precision[column] = ranking.average_precision_and_auroc()[0]
     return MeanScores(
-        _mean(np.array(precision)), _mean(positives[judged] / size[judged]), bce(logits, labels), len(judged)
+        map=_mean(precision[judged]),
+        prior_map=_mean(positives[judged] / size[judged]),
+        loss=bce(logits, labels),
+        judged=len(judged),
+        average_precision=precision,
+        positives=positives,
+        known=size,
     )
 
 

@@ -1,19 +1,41 @@
 """Weights & Biases. Whatever goes wrong there is said once and never ends training."""
 
+import io
 import netrc
 import os
-import sys
+import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from attrtrain.tracking.trackers import NullTracker, Tracker, Values
+from attrtrain.config.schema import TrackConfig
+from attrtrain.tracking.trackers import (
+    EPOCH,
+    GLOBAL_STEP,
+    Artifact,
+    Curves,
+    Forgiving,
+    NullTracker,
+    Outcome,
+    Picture,
+    Summary,
+    Table,
+    Tracker,
+    Values,
+    finite,
+    one_line,
+    warn,
+)
 
 WANDB_ID = "wandb_id"  # file in the run folder that holds the id of its W&B run
 
 Mode = Literal["online", "offline", "disabled"]
+
+_INIT_SECONDS = 30.0
+_FINISH_SECONDS = 600.0  # the model is uploaded then
+_EXIT_CODES: dict[Outcome, int] = {"finished": 0, "preempted": 85, "failed": 1}
 
 
 def resolve_mode(asked: Literal["auto", "online", "offline", "disabled"]) -> tuple[Mode, str]:
@@ -41,58 +63,155 @@ def _has_key() -> bool:
         return False
 
 
-def start(mode: Mode, run_folder: Path, project: str, config: Mapping[str, Any]) -> Tracker:
-    """Begins a W&B run, or goes on with the one whose id the run folder keeps."""
+def start(mode: Mode, run_folder: Path, track: TrackConfig, config: Mapping[str, Any]) -> Tracker:
+    """Begins a W&B run, or goes on with the one whose id the run folder keeps. Where a server does not answer, or does not know the key, offline.
+
+    Args:
+        mode: as resolved.
+        run_folder: where W&B keeps its files, below `wandb`.
+        track: project, group, tags and notes.
+        config: what is known of the run from the beginning.
+    """
     if mode == "disabled":
         return NullTracker()
-    import wandb
+    # Else what is uploaded later waits in the home folder, which on a cluster is small and not what is copied along.
+    os.environ.setdefault("WANDB_DATA_DIR", str((run_folder / "wandb").resolve()))
+    try:
+        run_id = _keep_id(run_folder)
+        run = None
+        if mode == "online":
+            try:
+                run = _init("online", run_id, run_folder, track, config)
+                print(f"W&B: {run.url}", flush=True)
+            except Exception as error:
+                warn(
+                    f"W&B cannot be used ({one_line(error)}), so this run is logged offline; later: `wandb sync {run_folder}/wandb/offline-run-*`"
+                )
+        run = run or _init("offline", run_id, run_folder, track, config)
+        _define_metrics(run)
+    except Exception as error:
+        warn(f"W&B is left out of this run: {one_line(error)}")
+        return NullTracker()
+    return Forgiving(WandbTracker(run), "W&B")
 
+
+def _keep_id(run_folder: Path) -> str:
+    """The run's id: kept from before, or given by the agent of a sweep, or a new one."""
     id_file = run_folder / WANDB_ID
     if not id_file.exists():
-        id_file.write_text(uuid.uuid4().hex[:8])
-    run_id = id_file.read_text().strip()
-    try:
-        run = wandb.init(
-            project=project,
-            id=run_id,
-            name=run_folder.resolve().name,
-            group=run_id,  # offline restarts make a run each; the group holds them together
-            dir=str(run_folder),
-            config=dict(config),
-            mode=mode,
-            resume="allow" if mode == "online" else None,
-            settings=wandb.Settings(silent=True, console="off"),
-        )
-        for kind in ("train", "val"):
-            run.define_metric(f"{kind}/*", step_metric="train/global_step")
-    except Exception as error:  # no failure of a dashboard is worth a training run
-        print(f"warning: W&B is left out of this run: {error}", file=sys.stderr)
-        return NullTracker()
-    return WandbTracker(run)
+        id_file.write_text(os.environ.get("WANDB_RUN_ID") or uuid.uuid4().hex[:8])
+    return id_file.read_text().strip()
+
+
+def _init(
+    mode: Literal["online", "offline"], run_id: str, run_folder: Path, track: TrackConfig, config: Mapping[str, Any]
+) -> Any:
+    import wandb
+
+    wandb.setup(wandb.Settings(silent=True))  # before anything that would speak of credentials
+    return wandb.init(
+        project=track.project,
+        id=run_id,
+        name=run_folder.resolve().name,
+        group=track.group or os.environ.get("WANDB_RUN_GROUP") or run_id,
+        tags=track.tags or None,  # None leaves it to WANDB_TAGS and WANDB_NOTES
+        notes=track.notes or None,
+        dir=str(run_folder),
+        config=dict(config),
+        allow_val_change=True,  # a run may go on with other settings
+        mode=mode,
+        resume="allow",  # also offline: synced, the parts of a run that was interrupted make one
+        settings=wandb.Settings(
+            silent=True,
+            console="off",
+            init_timeout=_INIT_SECONDS,
+            finish_timeout=_FINISH_SECONDS,
+            finish_timeout_raises=True,
+            x_transaction_log_flush_interval=1.0,  # what is not written when a process is killed is lost
+        ),
+    )
+
+
+def _define_metrics(run: Any) -> None:
+    run.define_metric(GLOBAL_STEP, hidden=True)
+    run.define_metric(EPOCH, hidden=True)
+    for kind in ("train", "val"):
+        run.define_metric(f"{kind}/*", step_metric=GLOBAL_STEP)
 
 
 class WandbTracker:
-    """Copies numbers to a W&B run as `train/loss`, `val/map`, … over `train/global_step`."""
+    """Copies to a W&B run: numbers as `train/loss`, `val/map`, … over `train/global_step` and `epoch`, the rest as W&B's own media."""
 
     def __init__(self, run: Any) -> None:
         self._run = run
-        self._failed = False
 
     def log(self, kind: str, step: int, values: Values) -> None:
         """Logs one line."""
-        numbers = {f"{kind}/{name}": value for name, value in values.items() if value is not None}
-        self._try(lambda: self._run.log({**numbers, "train/global_step": step}))
+        numbers = {EPOCH if name == "epoch" else f"{kind}/{name}": value for name, value in finite(values)}
+        self._log(step, numbers)
 
-    def finish(self, summary: Values) -> None:
-        """Writes the summary and closes the run."""
-        self._try(lambda: self._run.summary.update(dict(summary)))
-        self._try(self._run.finish)
+    def log_table(self, name: str, step: int, table: Table) -> None:
+        """Logs a `wandb.Table`."""
+        import wandb
 
-    def _try(self, action: Any) -> None:
-        if self._failed:
+        rows = [list(row) for row in table.rows]
+        self._log(step, {name: wandb.Table(columns=list(table.columns), data=rows, allow_mixed_types=True)})
+
+    def log_curves(self, name: str, step: int, curves: Curves) -> None:
+        """Logs a line plot."""
+        import wandb
+
+        xs, ys = ([list(line[axis]) for line in curves.lines.values()] for axis in (0, 1))
+        chart = wandb.plot.line_series(xs, ys, keys=list(curves.lines), title=curves.title, xname=curves.x_name)
+        self._log(step, {name: chart})
+
+    def log_pictures(self, name: str, step: int, pictures: Sequence[Picture]) -> None:
+        """Logs pictures as JPEG, on squares of one size: W&B shows others distorted."""
+        import wandb
+        from PIL import Image, ImageOps
+
+        if not pictures:
             return
-        try:
-            action()
-        except Exception as error:
-            self._failed = True
-            print(f"warning: W&B stopped taking numbers ({error}); metrics.jsonl goes on", file=sys.stderr)
+        opened = []
+        for picture in pictures:
+            with Image.open(io.BytesIO(picture.content)) as image:
+                opened.append(image.convert("RGB"))
+        side = max(max(image.size) for image in opened)
+        images = [
+            wandb.Image(ImageOps.pad(image, (side, side)), caption=picture.caption, file_type="jpg")
+            for image, picture in zip(opened, pictures, strict=True)
+        ]
+        self._log(step, {name: images})
+
+    def log_artifact(self, artifact: Artifact) -> None:
+        """Logs files: a data set as what the run used, a model as what it made. Files are read where they are, not copied."""
+        import wandb
+
+        own = artifact.kind == "model"
+        name = re.sub(r"[^\w.-]", "-", f"{artifact.name}-{self._run.id}" if own else artifact.name)[:128]
+        made = wandb.Artifact(name, type=artifact.kind, metadata=dict(artifact.facts))
+        for file_name, content in artifact.files.items():
+            if isinstance(content, bytes):
+                with made.new_file(file_name, mode="wb") as file:
+                    file.write(content)
+            else:
+                made.add_file(str(content), name=file_name, policy="immutable", skip_cache=True)
+        if own:
+            self._run.log_artifact(made, aliases=["best", "latest"])
+        else:
+            # What use_artifact does with an artifact that is not uploaded yet. Itself it refuses to work offline, and online it waits for the upload.
+            self._run._log_artifact(made, aliases=["latest"], is_user_created=True, use_after_commit=True)
+
+    def alert(self, title: str, text: str) -> None:
+        """Sends an alert, which W&B turns into mail or a Slack message."""
+        self._run.alert(title[:63], text, level="ERROR")
+
+    def finish(self, summary: Summary, outcome: Outcome = "finished") -> None:
+        """Writes the summary and closes the run. One that was preempted is told to W&B as such, whose sweeps then start it again."""
+        self._run.summary.update({name: value for name, value in summary.items() if value is not None})
+        if outcome == "preempted":
+            self._run.mark_preempting()
+        self._run.finish(exit_code=_EXIT_CODES[outcome])
+
+    def _log(self, step: int, content: Mapping[str, Any]) -> None:
+        self._run.log({**content, GLOBAL_STEP: step})

@@ -1,0 +1,48 @@
+"""metrics.jsonl, the source of truth."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from attrtrain.tracking.trackers import NullTracker, Values
+
+
+class JsonlTracker(NullTracker):
+    """Appends one JSON object a line to metrics.jsonl: `{"kind", "step", ...}`. Numbers that are not finite become null.
+
+    Tables, pictures and the rest are copies of what lies in the run directory anyway, so it takes none.
+    """
+
+    def __init__(self, path: Path, step: int, epoch: int) -> None:
+        """Opens the file and drops lines past a position: a run that goes on from there will log them again.
+
+        Args:
+            step: optimizer steps taken at that position.
+            epoch: epochs that are evaluated at that position.
+        """
+        self._path = path
+        self.kept = [
+            line for line in _lines(path) if line["step"] <= step and (line["kind"] != "val" or line["epoch"] <= epoch)
+        ]
+        temporary = path.with_suffix(".partial")
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in self.kept))
+        temporary.replace(path)
+
+    def log(self, kind: str, step: int, values: Values) -> None:
+        """Appends a line; opened and closed each time, so a killed run loses none."""
+        finite = {name: value if value is None or math.isfinite(value) else None for name, value in values.items()}
+        with self._path.open("a") as file:
+            file.write(json.dumps({"kind": kind, "step": step, **finite}) + "\n")
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    lines = []
+    for text in path.read_text().splitlines():
+        try:
+            lines.append(json.loads(text))
+        except ValueError:  # the line a killed process was writing
+            continue
+    return lines
