@@ -5,7 +5,8 @@ import netrc
 import os
 import re
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -33,7 +34,7 @@ WANDB_ID = "wandb_id"  # file in the run folder that holds the id of its W&B run
 
 Mode = Literal["online", "offline", "disabled"]
 
-_INIT_SECONDS = 30.0
+_INIT_SECONDS = 20.0
 _FINISH_SECONDS = 600.0  # the model is uploaded then
 _EXIT_CODES: dict[Outcome, int] = {"finished": 0, "preempted": 85, "failed": 1}
 
@@ -77,17 +78,9 @@ def start(mode: Mode, run_folder: Path, track: TrackConfig, config: Mapping[str,
     # Else what is uploaded later waits in the home folder, which on a cluster is small and not what is copied along.
     os.environ.setdefault("WANDB_DATA_DIR", str((run_folder / "wandb").resolve()))
     try:
-        run_id = _keep_id(run_folder)
-        run = None
-        if mode == "online":
-            try:
-                run = _init("online", run_id, run_folder, track, config)
-                print(f"W&B: {run.url}", flush=True)
-            except Exception as error:
-                warn(
-                    f"W&B cannot be used ({one_line(error)}), so this run is logged offline; later: `wandb sync {run_folder}/wandb/offline-run-*`"
-                )
-        run = run or _init("offline", run_id, run_folder, track, config)
+        begin = partial(_init, _keep_id(run_folder), run_folder, track, config)
+        run = _try_online(begin, run_folder) if mode == "online" else None
+        run = run or begin("offline")
         _define_metrics(run)
     except Exception as error:
         warn(f"W&B is left out of this run: {one_line(error)}")
@@ -103,9 +96,22 @@ def _keep_id(run_folder: Path) -> str:
     return id_file.read_text().strip()
 
 
-def _init(
-    mode: Literal["online", "offline"], run_id: str, run_folder: Path, track: TrackConfig, config: Mapping[str, Any]
-) -> Any:
+def _try_online(begin: Callable[[Mode], Any], run_folder: Path) -> Any | None:
+    import wandb
+
+    try:
+        run = begin("online")
+    except Exception as error:
+        warn(
+            f"W&B cannot be used ({one_line(error)}), so this run is logged offline; later: `wandb sync {run_folder}/wandb/offline-run-*`"
+        )
+        wandb.teardown()  # whose service believes that the run has begun
+        return None
+    print(f"W&B: {run.url}", flush=True)
+    return run
+
+
+def _init(run_id: str, run_folder: Path, track: TrackConfig, config: Mapping[str, Any], mode: Mode) -> Any:
     import wandb
 
     wandb.setup(wandb.Settings(silent=True))  # before anything that would speak of credentials

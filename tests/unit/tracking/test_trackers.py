@@ -1,0 +1,113 @@
+"""Trackers without any service: metrics.jsonl, several as one, and one that fails."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from attrtrain.tracking import tensorboard_tracker, wandb_tracker
+from attrtrain.tracking.jsonl_tracker import JsonlTracker
+from attrtrain.tracking.trackers import Artifact, Curves, Forgiving, NullTracker, Picture, Table, Tracker, Trackers
+
+EVERYTHING = {
+    "log": ("train", 1, {"loss": 1.0}),
+    "log_table": ("t", 1, Table(("a",), [(1,)])),
+    "log_curves": ("c", 1, Curves("c", "x", {"y": ([0], [1])})),
+    "log_pictures": ("p", 1, [Picture(b"", "none")]),
+    "log_artifact": (Artifact("a", "dataset", {}, {}),),
+    "alert": ("title", "text"),
+    "finish": ({"map": 0.5}, "preempted"),
+}
+
+
+class Notebook(NullTracker):
+    """Writes down what it is told, until it is told something it cannot stand."""
+
+    def __init__(self, fails_on: str = "") -> None:
+        self.told: list[tuple[str, tuple]] = []
+        self.fails_on = fails_on
+
+    def __getattribute__(self, name: str):
+        if name not in EVERYTHING:
+            return super().__getattribute__(name)
+
+        def note(*arguments: object) -> None:
+            self.told.append((name, arguments))
+            if name == self.fails_on:
+                raise OSError("no room\nanywhere")
+
+        return note
+
+
+def tell(tracker: Tracker) -> None:
+    for name, arguments in EVERYTHING.items():
+        getattr(tracker, name)(*arguments)
+
+
+def test_every_tracker_is_told_everything() -> None:
+    notebooks = [Notebook(), Notebook()]
+    tell(Trackers([notebooks[0], Forgiving(notebooks[1], "a friend"), NullTracker()]))
+    assert notebooks[0].told == notebooks[1].told == list(EVERYTHING.items())
+
+
+@pytest.mark.parametrize("fails_on", [name for name in EVERYTHING if name != "finish"])
+def test_a_tracker_that_fails_is_said_once_and_told_no_more_and_closed(
+    fails_on: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken, other = Notebook(fails_on), Notebook()
+    trackers = Trackers([Forgiving(broken, "W&B"), other])
+    tell(trackers)
+    assert (
+        capsys.readouterr().err
+        == "warning: W&B stopped taking numbers (no room anywhere); metrics.jsonl has all of them\n"
+    )
+    before = list(EVERYTHING)[: list(EVERYTHING).index(fails_on) + 1]
+    assert [name for name, _ in broken.told] == [*before, "finish"]
+    assert other.told == list(EVERYTHING.items())
+
+
+def test_a_tracker_that_fails_to_close_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    Forgiving(Notebook("finish"), "W&B").finish({}, "failed")
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_metrics_jsonl_forgets_what_will_be_logged_again(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    first = JsonlTracker(path, 0, 0)
+    for step in range(1, 7):
+        first.log("train", step, {"epoch": (step + 2) // 3, "loss": 1 / step})
+        if step % 3 == 0:
+            first.log("val", step, {"epoch": step // 3, "map": float("nan"), "prior_map": None})
+    with path.open("a") as file:
+        file.write('{"kind": "train", "step": 7, "lo')  # the line a killed process was writing
+    assert JsonlTracker(path, 6, 1).kept == [json.loads(line) for line in path.read_text().splitlines()]
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(line["kind"], line["step"]) for line in lines] == [
+        *(("train", step) for step in (1, 2, 3)), ("val", 3), *(("train", step) for step in (4, 5, 6)),
+    ]  # fmt: skip
+    assert lines[3] == {"kind": "val", "step": 3, "epoch": 1, "map": None, "prior_map": None}
+
+
+def test_auto_is_online_only_with_a_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    mode, said = wandb_tracker.resolve_mode("auto")
+    assert mode == "offline" and "wandb login" in said
+    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password key\n")
+    assert wandb_tracker.resolve_mode("auto") == ("online", "")
+    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
+    assert wandb_tracker.resolve_mode("auto")[0] == "offline"
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    assert wandb_tracker.resolve_mode("auto")[0] == "online"
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert wandb_tracker.resolve_mode("auto")[0] == "disabled"
+    assert wandb_tracker.resolve_mode("online") == ("online", "")
+
+
+def test_tensorboard_that_cannot_write_is_left_out_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tensorboard").write_text("a file where the folder should be")
+    tell(tensorboard_tracker.start(tmp_path, 0, [], ""))
+    assert capsys.readouterr().err.startswith("warning: TensorBoard is left out of this run: ")
