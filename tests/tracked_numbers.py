@@ -3,7 +3,7 @@
     python tracked_numbers.py RUN MODE FROM TO END
 
 Logs the steps FROM + 1 to TO, goes on where an earlier one stood at step FROM, and ends as END says: finished, preempted, failed, or killed.
-Every fourth step is an evaluation's, too. MODE is that of W&B.
+Every fourth step is an evaluation's, too. MODE is that of W&B. With WAIT_FOR in the environment, it waits for that file before it ends.
 """
 
 import io
@@ -45,9 +45,10 @@ def main(run: Path, mode: wandb_tracker.Mode, begin: int, to: int, end: str) -> 
         if step % 4 == 0:
             tracker.log("val", step, {"epoch": epoch, "map": step / 100, "prior_map": 0.01})
             tracker.log_table("val/attributes", step, TABLE)
-    (run / "logged").touch()
+    while (awaited := os.environ.get("WAIT_FOR")) and not Path(awaited).exists():
+        time.sleep(0.05)
     if end == "killed":
-        time.sleep(float(os.environ.get("LIVE_ON", "2.5")))
+        time.sleep(2.5)  # twice what W&B's client may keep in memory
         os.kill(os.getpid(), signal.SIGKILL)
     if end == "failed":
         tracker.alert("training failed", "the loss is not a finite number")

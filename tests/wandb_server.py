@@ -49,14 +49,6 @@ class StoredArtifact:
     used_by: list[str] = field(default_factory=list)
 
 
-@dataclass
-class Trial:
-    """What an agent of a sweep is told to run."""
-
-    run: str
-    args: dict[str, Any]
-
-
 class WandbServer:
     """Runs by id, artifacts by number, alerts in order."""
 
@@ -64,7 +56,11 @@ class WandbServer:
         self.runs: dict[str, StoredRun] = {}
         self.artifacts: dict[str, StoredArtifact] = {}
         self.alerts: list[dict[str, Any]] = []
-        self.trials: list[Trial] = []
+        self.views: list[dict[str, Any]] = []
+        self.sweep: dict[str, Any] = {}
+        self.trials: list[
+            dict[str, Any]
+        ] = []  # parameters that agents of the sweep are told to try, one after the other
         self.refused: list[str] = []
         self.unknown: list[str] = []
         self.url = ""
@@ -80,6 +76,14 @@ class WandbServer:
         with self._lock:
             answers = {
                 "Viewer": lambda: {"viewer": _VIEWER},
+                "GetDefaultEntity": lambda: {"viewer": _VIEWER},
+                "UpsertView2": lambda: self._upsert_view(values),
+                "UpsertSweep": lambda: self._upsert_sweep(values),
+                "SweepWithRuns": lambda: {"project": {"sweep": {**self.sweep, "runs": {"edges": []}}}},
+                "CreateAgent": lambda: {"createAgent": {"agent": {"id": "G"}}},
+                "Heartbeat": lambda: {
+                    "agentHeartbeat": {"agent": {"id": "G"}, "commands": json.dumps(self._commands())}
+                },
                 "ServerFeaturesQuery": lambda: {"serverInfo": {"features": []}},
                 "OrganizationCoreWeaveOrganizationID": lambda: {
                     "entity": {"organization": {"coreWeaveOrganizationId": None}}
@@ -156,6 +160,21 @@ class WandbServer:
     def _alert(self, values: dict[str, Any]) -> dict[str, Any]:
         self.alerts.append(values)
         return {"notifyScriptableRunAlert": {"success": True}}
+
+    def _upsert_view(self, values: dict[str, Any]) -> dict[str, Any]:
+        self.views.append(values)
+        return {"upsertView": {"view": {"id": f"W{len(self.views)}", "name": values["name"]}, "inserted": True}}
+
+    def _upsert_sweep(self, values: dict[str, Any]) -> dict[str, Any]:
+        self.sweep = {"id": "S1", "name": "sweep1", "state": "RUNNING", "config": values["config"]}
+        sweep = {"name": self.sweep["name"], "project": _PROJECT}
+        return {"upsertSweep": {"sweep": sweep, "configValidationWarnings": []}}
+
+    def _commands(self) -> list[dict[str, Any]]:
+        if not self.trials:
+            return [{"type": "exit"}]
+        args = {name: {"value": value} for name, value in self.trials.pop(0).items()}
+        return [{"type": "run", "run_id": f"trial{len(self.trials)}", "program": None, "args": args}]
 
     def _create_artifact(self, values: dict[str, Any]) -> dict[str, Any]:
         artifact_id = f"A{len(self.artifacts)}"

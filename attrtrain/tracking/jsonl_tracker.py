@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from attrtrain.errors import AttrtrainError
 from attrtrain.tracking.trackers import NullTracker, Values
 
 
@@ -30,10 +31,19 @@ class JsonlTracker(NullTracker):
         temporary.replace(path)
 
     def log(self, kind: str, step: int, values: Values) -> None:
-        """Appends a line; opened and closed each time, so a killed run loses none."""
+        """Appends a line; opened and closed each time, so a killed run loses none.
+
+        Raises:
+            AttrtrainError: the disk is full or cannot be written.
+        """
         finite = {name: value if value is None or math.isfinite(value) else None for name, value in values.items()}
-        with self._path.open("a") as file:
-            file.write(json.dumps({"kind": kind, "step": step, **finite}) + "\n")
+        try:
+            with self._path.open("a") as file:
+                file.write(json.dumps({"kind": kind, "step": step, **finite}) + "\n")
+        except OSError as error:
+            raise AttrtrainError(
+                f"{self._path}: {error.strerror}; free space and run the same command again to go on"
+            ) from None
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

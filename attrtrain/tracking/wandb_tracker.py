@@ -34,8 +34,8 @@ WANDB_ID = "wandb_id"  # file in the run folder that holds the id of its W&B run
 
 Mode = Literal["online", "offline", "disabled"]
 
-_INIT_SECONDS = 20.0
-_FINISH_SECONDS = 600.0  # the model is uploaded then
+_INIT_SECONDS = "20"  # unless W&B's own WANDB_INIT_TIMEOUT and WANDB_FINISH_TIMEOUT say otherwise
+_FINISH_SECONDS = "60"  # a batch system's warning comes but a minute or two before the end
 _EXIT_CODES: dict[Outcome, int] = {"finished": 0, "preempted": 85, "failed": 1}
 
 
@@ -45,7 +45,7 @@ def resolve_mode(asked: Literal["auto", "online", "offline", "disabled"]) -> tup
         return asked, ""
     if (mode := os.environ.get("WANDB_MODE")) in ("online", "offline", "disabled"):
         return mode, f"W&B: {mode}, as WANDB_MODE says"  # type: ignore[return-value]
-    if _has_key():
+    if has_key():
         return "online", ""
     return (
         "offline",
@@ -53,7 +53,7 @@ def resolve_mode(asked: Literal["auto", "online", "offline", "disabled"]) -> tup
     )
 
 
-def _has_key() -> bool:
+def has_key() -> bool:
     """Whether `wandb login` was ever done here, or a key is in the environment; asked without W&B, which would reach for the network."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
@@ -130,8 +130,8 @@ def _init(run_id: str, run_folder: Path, track: TrackConfig, config: Mapping[str
         settings=wandb.Settings(
             silent=True,
             console="off",
-            init_timeout=_INIT_SECONDS,
-            finish_timeout=_FINISH_SECONDS,
+            init_timeout=float(os.environ.get("WANDB_INIT_TIMEOUT", _INIT_SECONDS)),
+            finish_timeout=float(os.environ.get("WANDB_FINISH_TIMEOUT", _FINISH_SECONDS)),
             finish_timeout_raises=True,
             x_transaction_log_flush_interval=1.0,  # what is not written when a process is killed is lost
         ),
@@ -217,7 +217,11 @@ class WandbTracker:
         self._run.summary.update({name: value for name, value in summary.items() if value is not None})
         if outcome == "preempted":
             self._run.mark_preempting()
-        self._run.finish(exit_code=_EXIT_CODES[outcome])
+        folder = self._run.settings.sync_dir
+        try:
+            self._run.finish(exit_code=_EXIT_CODES[outcome])
+        except TimeoutError:
+            raise TimeoutError(f"not all was uploaded in time; later: `wandb sync --include-online {folder}`") from None
 
     def _log(self, step: int, content: Mapping[str, Any]) -> None:
         self._run.log({**content, GLOBAL_STEP: step})

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 import attrtrain
 from attrtrain.cli import main
 from attrtrain.errors import WeightsError
+from tools.soak_resume import CLOCKED
 
 SMALL = [
     "--data.image_px",
@@ -56,9 +57,8 @@ def train(run: Path, shards: Path, *flags: str, env: dict[str, str] | None = Non
 
 def metrics(run: Path) -> list[dict]:
     """metrics.jsonl without what depends on the clock."""
-    clocked = ("seconds", "objects_per_second")
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key not in clocked} for line in lines]
+    return [{key: value for key, value in line.items() if key not in CLOCKED} for line in lines]
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,10 @@ def files(folder: Path) -> list[Path]:
 def metrics(run: Path) -> list[dict]:
     """metrics.jsonl without what depends on the clock."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{name: line[name] for name in line if name not in ("seconds", "objects_per_second")} for line in lines]
+    return [
+        {name: line[name] for name in line if name not in ("seconds", "objects_per_second", "data_wait_share")}
+        for line in lines
+    ]
 
 
 def assert_same_run(run: Path, other: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from attrtrain.errors import AttrtrainError
 from attrtrain.tracking import tensorboard_tracker, wandb_tracker
 from attrtrain.tracking.jsonl_tracker import JsonlTracker
 from attrtrain.tracking.trackers import Artifact, Curves, Forgiving, NullTracker, Picture, Table, Tracker, Trackers
@@ -86,6 +87,14 @@ def test_metrics_jsonl_forgets_what_will_be_logged_again(tmp_path: Path) -> None
         *(("train", step) for step in (1, 2, 3)), ("val", 3), *(("train", step) for step in (4, 5, 6)),
     ]  # fmt: skip
     assert lines[3] == {"kind": "val", "step": 3, "epoch": 1, "map": None, "prior_map": None}
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
+    tracker = JsonlTracker(tmp_path / "metrics.jsonl", 0, 0)
+    (tmp_path / "metrics.jsonl").unlink()
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    with pytest.raises(AttrtrainError, match=r"metrics\.jsonl: No space left on device; free space"):
+        tracker.log("train", 1, {"loss": 1.0})
 
 
 def test_auto_is_online_only_with_a_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
