@@ -24,6 +24,9 @@ def test_means_are_over_known_cells_of_judged_attributes_only() -> None:
         priors.append(truth.mean())
     assert result.judged == 3 and result.map == pytest.approx(np.mean(expected))
     assert result.prior_map == pytest.approx(np.mean(priors)) and result.loss == bce(logits, labels)
+    np.testing.assert_allclose(result.average_precision, [*expected, np.nan, np.nan, np.nan, np.nan], rtol=1e-6)
+    np.testing.assert_array_equal(result.known, (~np.isnan(labels)).sum(axis=0))
+    np.testing.assert_array_equal(result.positives, (labels >= 0.5).sum(axis=0))
 
 
 def test_unknown_cells_never_count_whatever_their_score() -> None:
