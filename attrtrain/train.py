@@ -13,6 +13,8 @@ A run directory:
       evaluation/       metrics.json and predictions.npz of the best epoch on the val split
       report.html       what it learnt, as one page
       result.json       best_epoch, val (map, map_interval, prior_map, objects), seconds; there once the run is finished
+      wandb/, wandb_id  what W&B keeps here, and the id of its run, see docs/tracking.md
+      tensorboard/      event files, with track.tensorboard
       .lock             held by the process that trains, see attrtrain.run_lock
 """
 
