@@ -5,20 +5,19 @@ bundle/
   model.json              ModelCard: architecture, attributes, input size, what it was trained on and how well it did
 """
 
-import shutil
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from attrtrain import __version__
+from attrtrain import __version__, hub
 from attrtrain.config.schema import Backbone, Head, Precision
 from attrtrain.errors import WeightsError
-from attrtrain.files import fsync
+from attrtrain.files import atomic_folder
 from attrtrain.models.network import AttributeModel, build_network
 from attrtrain.models.plain import model_from_tensors
 from attrtrain.models.weights import read_tensors
@@ -46,6 +45,7 @@ class ModelCard(Contract):
         precision: arithmetic it was evaluated in.
         data_fingerprint: of the shards it was trained on.
         selected_on: split whose scores chose this epoch, "" where unknown.
+        untrained: attributes without one known label in training, whose scores mean nothing; empty too in bundles older than this field.
         metrics: of its evaluation, such as val map and prior_map; None where nothing could be judged.
     """
 
@@ -60,6 +60,7 @@ class ModelCard(Contract):
     channels_last: bool
     data_fingerprint: str
     selected_on: str = ""
+    untrained: list[str] = Field(default_factory=list)
     metrics: dict[str, float | None]
 
 
@@ -69,22 +70,11 @@ def save_bundle(folder: Path, tensors: dict[str, Tensor], card: ModelCard) -> No
     Raises:
         WeightsError: the disk is full or cannot be written; the bundle before it is as it was.
     """
-    partial, old = folder.with_name(f".{folder.name}.partial"), folder.with_name(f".{folder.name}.old")
     try:
-        for leftover in (partial, old):
-            shutil.rmtree(leftover, ignore_errors=True)
-        partial.mkdir(parents=True)
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial / WEIGHTS)
-        (partial / CARD).write_text(card.model_dump_json(indent=1))
-        for path in (partial / WEIGHTS, partial / CARD, partial):
-            fsync(path)
-        if folder.exists():
-            folder.rename(old)
-        partial.rename(folder)
-        fsync(folder.parent)
-        shutil.rmtree(old, ignore_errors=True)
+        with atomic_folder(folder) as partial:
+            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial / WEIGHTS)
+            (partial / CARD).write_text(card.model_dump_json(indent=1))
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise WeightsError(f"{folder}: {reason}; free space and run the same command again to go on") from None
 
@@ -97,22 +87,34 @@ def find_bundle(path: Path) -> Path | None:
     return None
 
 
-def read_bundle(path: str | Path) -> tuple[AttributeModel, ModelCard]:
-    """Reads the bundle of a bundle folder or run directory, onto the CPU, ready to predict.
-
-    Raises:
-        WeightsError: there is none, or its files are damaged or do not belong together.
-    """
-    path = Path(path)
+def require_bundle(path: Path) -> Path:
+    """The bundle folder behind a bundle or run directory. Raises WeightsError where there is neither."""
     if (folder := find_bundle(path)) is None:
         unfinished = " (a run writes its bundle after its first evaluation)" if (path / "config.yaml").exists() else ""
         raise WeightsError(
             f"{path}: no bundle here, nor in a bundle folder below{unfinished}; give a run directory or a bundle"
         )
+    return folder
+
+
+def read_card(folder: Path) -> ModelCard:
+    """Reads the card of a bundle folder. Raises WeightsError if it is damaged."""
     try:
-        card = ModelCard.model_validate_json((folder / CARD).read_bytes())
+        return ModelCard.model_validate_json((folder / CARD).read_bytes())
     except (OSError, ValidationError) as error:
         raise WeightsError(f"{folder / CARD}: damaged or of another version ({str(error).splitlines()[0]})") from None
+
+
+def read_bundle(path: str | Path) -> tuple[AttributeModel, ModelCard]:
+    """Reads the bundle of a bundle folder, a run directory or a repository `hf:owner/name`, onto the CPU, ready to predict.
+
+    Raises:
+        HubError: the repository cannot be fetched.
+        WeightsError: there is none, or its files are damaged or do not belong together.
+    """
+    path = hub.fetch(str(path), (CARD, WEIGHTS)) if hub.is_repository(path) else Path(path)
+    folder = require_bundle(path)
+    card = read_card(folder)
     model = build_network(**card.architecture.model_dump(), attributes=len(card.vocabulary.names))
     try:
         model.load_state_dict(read_tensors(folder / WEIGHTS))
@@ -127,8 +129,8 @@ def load_model(
     """Loads a trained model, ready to predict.
 
     Args:
-        path: a bundle, a run directory, or a state dict (.pth, .pt, .safetensors) of attrtrain's network or of a torchvision ResNet whose `fc` is a
-            linear layer or layers.
+        path: a bundle, a run directory, a repository of the Hugging Face Hub as `hf:owner/name` or `hf:owner/name@revision`, or a state dict (.pth, .pt,
+            .safetensors) of attrtrain's network or of a torchvision ResNet whose `fc` is a linear layer or layers.
         num_attributes: for a plain state dict, the number of logits it is expected to have.
         device: where to; by default a GPU where there is one.
 
@@ -136,6 +138,7 @@ def load_model(
         The model in evaluation mode and the device it is on. It takes images (B, 3, H, W), uint8 or in [0, 1], and gives logits (B, A).
 
     Raises:
+        HubError: a repository cannot be fetched.
         WeightsError: nothing usable is there, or it has another number of attributes.
     """
     path = Path(path)

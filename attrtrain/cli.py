@@ -16,6 +16,8 @@ COMMANDS = {
     "train": ("attrtrain.train", "train a model (the same as `python -m attrtrain.train`)"),
     "evaluate": ("attrtrain.evaluate", "measure a trained model on shards"),
     "report": ("attrtrain.report_command", "write a run's report anew, or compare two runs"),
+    "card": ("attrtrain.card", "write a run's model card"),
+    "push": ("attrtrain.push", "write a model as a folder for others, and upload it to the Hugging Face Hub"),
     "score": ("attrtrain.score", "judge anybody's predictions from files of scores and labels"),
     "predict": ("attrtrain.predict", "tell the attributes of objects in a photograph"),
 }

@@ -41,6 +41,10 @@ class PredictionsError(AttrtrainError):
     """Predictions that cannot be read, or that cannot be judged against the labels."""
 
 
+class HubError(AttrtrainError):
+    """A model hub that cannot be reached, or that refuses what it is asked for."""
+
+
 class ImageError(AttrtrainError):
     """A picture that cannot be read."""
 
@@ -56,3 +60,8 @@ class PreemptedError(AttrtrainError):
     """
 
     exit_code = 85
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's error says, as part of a line of ours."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

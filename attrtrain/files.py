@@ -3,6 +3,7 @@
 import hashlib
 import os
 import secrets
+import shutil
 from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,6 +29,33 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Gives an empty hidden folder beside `folder` to write files into, and moves it there once they are all on the disk.
+
+    After an exception or a full disk, `folder` is what it was before; the one it replaces goes with all that is in it. Killed between the two renames, `folder` is
+    not there, and its old content lies beside it until the next writer begins by putting it back. One writer at a time.
+    """
+    partial, old = folder.with_name(f".{folder.name}{PARTIAL_SUFFIX}"), folder.with_name(f".{folder.name}.old")
+    try:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        for leftover in (partial, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+        for path in (*partial.iterdir(), partial):
+            fsync(path)
+        if folder.exists():
+            folder.rename(old)
+        partial.rename(folder)
+        fsync(folder.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
         raise
 
 

@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
-from attrtrain.errors import ShardError
+from attrtrain.errors import ShardError, first_line
 
 _CHUNK = 8 << 20  # bytes asked for at a time
 
@@ -125,10 +125,6 @@ def _failures_told(url: str) -> Iterator[None]:
     except FileNotFoundError:
         raise FileNotFoundError(2, "not there", url) from None
     except ImportError as error:
-        raise ShardError(f"{url}: {_first_line(error)}") from None  # fsspec says what to install
+        raise ShardError(f"{url}: {first_line(error)}") from None  # fsspec says what to install
     except Exception as error:  # noqa: BLE001  each protocol's library has errors of its own
-        raise ShardError(f"{url}: cannot be read ({type(error).__name__}: {_first_line(error)})") from None
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), "no reason given")
+        raise ShardError(f"{url}: cannot be read ({type(error).__name__}: {first_line(error)})") from None

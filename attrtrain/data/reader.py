@@ -1,6 +1,5 @@
 """Random access into the samples of shard folders by offset: no tar is parsed, no JSON read, nothing of the data set's size is built."""
 
-import hashlib
 import json
 import os
 import resource
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from attrtrain.data.cache import RemoteFile, ShardCache
 from attrtrain.errors import ConfigError, ShardError
-from attrtrain.shards.manifest import INDEX, LABELS, Manifest, ShardInfo, read_manifest
+from attrtrain.shards.manifest import INDEX, LABELS, Manifest, ShardInfo, fingerprint_of, read_manifest
 from attrtrain.urls import as_place, is_url
 from attrtrain.vocabulary import AttributeVocabulary
 
@@ -59,9 +58,7 @@ class ShardSet:
         _require_same_kind(self.folders, self.manifests)
         self.vocabulary: AttributeVocabulary = self.manifests[0].vocabulary.vocabulary()
         self.crop = self.manifests[0].crop
-        self.fingerprint = hashlib.sha256(
-            "\n".join(manifest.fingerprint for manifest in self.manifests).encode()
-        ).hexdigest()
+        self.fingerprint = fingerprint_of(self.manifests)
         parts = (
             _Part(_files(folder, manifest, self.cache), manifest, split)
             for folder, manifest in zip(self.folders, self.manifests, strict=True)

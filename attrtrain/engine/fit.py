@@ -25,7 +25,7 @@ from attrtrain.metrics.functional import MeanScores
 from attrtrain.models.network import AttributeModel
 from attrtrain.optim import MovingAverage, build_optimizer, learning_rate, set_learning_rate
 from attrtrain.runtime import Runtime
-from attrtrain.shards.manifest import VocabularyRecord
+from attrtrain.shards.manifest import VocabularyRecord, unlabelled_attributes
 
 _AGREE_EVERY = 5  # steps between two looks, by all ranks together, at whether any of them was asked to stop
 
@@ -264,6 +264,7 @@ def _save_bundle(task: Task, learner: Learner, evaluation: Evaluation) -> None:
         channels_last=config.train.channels_last,
         data_fingerprint=shards.fingerprint,
         selected_on=config.data.val_split,
+        untrained=unlabelled_attributes(shards.manifests, shards.split),
         metrics={
             "val.map": None if math.isnan(evaluation.scores.map) else evaluation.scores.map,
             "val.prior_map": None if math.isnan(evaluation.scores.prior_map) else evaluation.scores.prior_map,

@@ -46,7 +46,7 @@ def read_run(folder: Path) -> JudgedRun:
         PredictionsError: there is no evaluation; the message has the command that makes one.
         AttrtrainError: a file is damaged.
     """
-    settings, config = _read_config(folder / CONFIG)
+    settings, config = read_config(folder / CONFIG)
     evaluation = _find_evaluation(folder, config)
     return JudgedRun(
         folder=folder,
@@ -55,7 +55,7 @@ def read_run(folder: Path) -> JudgedRun:
         settings=settings,
         config=config,
         history=folder / HISTORY if (folder / HISTORY).is_file() else None,
-        audit=_read_audit(folder / AUDIT),
+        audit=read_audit(folder / AUDIT),
     )
 
 
@@ -109,8 +109,12 @@ def _find_evaluation(folder: Path, config: dict[str, Any]) -> Path:
     )
 
 
-def _read_config(path: Path) -> tuple[str, dict[str, Any]]:
-    """The text and what it says; empty without the file. Not by `load_config`: another version may have had other knobs."""
+def read_config(path: Path) -> tuple[str, dict[str, Any]]:
+    """A run's config.yaml: the text and what it says; empty without the file. Not by `load_config`: another version may have had other knobs.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
     if not path.is_file():
         return "", {}
     try:
@@ -123,7 +127,8 @@ def _read_config(path: Path) -> tuple[str, dict[str, Any]]:
     return settings, content
 
 
-def _read_audit(path: Path) -> dict[str, Any] | None:
+def read_audit(path: Path) -> dict[str, Any] | None:
+    """What a run's audit.json holds, None without the file. Raises LabelError if it is damaged."""
     if not path.is_file():
         return None
     try:

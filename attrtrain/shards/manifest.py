@@ -158,6 +158,21 @@ class Manifest(Contract):
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
+def fingerprint_of(manifests: Sequence[Manifest]) -> str:
+    """The fingerprint of several shard folders that are read as one data set, in that order."""
+    return hashlib.sha256("\n".join(manifest.fingerprint for manifest in manifests).encode()).hexdigest()
+
+
+def unlabelled_attributes(manifests: Sequence[Manifest], split: str) -> list[str]:
+    """Attributes without one known label in a split of shard folders that share a vocabulary."""
+    counts = [manifest.splits[split] for manifest in manifests if split in manifest.splits]
+    return [
+        name
+        for column, name in enumerate(manifests[0].vocabulary.names)
+        if not any(split.positives[column] + split.negatives[column] for split in counts)
+    ]
+
+
 def read_manifest(folder: Path | str) -> Manifest:
     """Reads the manifest of a shard folder: a path, or a URL.
 

@@ -1,0 +1,101 @@
+"""Repositories of models on the Hugging Face Hub, or on a server that speaks as it does (HF_ENDPOINT). Nothing that is fetched from there can run."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+from attrtrain.errors import ConfigError, HubError, first_line
+
+_PREFIX = "hf:"
+
+
+def is_repository(place: str | Path) -> bool:
+    """Whether a place is a repository, `hf:owner/name` or `hf:owner/name@revision`, and not a path."""
+    return str(place).startswith(_PREFIX)
+
+
+def fetch(place: str, names: Sequence[str]) -> Path:
+    """Downloads some files of a repository into the Hub's cache, or takes them from there without a network.
+
+    Args:
+        place: `hf:owner/name`, with `@revision` for a branch, tag or commit other than main.
+        names: of the files; no other is fetched.
+
+    Returns:
+        The folder they are in. Those that the repository lacks are not.
+
+    Raises:
+        ConfigError: `place` names no repository.
+        HubError: it cannot be fetched.
+    """
+    from huggingface_hub import snapshot_download  # not needed by who reads local folders
+
+    repository, _, revision = place.removeprefix(_PREFIX).partition("@")
+    with _failures_told(place):
+        return Path(
+            snapshot_download(
+                repository,
+                revision=revision or None,
+                allow_patterns=list(names),
+                library_name="attrtrain",
+                library_version=version("attrtrain"),
+            )
+        )
+
+
+def upload(folder: Path, repository: str, private: bool) -> str:
+    """Uploads the files of a folder as one commit, so that the repository has all of them or is as it was. It is made if it is not there.
+
+    Args:
+        folder: what is uploaded.
+        repository: `owner/name`.
+        private: whether a new repository is; one that is there stays as it is.
+
+    Returns:
+        The URL of the repository.
+
+    Raises:
+        ConfigError: `repository` is no name of one.
+        HubError: there is no token, no network, or no permission.
+    """
+    from huggingface_hub import HfApi, get_token
+
+    if get_token() is None:
+        raise HubError(f"{repository}: no token to upload with; log in with `hf auth login`, or set HF_TOKEN")
+    api = HfApi(library_name="attrtrain", library_version=version("attrtrain"))
+    with _failures_told(repository):
+        url = str(api.create_repo(repository, private=private, exist_ok=True))
+        api.upload_folder(folder_path=folder, repo_id=repository, commit_message=f"attrtrain {version('attrtrain')}")
+    return url
+
+
+@contextmanager
+def _failures_told(place: str) -> Iterator[None]:
+    from huggingface_hub import constants
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+    try:
+        yield
+    except HFValidationError as error:
+        raise ConfigError(f"{place}: {first_line(error)}") from None
+    except OfflineModeIsEnabled:
+        raise HubError(f"{place}: HF_HUB_OFFLINE forbids the network; unset it") from None
+    except HfHubHTTPError as error:
+        raise HubError(f"{place}: {_refusal(error.response.status_code, error.server_message)}") from None
+    except Exception as error:  # noqa: BLE001  each of the Hub's ways of transport has errors of its own
+        told = " ".join(str(error).split()) or type(error).__name__
+        raise HubError(f"{place}: {constants.ENDPOINT} cannot be reached, or not used ({told})") from None
+
+
+def _refusal(status: int, message: str | None) -> str:
+    match status:
+        case 401:
+            reason = "no such repository, or the token is not accepted; log in with `hf auth login`, or set HF_TOKEN"
+        case 403:
+            reason = "the token may not write there; it needs write access to this owner's repositories"
+        case 404:
+            reason = "no such repository or revision, or a private one that the token may not see"
+        case _:
+            reason = f"the server answered {status}"
+    return f"{reason} ({' '.join(message.split())})" if message else reason
