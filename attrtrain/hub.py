@@ -44,12 +44,13 @@ def fetch(place: str, names: Sequence[str]) -> Path:
         )
 
 
-def upload(folder: Path, repository: str, private: bool) -> str:
-    """Uploads the files of a folder as one commit, so that the repository has all of them or is as it was. It is made if it is not there.
+def upload(folder: Path, repository: str, names: Sequence[str], private: bool) -> str:
+    """Uploads files as one commit, so that a repository has all of them or is as it was. It is made if it is not there.
 
     Args:
-        folder: what is uploaded.
+        folder: where the files are.
         repository: `owner/name`.
+        names: of the files; one that the folder lacks is removed from the repository.
         private: whether a new repository is; one that is there stays as it is.
 
     Returns:
@@ -59,14 +60,23 @@ def upload(folder: Path, repository: str, private: bool) -> str:
         ConfigError: `repository` is no name of one.
         HubError: there is no token, no network, or no permission.
     """
-    from huggingface_hub import HfApi, get_token
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 
     if get_token() is None:
         raise HubError(f"{repository}: no token to upload with; log in with `hf auth login`, or set HF_TOKEN")
     api = HfApi(library_name="attrtrain", library_version=version("attrtrain"))
     with _failures_told(repository):
         url = str(api.create_repo(repository, private=private, exist_ok=True))
-        api.upload_folder(folder_path=folder, repo_id=repository, commit_message=f"attrtrain {version('attrtrain')}")
+        there = set(api.list_repo_files(repository))
+        changes = [
+            CommitOperationAdd(path_in_repo=name, path_or_fileobj=folder / name)
+            if (folder / name).is_file()
+            else CommitOperationDelete(path_in_repo=name)
+            for name in names
+            if (folder / name).is_file() or name in there
+        ]
+        # Not upload_folder, which may cut what it uploads into several commits.
+        api.create_commit(repository, changes, commit_message=f"attrtrain {version('attrtrain')}")
     return url
 
 
@@ -84,8 +94,13 @@ def _failures_told(place: str) -> Iterator[None]:
     except HfHubHTTPError as error:
         raise HubError(f"{place}: {_refusal(error.response.status_code, error.server_message)}") from None
     except Exception as error:  # noqa: BLE001  each of the Hub's ways of transport has errors of its own
-        told = " ".join(str(error).split()) or type(error).__name__
-        raise HubError(f"{place}: {constants.ENDPOINT} cannot be reached, or not used ({told})") from None
+        told = " ".join(str(_root(error)).split()) or type(error).__name__
+        raise HubError(f"{place}: cannot be done with {constants.ENDPOINT} ({told})") from None
+
+
+def _root(error: BaseException) -> BaseException:
+    """What came first: the errors around it speak of caches and of the Hub's own functions."""
+    return error if isinstance(error, ValueError) or error.__cause__ is None else _root(error.__cause__)
 
 
 def _refusal(status: int, message: str | None) -> str:

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Writes the folder, uploads it if asked to, and says what is missing from the card; returns 0."""
     from attrtrain import hub
-    from attrtrain.publishing.hub_folder import write_hub_folder
+    from attrtrain.publishing.hub_folder import NAMES, write_hub_folder
     from attrtrain.publishing.model_card import write_card
     from attrtrain.publishing.published_model import read_published_model
 
@@ -42,5 +42,5 @@ def run(arguments: argparse.Namespace) -> int:
     write_hub_folder(arguments.to, model, card)
     print("\n".join([str(arguments.to), *(f"missing from its card: {told}" for told in model.missing)]), flush=True)
     if arguments.upload:
-        print(hub.upload(arguments.to, arguments.upload, private=not arguments.public))
+        print(hub.upload(arguments.to, arguments.upload, NAMES, private=not arguments.public))
     return 0

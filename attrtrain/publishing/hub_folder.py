@@ -19,7 +19,7 @@ from attrtrain.metrics.document import METRICS, write_metrics
 from attrtrain.publishing.published_model import PublishedModel
 
 README = "README.md"
-_NAMES = frozenset({README, bundle.CARD, bundle.WEIGHTS, METRICS})
+NAMES = (README, bundle.CARD, bundle.WEIGHTS, METRICS)
 
 
 def write_hub_folder(folder: Path, model: PublishedModel, card: str) -> None:
@@ -53,7 +53,7 @@ def _require_ours(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise ConfigError(f"--to {folder}: is a file; name a folder")
-    if others := sorted(path.name for path in folder.iterdir() if path.name not in _NAMES):
+    if others := sorted(path.name for path in folder.iterdir() if path.name not in NAMES):
         raise ConfigError(
             f"--to {folder}: holds {others[0]}, which is not of a published model and would be lost; name another folder"
         )

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from attrtrain.files import atomic_write, fsync, remove_partials, sha256_of
+from attrtrain.files import atomic_folder, atomic_write, fsync, remove_partials, sha256_of
 
 
 def names_in(folder):
@@ -66,7 +66,7 @@ def test_readers_of_the_old_file_keep_it(tmp_path):
 WRITE_AND_DIE = """
 import os, signal, sys
 from pathlib import Path
-from attrtrain.files import atomic_write
+from attrtrain.files import atomic_folder, atomic_write
 with atomic_write(Path(sys.argv[1])) as file:
     file.write(b"half")
     file.flush()
@@ -96,3 +96,34 @@ def test_a_folder_can_be_synced(tmp_path):
     fsync(tmp_path)
     with pytest.raises(FileNotFoundError):
         fsync(tmp_path / "nowhere")
+
+
+def test_a_folder_appears_whole_and_replaces_the_one_before(tmp_path):
+    folder = tmp_path / "deep" / "folder"
+    for content in (b"first", b"second"):
+        with atomic_folder(folder) as partial:
+            (partial / "file").write_bytes(content)
+            assert not folder.exists() or (folder / "file").read_bytes() == b"first"
+        assert (folder / "file").read_bytes() == content
+        assert names_in(folder.parent) == ["folder"] and names_in(folder) == ["file"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_after_an_exception_a_folder_is_what_it_was(tmp_path, error):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "file").write_bytes(b"old")
+    with pytest.raises(error), atomic_folder(folder) as partial:
+        (partial / "file").write_bytes(b"new")
+        raise error
+    assert (folder / "file").read_bytes() == b"old"
+    assert names_in(tmp_path) == ["folder"]
+
+
+def test_a_folder_that_a_killed_writer_had_moved_aside_is_put_back(tmp_path):
+    (tmp_path / ".folder.old").mkdir()
+    (tmp_path / ".folder.old" / "file").write_bytes(b"old")
+    with pytest.raises(ValueError), atomic_folder(tmp_path / "folder"):
+        raise ValueError
+    assert (tmp_path / "folder" / "file").read_bytes() == b"old"
+    assert names_in(tmp_path) == ["folder"]

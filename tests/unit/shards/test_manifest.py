@@ -8,7 +8,13 @@ from drawn import draw_photographs, make_table, shard
 from pydantic import ValidationError
 
 from attrtrain.errors import ShardError
-from attrtrain.shards.manifest import CropSettings, ShardInfo, read_manifest, split_statistics
+from attrtrain.shards.manifest import (
+    CropSettings,
+    ShardInfo,
+    read_manifest,
+    split_statistics,
+    unlabelled_attributes,
+)
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +106,13 @@ def test_statistics_count_a_vote_of_one_half_as_positive():
     counts = split_statistics(index, labels, [info])["train"]
     assert (counts.objects, counts.images) == (3, 1)
     assert (counts.positives, counts.negatives, counts.unknowns) == ([2, 1], [1, 0], [0, 2])
+
+
+def test_attributes_without_a_known_label_are_found_over_all_folders(tmp_path, manifest_json):
+    names = manifest_json["vocabulary"]["names"]
+    nothing = {"positives": [0] * len(names), "negatives": [0] * len(names), "unknowns": [4] * len(names)}
+    known = {**nothing, "negatives": [1] + [0] * (len(names) - 1)}
+    splits = [{"train": {"objects": 4, "images": 2, **counts}} for counts in (nothing, known)]
+    manifests = [read_changed(tmp_path, {**manifest_json, "splits": split}) for split in splits]
+    assert unlabelled_attributes(manifests[:1], "train") == names
+    assert unlabelled_attributes(manifests, "train") == names[1:]
