@@ -1,11 +1,11 @@
 """`attrtrain audit`: before a GPU is spent on them, are these labels learnable, or noise?"""
 
 import argparse
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from attrtrain.errors import ConfigError, LabelError
-from attrtrain.urls import as_place, is_there
+from attrtrain.errors import ConfigError
+from attrtrain.urls import as_place, require_folders
 
 if TYPE_CHECKING:  # imported where they are used: SciPy takes a second, which `--help` need not
     from attrtrain.auditing.assemble import FeaturesOf, Subject
@@ -27,12 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=as_place,
         metavar="SHARDS_OR_LABELS",
-        help="a shard folder or its URL, or label files as `attrtrain shard --labels` takes them",
+        help="a shard folder, or label files as `attrtrain shard --labels` takes them; these and the files below may be URLs",
     )
     parser.add_argument(
         "--instances",
         nargs="+",
-        type=Path,
+        type=as_place,
         default=[],
         metavar="PATH",
         help="COCO instances files the labels point into; 2014 or 2017, train and val together",
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=as_place,
         default=[],
         metavar="PATH",
-        help="folders that hold the photographs, or their URLs: finds the same picture under two names",
+        help="folders that hold the photographs: finds the same picture under two names",
     )
     parser.add_argument(
         "--weights",
@@ -61,12 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
     from attrtrain.auditing.page import write_page
     from attrtrain.shards.manifest import write_contract
 
-    for folder in arguments.images:
-        if not (folder.is_dir() if isinstance(folder, Path) else is_there(folder)):
-            raise LabelError(f"--images {folder}: no such folder")
-    first = arguments.audited[0]
-    is_shards = isinstance(first, str) or first.is_dir()
-    subject = _shards(arguments) if is_shards else _labels(arguments)
+    require_folders("--images", arguments.images)
+    subject = _shards(arguments) if _is_folder(arguments.audited[0]) else _labels(arguments)
     features_of, objects = _features(arguments.weights, subject)
     document = audit(subject, arguments.images, features_of, objects)
     try:
@@ -80,8 +76,15 @@ def run(arguments: argparse.Namespace) -> int:
     return EXIT_CODES[document.verdict]
 
 
+def _is_folder(place: Path | str) -> bool:
+    """Whether a place is a folder. Of a URL, which may be on a server without folders, its name says it."""
+    from attrtrain.annotations import SUFFIXES
+
+    return place.is_dir() if isinstance(place, Path) else PurePosixPath(place).suffix.lower() not in SUFFIXES
+
+
 def _labels(arguments: argparse.Namespace) -> "Subject":
-    from attrtrain.annotations import read_labels
+    from attrtrain.annotations import read_labels_at
     from attrtrain.auditing.assemble import Subject
     from attrtrain.auditing.coverage import describe_coverage
 
@@ -89,12 +92,12 @@ def _labels(arguments: argparse.Namespace) -> "Subject":
         raise ConfigError(
             "--weights: the pixels are tested on crops; make shards with `attrtrain shard` and audit those"
         )
-    table, _ = read_labels(arguments.audited, arguments.instances)
+    table, _ = read_labels_at(arguments.audited, arguments.instances)
     coverage = None
     if arguments.instances:
         matched = len(table)
         coverage = describe_coverage(
-            matched + len(table.unmatched), matched, [path.name for path in arguments.instances], {}
+            matched + len(table.unmatched), matched, [PurePosixPath(path).name for path in arguments.instances], {}
         )
     return Subject("labels", [str(path) for path in arguments.audited], table, coverage, None)
 

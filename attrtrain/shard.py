@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrtrain.cores import usable_cores
-from attrtrain.errors import ConfigError, LabelError, ShardError
+from attrtrain.errors import ConfigError, ShardError
 from attrtrain.shards.crop_defaults import CONTEXT, QUALITY, STORE_PX
-from attrtrain.urls import as_place, is_there, is_url, local_copies
+from attrtrain.urls import as_place, is_url, require_folders
 
 if TYPE_CHECKING:  # imported where they are used: `--help` need not wait for NumPy, Pillow and pydantic
     from attrtrain.annotations.table import ObjectTable
@@ -181,9 +181,10 @@ def _command(arguments: argparse.Namespace) -> str:
 
 def _read(arguments: argparse.Namespace) -> "tuple[ObjectTable, str]":
     """The labelled objects, and a line that says where their split comes from. What is odd goes to stderr."""
+    from attrtrain.annotations import read_labels_at
     from attrtrain.annotations.split import apply_split, set_aside_dev
 
-    table, note = _read_files(arguments.labels, arguments.instances)
+    table, note = read_labels_at(arguments.labels, arguments.instances)
     if note:
         print(note, file=sys.stderr)
     if (coverage := len(table) / (len(table) + len(table.unmatched))) < 0.9:
@@ -198,25 +199,6 @@ def _read(arguments: argparse.Namespace) -> "tuple[ObjectTable, str]":
         split_note += f"; {dev_note}"
     print(split_note, file=sys.stderr)
     return table, split_note
-
-
-def _read_files(labels: Sequence[Path | str], instances: Sequence[Path | str]) -> "tuple[ObjectTable, str]":
-    from attrtrain.annotations import read_labels
-
-    places = [*labels, *instances]
-    try:
-        with local_copies(places) as files:
-            try:
-                return read_labels(files[: len(labels)], files[len(labels) :])
-            except LabelError as error:
-                message = str(error)
-                for place, file in zip(places, files, strict=True):
-                    message = message.replace(str(file), str(place))  # what the user gave, not our copy of it
-                raise LabelError(message) from None
-    except FileNotFoundError as error:
-        raise LabelError(f"{error.filename}: no such file") from None
-    except OSError as error:
-        raise LabelError(f"label files cannot be copied here: {error}; TMPDIR names the folder to copy to") from None
 
 
 def _checked(arguments: argparse.Namespace) -> "CropSettings":
@@ -234,9 +216,7 @@ def _checked(arguments: argparse.Namespace) -> "CropSettings":
     ):
         if not is_good:
             raise ConfigError(f"--{name.replace('_', '-')} {getattr(arguments, name)}: must be {rule}")
-    for folder in arguments.images:
-        if not (folder.is_dir() if isinstance(folder, Path) else is_there(folder)):
-            raise LabelError(f"--images {folder}: no such folder")
+    require_folders("--images", arguments.images)
     try:
         return CropSettings(store_px=arguments.store_px, quality=arguments.quality, context=arguments.context)
     except ValidationError as error:

@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
-from attrtrain.errors import ShardError, first_line
+from attrtrain.errors import LabelError, ShardError, first_line
 
 _CHUNK = 8 << 20  # bytes asked for at a time
 
@@ -109,6 +109,18 @@ def is_there(url: str) -> bool:
     with _failures_told(url):
         filesystem, path = _filesystem(url)
         return url.startswith(("http://", "https://")) or bool(filesystem.exists(path))
+
+
+def require_folders(flag: str, places: Sequence[Path | str]) -> None:
+    """Refuses folders that are not there, in the name of the flag that they were given with.
+
+    Raises:
+        LabelError: naming the first.
+        ShardError: it cannot be told.
+    """
+    for place in places:
+        if not (place.is_dir() if isinstance(place, Path) else is_there(place)):
+            raise LabelError(f"{flag} {place}: no such folder")
 
 
 def _filesystem(url: str) -> tuple[Any, str]:

@@ -77,8 +77,7 @@ def run(config: TrainConfig) -> None:
         if source is not None:
             restore(task, learner, state, window, source)
         if runtime.is_main:
-            print(_opening(task), *told, *([found.line] if found else []), sep="
-", flush=True)
+            print(_opening(task), *told, *([found.line] if found else []), sep="\n", flush=True)
             task = replace(task, tracker=_open_folder(task, state, found))
         with _closing(task), explained_compile_failure(config.train.compile):
             fit(task, learner, state, window)

@@ -6,6 +6,32 @@ from pathlib import Path
 from attrtrain.annotations import coco, coco_attributes, tabular, vaw
 from attrtrain.annotations.table import ObjectTable
 from attrtrain.errors import LabelError
+from attrtrain.urls import local_copies
+
+SUFFIXES = frozenset({".pkl", ".pickle", ".jbl", ".joblib", ".csv", ".tsv", ".jsonl", ".json"})
+
+
+def read_labels_at(labels: Sequence[Path | str], instances: Sequence[Path | str]) -> tuple[ObjectTable, str]:
+    """Reads label files at paths or URLs, as `read_labels` does; messages name what was given.
+
+    Raises:
+        LabelError: as there, or a URL cannot be copied to this machine.
+        ShardError: a URL cannot be read.
+    """
+    places = [*labels, *instances]
+    try:
+        with local_copies(places) as files:
+            try:
+                return read_labels(files[: len(labels)], files[len(labels) :])
+            except LabelError as error:
+                message = str(error)
+                for place, file in zip(places, files, strict=True):
+                    message = message.replace(str(file), str(place))  # what the user gave, not our copy of it
+                raise LabelError(message) from None
+    except FileNotFoundError as error:
+        raise LabelError(f"{error.filename}: no such file") from None
+    except OSError as error:
+        raise LabelError(f"label files cannot be copied here: {error}; TMPDIR names the folder to copy to") from None
 
 
 def read_labels(labels: Sequence[Path], instances: Sequence[Path]) -> tuple[ObjectTable, str]:

@@ -1,5 +1,6 @@
 """Shard folders at URLs: a real S3 server on this machine, and file://, read through a bounded cache."""
 
+import json
 import pickle
 import shutil
 import subprocess
@@ -300,6 +301,24 @@ def test_label_files_at_urls_give_the_same_shards(s3, toy_coco, toy_shards, tmp_
     assert [path.name for path in tmp_path.iterdir()] == ["out"]  # the copies are gone
 
 
+def test_label_files_at_urls_are_audited_as_local_ones_are(s3, toy_coco, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    files = [toy_coco / "cocottributes.pkl", *sorted((toy_coco / "annotations").glob("*.json"))]
+    for path in files:
+        s3.upload_file(str(path), BUCKET, f"labels/{path.name}")
+    s3fs.S3FileSystem.clear_instance_cache()
+    found = []
+    for out, places in (("local", files), ("remote", [f"s3://{BUCKET}/labels/{path.name}" for path in files])):
+        assert main(["audit", *map(str, [places[0], "--instances", *places[1:], "--out", tmp_path / out])]) == 0
+        found.append({**json.loads((tmp_path / out / "audit.json").read_text()), "audited": None})
+    assert found[0] == found[1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["local", "remote"]  # the copies are gone
+    capsys.readouterr()
+    url = f"s3://{BUCKET}/labels/nowhere.json"
+    assert main(["audit", str(files[0]), "--instances", url, "--out", str(tmp_path / "none")]) == 1
+    assert capsys.readouterr().err == f"error: {url}: no such file\n"
+
+
 def test_wrong_label_urls_are_one_line(s3, toy_coco, tmp_path, capsys):
     s3.put_object(Bucket=BUCKET, Key="labels/broken.csv", Body=b"file_name\na.jpg\n")
     s3fs.S3FileSystem.clear_instance_cache()
@@ -329,7 +348,7 @@ def test_a_server_that_goes_away_stops_it_and_counts_no_photograph_as_missing(
 ):
     arguments = shard_command(toy_coco, tmp_path / "out", f"{photographs}/train2017", f"{photographs}/val2017")
     with monkeypatch.context() as patched:
-        patched.setattr("attrtrain.shard.is_there", lambda url: True)
+        patched.setattr("attrtrain.urls.is_there", lambda url: True)
         patched.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
         patched.setenv("AWS_MAX_ATTEMPTS", "1")
         s3fs.S3FileSystem.clear_instance_cache()

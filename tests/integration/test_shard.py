@@ -633,10 +633,8 @@ def test_every_folder_is_looked_at_whatever_the_first_is_like(data, tmp_path, un
 
 
 @pytest.mark.shared_data
-def test_real_photographs_with_both_label_files(tmp_path):
-    if not (shared := os.environ.get("ATTRTRAIN_SHARED_DATA")):
-        pytest.skip("set ATTRTRAIN_SHARED_DATA to the folder that holds coco_tiny")
-    coco = Path(shared) / "coco_tiny"
+def test_real_photographs_with_both_label_files(shared_data, tmp_path):
+    coco = shared_data / "coco_tiny"
     for name, workers in (("jbl", "2"), ("pkl", "1")):
         paths = ["--labels", coco / f"cocottributes_like.{name}", "--images", coco / "train2017", coco / "val2017"]
         instances = ["--instances", *sorted((coco / "annotations").glob("*.json"))]

@@ -194,10 +194,8 @@ def test_reading_labels_imports_no_torch():
 
 
 @pytest.mark.shared_data
-def test_real_ids_in_both_published_formats():
-    if not (root := os.environ.get("ATTRTRAIN_SHARED_DATA")):
-        pytest.skip("ATTRTRAIN_SHARED_DATA is not set")
-    tiny = Path(root) / "coco_tiny"
+def test_real_ids_in_both_published_formats(shared_data):
+    tiny = shared_data / "coco_tiny"
     instances = sorted((tiny / "annotations").glob("instances_*.json"))
     text, binary = (read_labels([tiny / f"cocottributes_like.{kind}"], instances)[0] for kind in ("pkl", "jbl"))
     assert len(text) == 1190 and len(text.unmatched) == 40
