@@ -2,6 +2,8 @@
 
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -9,10 +11,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attrtrain.errors import PredictionsError
+from attrtrain.errors import PredictionsError, first_line
 from attrtrain.files import atomic_write
 
 PREDICTIONS = "predictions.npz"
+
+
+@contextmanager
+def errors_naming(path: Path, what: str, *more: type[Exception]) -> Iterator[None]:
+    """Turns whatever goes wrong while a file is read into a PredictionsError of one line that names the file.
+
+    Args:
+        path: the file.
+        what: what is said of a file that can be opened, but not read as what it should be.
+        more: errors that mean so, besides those of NumPy's files.
+    """
+    damaged: tuple[type[Exception], ...] = (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, *more)
+    try:
+        yield
+    except OSError as error:
+        raise PredictionsError(f"{path}: {error.strerror or error}") from None
+    except PredictionsError as error:
+        raise PredictionsError(f"{path}: {error}") from None
+    except damaged as error:
+        raise PredictionsError(f"{path}: {what} ({first_line(error)})") from None
 
 
 @dataclass(frozen=True)
@@ -82,7 +104,7 @@ def read_predictions(path: Path) -> Predictions:
         PredictionsError: naming the file, if it cannot be read, is damaged, or is something else.
     """
     kinds = {"names": "U", "object_id": "iu", "image_id": "iu", "category": "U", "logits": "f", "labels": "f"}
-    try:
+    with errors_naming(path, "damaged, or not written by attrtrain"):
         with path.open("rb") as file:  # opened here, because np.load leaves the file of a damaged archive open
             archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
@@ -100,9 +122,3 @@ def read_predictions(path: Path) -> Predictions:
             logits=columns["logits"].astype(np.float32, copy=False),
             labels=columns["labels"].astype(np.float32, copy=False),
         )
-    except OSError as error:
-        raise PredictionsError(f"{path}: {error.strerror or error}") from None
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise PredictionsError(f"{path}: damaged, or not written by attrtrain ({error})") from None
-    except PredictionsError as error:
-        raise PredictionsError(f"{path}: {error}") from None

@@ -1,8 +1,6 @@
 """Scores and labels in anybody's files: NumPy arrays, Parquet, CSV. Nothing in a file can run."""
 
 import json
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +12,7 @@ import pyarrow.parquet as pa_parquet
 from numpy.typing import NDArray
 
 from attrtrain.errors import PredictionsError
-
-_DAMAGED = (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, pa.ArrowException)
+from attrtrain.predictions import errors_naming
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,7 @@ def read_matrix(place: str) -> Matrix:
         PredictionsError: naming the file, if it is not there, damaged, of another kind, not numeric or not a matrix.
     """
     path, member = _split_member(place)
-    try:
+    with errors_naming(path, "damaged, or not what its name says", pa.ArrowException):
         match path.suffix.lower():
             case ".npy" | ".npz":
                 matrix = Matrix(_as_floats(_read_numpy(path, member)), None)
@@ -52,12 +49,6 @@ def read_matrix(place: str) -> Matrix:
             raise PredictionsError(
                 f"has shape {matrix.values.shape}; needs one row an object and one column an attribute"
             )
-    except OSError as error:
-        raise PredictionsError(f"{path}: {error.strerror or error}") from None
-    except PredictionsError as error:
-        raise PredictionsError(f"{path}: {error}") from None
-    except _DAMAGED as error:
-        raise PredictionsError(f"{path}: damaged, or not what its name says ({_first_line(error)})") from None
     return matrix
 
 
@@ -67,7 +58,7 @@ def read_column(place: Path) -> NDArray[Any]:
     Raises:
         PredictionsError: naming the file, if it cannot be read or is no such list.
     """
-    try:
+    with errors_naming(place, "cannot be read", RecursionError):
         match place.suffix.lower():
             case ".npy":
                 values = _read_numpy(place, None)
@@ -81,12 +72,6 @@ def read_column(place: Path) -> NDArray[Any]:
             raise PredictionsError(
                 f"holds {values.dtype} of shape {values.shape}, not one name or whole number an object"
             )
-    except OSError as error:
-        raise PredictionsError(f"{place}: {error.strerror or error}") from None
-    except PredictionsError as error:
-        raise PredictionsError(f"{place}: {error}") from None
-    except (*_DAMAGED, RecursionError) as error:
-        raise PredictionsError(f"{place}: cannot be read ({_first_line(error)})") from None
     return values
 
 
@@ -96,12 +81,8 @@ def read_names(path: Path) -> tuple[str, ...]:
     Raises:
         PredictionsError: naming the file, if it is neither.
     """
-    try:
+    with errors_naming(path, "not valid JSON", RecursionError):
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise PredictionsError(f"{path}: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:
-        raise PredictionsError(f"{path}: not valid JSON ({_first_line(error)})") from None
     if isinstance(content, dict) and sorted(content.values(), key=str) == sorted(range(len(content)), key=str):
         return tuple(sorted(content, key=lambda name: int(content[name])))
     if not isinstance(content, list) or not all(isinstance(name, str) for name in content):
@@ -201,7 +182,3 @@ def _is_number(text: str) -> bool:
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

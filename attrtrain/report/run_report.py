@@ -73,10 +73,6 @@ def write_report(
     add_pictures(pictures, mistakes, _MISTAKE_PX)
     samples = tabulate(cells, predictions.object_id, _SAMPLE_ENTRIES)
     curves = read_curves(history)
-    if not pictures.uris and not no_pictures:
-        no_pictures = "There are no pictures: " + (
-            "the shards are not at hand." if shards is None else "the shards hold other objects than were judged."
-        )
     write_page(
         path,
         "report.html.j2",
@@ -86,26 +82,43 @@ def write_report(
             curves=curves, mistakes=mistakes, samples=samples, pictures=pictures, gallery=gallery,
         ),
         title=title,
-        document=document,
-        names=predictions.names,
+        settings=settings,
+        facts=_facts(document, audit, versions),
         audit=_audit_facts(audit),
-        ladder=headline.ladder(document),
-        sentence=headline.sentence(document),
-        metric_rows=headline.metric_rows(document),
         curves=curves,
         best=best_epoch(history),
-        val_split=document.source.get("split") or "val",
-        attribute_rows=_attribute_rows(document.attributes, predictions.names),
-        groups_of_attributes=sorted({entry.group for entry in document.attributes if entry.group}),
-        frequencies=[name for name in ("head", "medium", "tail") if any(e.frequency == name for e in document.attributes)],
-        confusion=find_confusion(cells.named, predictions.labels, document.positive_at, _PAIRS),
-        group_tables=_group_tables(document),
         gallery=gallery,
-        no_pictures=no_pictures,
+        no_pictures=_why_no_pictures(pictures, shards, no_pictures),
         sample_count=len(samples.rows),
-        facts=_facts(document, audit, versions),
-        settings=settings,
+        confusion=find_confusion(cells.named, predictions.labels, document.positive_at, _PAIRS),
+        **_scores(document, predictions.names),
     )  # fmt: skip
+
+
+def _scores(document: MetricsDocument, names: tuple[str, ...]) -> dict[str, Any]:
+    """What the page shows of metrics.json alone."""
+    groups = {entry.group for entry in document.attributes if entry.group}
+    frequencies = {entry.frequency for entry in document.attributes}
+    return {
+        "document": document,
+        "names": names,
+        "ladder": headline.ladder(document),
+        "sentence": headline.sentence(document),
+        "metric_rows": headline.metric_rows(document),
+        "val_split": document.source.get("split") or "val",
+        "attribute_rows": _attribute_rows(document.attributes, names),
+        "groups_of_attributes": sorted(groups),
+        "frequencies": [name for name in ("head", "medium", "tail") if name in frequencies],
+        "group_tables": _group_tables(document),
+    }
+
+
+def _why_no_pictures(pictures: Pictures, shards: ShardSet | None, told: str) -> str:
+    if pictures.uris or told:
+        return told
+    return "There are no pictures: " + (
+        "the shards are not at hand." if shards is None else "the shards hold other objects than were judged."
+    )
 
 
 def _picture_budget(attributes: int) -> int:
