@@ -21,7 +21,8 @@ _INDEXED = {
 
 def front_matter(model: PublishedModel, options: CardOptions) -> ModelCardData:
     """Metadata as `huggingface_hub` writes it."""
-    results = _results(model.metrics, model.data_names, options.datasets) if model.metrics else []
+    names = model.data_names if model.is_judged_on_own_data else ()
+    results = _results(model.metrics, names, options.datasets if names else ()) if model.metrics else []
     return ModelCardData(
         license=options.license,
         library_name="attrtrain",
@@ -35,7 +36,7 @@ def front_matter(model: PublishedModel, options: CardOptions) -> ModelCardData:
 
 
 def _results(metrics: MetricsDocument, data_names: tuple[str, ...], datasets: tuple[str, ...]) -> list[EvalResult]:
-    """Scores in full precision; those that do not exist are absent."""
+    """Scores in full precision, of data by these names; scores that do not exist are absent."""
     name = ", ".join(data_names) or ", ".join(datasets) or "not named"
     kind = datasets[0] if datasets else re.sub(r"[^\w.-]+", "-", name).strip("-") or "unknown"
     return [

@@ -44,6 +44,11 @@ class PublishedModel:
     manifests: tuple[Manifest, ...]
     missing: tuple[str, ...]
 
+    @property
+    def is_judged_on_own_data(self) -> bool:
+        """Whether the evaluation is of the shards that it was trained on, whichever split."""
+        return self.metrics is not None and self.metrics.source.get("data_fingerprint") == self.card.data_fingerprint
+
     def setting(self, section: str, key: str) -> Any:
         """One value of config.yaml, None where it has none."""
         values = self.config.get(section)

@@ -180,6 +180,12 @@ def test_a_card_can_tell_of_another_evaluation(run: Path, tmp_path: Path, capsys
     card, found = ModelCard.load(tmp_path / "README.md"), json.loads(Path(out, "metrics.json").read_text())
     told = {result.metric_type: result.metric_value for result in card.data.eval_results}
     assert told["map"] == found["overall"]["map"] and "of split train" in card.text
+    found["source"]["data_fingerprint"] = "of another folder"
+    Path(out, "metrics.json").write_text(json.dumps(found))
+    assert main(["card", str(run), "--evaluation", out, "--out", str(tmp_path / "README.md")]) == 0
+    card = ModelCard.load(tmp_path / "README.md")
+    assert "of split train of other data than it was trained with" in card.text
+    assert {result.dataset_name for result in card.data.eval_results} == {"not named"}
     assert "has no metrics.json" in failing(["card", str(run), "--evaluation", str(tmp_path)], capsys)
 
 
