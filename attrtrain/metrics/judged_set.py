@@ -9,9 +9,12 @@ from numpy.typing import NDArray
 from attrtrain.predictions import Predictions
 
 
+_ROWS_AT_A_TIME = 256
+
+
 @dataclass(frozen=True)
 class JudgedSet:
-    """N objects in the order of their photographs, A attributes. Scores, known and positive lie column by column in memory, as they are read.
+    """N objects in the order of their photographs, A attributes. Scores, labels, known and positive lie column by column in memory, as they are read.
 
     Attributes:
         names: (A) attribute names.
@@ -63,6 +66,7 @@ class JudgedSet:
         if (image_id[1:] < image_id[:-1]).any():
             order = np.argsort(image_id, kind="stable")
             scores, labels, image_id, category = scores[order], labels[order], image_id[order], category[order]
+        labels = _by_column(labels)
         with np.errstate(invalid="ignore"):
             positive = labels >= positive_at  # NaN compares false
         return cls(
@@ -70,11 +74,11 @@ class JudgedSet:
             image=_numbered(image_id),
             image_id=image_id,
             category=category,
-            scores=np.asfortranarray(scores),
+            scores=_by_column(scores),
             are_logits=are_logits,
             labels=labels,
-            known=np.asfortranarray(~np.isnan(labels)),
-            positive=np.asfortranarray(positive),
+            known=~np.isnan(labels),
+            positive=positive,
         )
 
     def __len__(self) -> int:
@@ -140,6 +144,16 @@ def take_cells(matrix: NDArray[Any], rows: NDArray[np.intp], columns: NDArray[np
     for place, column in enumerate(columns):
         taken[:, place] = matrix[rows, column]
     return taken
+
+
+def _by_column(matrix: NDArray[Any]) -> NDArray[Any]:
+    """The same, column by column in memory: `numpy.asfortranarray`, a few rows at a time, so that what is read stays in the processor's cache until it is written."""
+    if matrix.flags.f_contiguous:
+        return matrix
+    turned = np.empty(matrix.shape, dtype=matrix.dtype, order="F")
+    for start in range(0, len(matrix), _ROWS_AT_A_TIME):
+        turned[start : start + _ROWS_AT_A_TIME] = matrix[start : start + _ROWS_AT_A_TIME]
+    return turned
 
 
 def _numbered(image: NDArray[np.int64]) -> NDArray[np.int64]:
