@@ -42,7 +42,10 @@ class Decisions:
         """Decides by probability > threshold, by thresholds for the first and for the second half of the photographs, and by rank."""
         fixed = np.full(len(judged.names), judged.as_score(threshold))
         half = second_half(judged.image_id)[:, None]
-        at_tuned = (judged.above(tuned[0]) & ~half) | (judged.above(tuned[1]) & half)
+        at_tuned, other = judged.above(tuned[0]), judged.above(tuned[1])
+        at_tuned &= ~half  # in place: memory of this size is slow to come by
+        other &= half
+        at_tuned |= other
         return cls(judged.above(fixed), at_tuned, highest(judged, TOP_K))
 
 

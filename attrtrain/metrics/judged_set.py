@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from attrtrain.predictions import Predictions
 
-
 _ROWS_AT_A_TIME = 256
 
 

@@ -66,7 +66,8 @@ def measure(cells: JudgedSet, threshold: float, tuned: GivenThresholds | None = 
     found = (tuned.values, tuned.values) if tuned else (columns[3].astype(scale), columns[4].astype(scale))
     decisions = Decisions.of(cells, threshold, found)
     sums = Sums.of(cells, decisions, all_objects)
-    judged = is_judged(cells.positives, cells.negatives)
+    counts = sums.at_threshold
+    judged = is_judged(counts.positives, counts.known - counts.positives)
     overall = {key: float(value) for key, value in overall_scores(sums, average, auroc, judged).items()}
     overall["ece"] = float(mean_over(ece, judged))
     return Measured(judged, decisions, sums, average, auroc, ece, overall)

@@ -95,6 +95,8 @@ class Sums:
 
 def all_objects(matrix: NDArray[Any]) -> NDArray[np.float64]:
     """Each object once."""
+    if matrix.dtype == bool:  # counted by column, several times as fast
+        return np.array([np.count_nonzero(matrix[:, column]) for column in range(matrix.shape[1])], dtype=np.float64)
     return np.asarray(matrix.sum(axis=0, dtype=np.float64))
 
 
