@@ -109,10 +109,11 @@ def test_a_change_of_shard_size_or_vocabulary_is_named():
     assert make_plan(renamed, CROP, 10).shards[0].hash != plan.shards[0].hash
 
 
-def test_another_image_library_makes_another_plan(monkeypatch):
+@pytest.mark.parametrize("library", ["pillow_version", "simplejpeg_version"])
+def test_another_image_library_makes_another_plan(monkeypatch, library):
     table = make_table()
     plan = make_plan(table, CROP, 10)
-    monkeypatch.setattr("attrtrain.shards.plan.pillow_version", "0.1")
+    monkeypatch.setattr(f"attrtrain.shards.plan.{library}", "0.1")
     other = make_plan(table, CROP, 10)
     assert "jpeg_encoder" in other.inputs.differences(plan.inputs)[0]
     assert other.shards[0].hash != plan.shards[0].hash
