@@ -156,7 +156,7 @@ def _open_folder(task: Task, state: RunState, audit: QuickAudit | None) -> Track
     if note:
         print(note, flush=True)
     lines = JsonlTracker(folder / "metrics.jsonl", state.step, state.epoch)
-    trackers: list[Tracker] = [lines, wandb_tracker.start(mode, folder, config.track, _known(task, audit))]
+    trackers: list[Tracker] = [lines, wandb_tracker.start(mode, folder, lines.kept, config.track, _known(task, audit))]
     if config.track.tensorboard:
         trackers.append(tensorboard_tracker.start(folder, state.step, lines.kept, settings))
     tracker = Trackers(trackers)

@@ -32,7 +32,7 @@ def main(run: Path, mode: wandb_tracker.Mode, begin: int, to: int, end: str) -> 
     tracker = Trackers(
         [
             lines,
-            wandb_tracker.start(mode, run, track, CONFIG),
+            wandb_tracker.start(mode, run, lines.kept, track, CONFIG),
             tensorboard_tracker.start(run, begin, lines.kept, "optim: {lr: 0.1}"),
         ]
     )

@@ -6,6 +6,7 @@ import os
 import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +34,8 @@ from attrtrain.tracking.trackers import (
 WANDB_ID = "wandb_id"  # file in the run folder that holds the id of its W&B run
 
 Mode = Literal["online", "offline", "disabled"]
+
+_LINE = "metrics_line"  # hidden: which line of metrics.jsonl a row of the history is
 
 _INIT_SECONDS = "20"  # unless W&B's own WANDB_INIT_TIMEOUT and WANDB_FINISH_TIMEOUT say otherwise
 _FINISH_SECONDS = "60"  # a batch system's warning comes but a minute or two before the end
@@ -64,12 +67,15 @@ def has_key() -> bool:
         return False
 
 
-def start(mode: Mode, run_folder: Path, track: TrackConfig, config: Mapping[str, Any]) -> Tracker:
+def start(
+    mode: Mode, run_folder: Path, kept: Sequence[Mapping[str, Any]], track: TrackConfig, config: Mapping[str, Any]
+) -> Tracker:
     """Begins a W&B run, or goes on with the one whose id the run folder keeps. Where a server does not answer, or does not know the key, offline.
 
     Args:
         mode: as resolved.
         run_folder: where W&B keeps its files, below `wandb`.
+        kept: lines of metrics.jsonl up to where the run begins or goes on.
         track: project, group, tags and notes.
         config: what is known of the run from the beginning.
     """
@@ -82,10 +88,13 @@ def start(mode: Mode, run_folder: Path, track: TrackConfig, config: Mapping[str,
         run = _try_online(begin, run_folder) if mode == "online" else None
         run = run or begin("offline")
         _define_metrics(run)
+        # A server has what reached it before the run was stopped; what came before is in the offline files of then.
+        there = len(kept) if run.settings.mode == "offline" else int(run.summary.get(_LINE) or 0)
+        tracker = WandbTracker(run, kept, there)
     except Exception as error:
         warn(f"W&B is left out of this run: {one_line(error)}")
         return NullTracker()
-    return Forgiving(WandbTracker(run), "W&B")
+    return Forgiving(tracker, "W&B")
 
 
 def _keep_id(run_folder: Path) -> str:
@@ -97,15 +106,13 @@ def _keep_id(run_folder: Path) -> str:
 
 
 def _try_online(begin: Callable[[Mode], Any], run_folder: Path) -> Any | None:
-    import wandb
-
     try:
         run = begin("online")
     except Exception as error:
         warn(
             f"W&B cannot be used ({one_line(error)}), so this run is logged offline; later: `wandb sync {run_folder}/wandb/offline-run-*`"
         )
-        wandb.teardown()  # whose service believes that the run has begun
+        _stop_service()  # which believes that the run has begun
         return None
     print(f"W&B: {run.url}", flush=True)
     return run
@@ -138,9 +145,18 @@ def _init(run_id: str, run_folder: Path, track: TrackConfig, config: Mapping[str
     )
 
 
+def _stop_service() -> None:
+    """Ends W&B's own process. Left to W&B, that happens at the interpreter's end, with a traceback where the process is gone already."""
+    import wandb
+
+    with suppress(Exception, SystemExit):  # it exits with that process's code
+        wandb.teardown()
+
+
 def _define_metrics(run: Any) -> None:
     run.define_metric(GLOBAL_STEP, hidden=True)
     run.define_metric(EPOCH, hidden=True)
+    run.define_metric(_LINE, hidden=True)
     for kind in ("train", "val"):
         run.define_metric(f"{kind}/*", step_metric=GLOBAL_STEP)
 
@@ -148,13 +164,27 @@ def _define_metrics(run: Any) -> None:
 class WandbTracker:
     """Copies to a W&B run: numbers as `train/loss`, `val/map`, … over `train/global_step` and `epoch`, the rest as W&B's own media."""
 
-    def __init__(self, run: Any) -> None:
+    def __init__(self, run: Any, kept: Sequence[Mapping[str, Any]], there: int) -> None:
+        """Catches up with metrics.jsonl.
+
+        Args:
+            run: of W&B.
+            kept: lines of metrics.jsonl so far.
+            there: how many lines the run has already: some of `kept`, or more, which will be logged again and are passed over.
+        """
         self._run = run
+        self._lines, self._there = 0, there
+        for line in kept:
+            values = {name: value for name, value in line.items() if name not in ("kind", "step")}
+            self.log(line["kind"], line["step"], values)
 
     def log(self, kind: str, step: int, values: Values) -> None:
-        """Logs one line."""
+        """Logs one line, unless it is there."""
+        self._lines += 1
+        if self._lines <= self._there:
+            return
         numbers = {EPOCH if name == "epoch" else f"{kind}/{name}": value for name, value in finite(values)}
-        self._log(step, numbers)
+        self._log(step, {**numbers, _LINE: self._lines})
 
     def log_table(self, name: str, step: int, table: Table) -> None:
         """Logs a `wandb.Table`."""
@@ -214,14 +244,16 @@ class WandbTracker:
 
     def finish(self, summary: Summary, outcome: Outcome = "finished") -> None:
         """Writes the summary and closes the run. One that was preempted is told to W&B as such, whose sweeps then start it again."""
-        self._run.summary.update({name: value for name, value in summary.items() if value is not None})
-        if outcome == "preempted":
-            self._run.mark_preempting()
         folder = self._run.settings.sync_dir
         try:
+            self._run.summary.update({name: value for name, value in summary.items() if value is not None})
+            if outcome == "preempted":
+                self._run.mark_preempting()
             self._run.finish(exit_code=_EXIT_CODES[outcome])
         except TimeoutError:
             raise TimeoutError(f"not all was uploaded in time; later: `wandb sync --include-online {folder}`") from None
+        finally:
+            _stop_service()
 
     def _log(self, step: int, content: Mapping[str, Any]) -> None:
         self._run.log({**content, GLOBAL_STEP: step})

@@ -46,7 +46,10 @@ def logged(run: Path) -> list[dict[str, Any]]:
 
 
 def numbers(stored: StoredRun) -> list[dict[str, Any]]:
-    rows = [{name: value for name, value in row.items() if not name.startswith("_")} for row in stored.history]
+    rows = [
+        {name: value for name, value in row.items() if not name.startswith("_") and name != "metrics_line"}
+        for row in stored.history
+    ]
     return [row for row in rows if "epoch" in row]
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import wandb_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -39,7 +40,7 @@ def track(run: Path, mode: str, begin: int, last: int, end: str, **more: str) ->
 def start(run: Path, server: WandbServer, end: str, **more: str) -> subprocess.Popen[str]:
     """Six steps online, in the background."""
     command = [sys.executable, str(SCRIPT), str(run), "online", "0", "6", end]
-    environ = environment(run.parent, **to(server), **more)
+    environ = environment(run.parent, **(to(server) | more))
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ)
 
 
@@ -66,7 +67,10 @@ def as_history(line: dict[str, Any]) -> dict[str, Any]:
 
 def numbers_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows of a history without W&B's own entries and without media."""
-    plain = [{name: value for name, value in row.items() if not name.startswith("_")} for row in rows]
+    plain = [
+        {name: value for name, value in row.items() if not name.startswith("_") and name != "metrics_line"}
+        for row in rows
+    ]
     return [row for row in plain if "epoch" in row]
 
 
@@ -127,7 +131,7 @@ def test_an_offline_run_holds_configuration_tags_notes_and_summary(offline: Path
 def test_curves_are_drawn_over_the_global_step(offline: Path) -> None:
     metrics = [record.metric for record in wandb_file.records(files(offline)[0]) if record.HasField("metric")]
     assert {metric.name or metric.glob_name: metric.step_metric for metric in metrics} == {
-        "train/global_step": "", "epoch": "", "train/*": "train/global_step", "val/*": "train/global_step",
+        "train/global_step": "", "epoch": "", "metrics_line": "", "train/*": "train/global_step", "val/*": "train/global_step",
     }  # fmt: skip
 
 
@@ -199,7 +203,7 @@ def test_a_killed_run_goes_on_online_under_its_id(server: WandbServer, tmp_path:
     assert (ended.returncode, ended.stderr) == (0, "")
     assert list(server.runs) == [run_id]
     stored = server.runs[run_id]
-    assert distinct(numbers_of(stored.history)) == distinct([as_history(line) for line in logged(run)])
+    assert numbers_of(stored.history) == [as_history(line) for line in logged(run)]  # none twice, none lost
     assert [row["_step"] for row in stored.history] == list(range(len(stored.history)))
     assert stored.summary["best_epoch"] == 2 and stored.exit_codes == [0]
     assert stored.last("tags") == ["small", "drawn"] and stored.last("groupName") == run_id
@@ -211,6 +215,29 @@ def test_a_killed_run_goes_on_online_under_its_id(server: WandbServer, tmp_path:
     model = next(artifact for artifact in server.artifacts.values() if artifact.type == "model")
     assert model.run == run_id and model.name == f"bundle-{run_id}" and sorted(model.aliases) == ["best", "latest"]
     assert model.files["weights.bin"] == b"weights" and model.committed
+
+
+def test_where_all_processes_of_a_job_are_stopped_what_did_not_reach_the_server_comes_later(
+    server: WandbServer, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    slow = {"WAIT_FOR": str(tmp_path / "go"), "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "300"}
+    first = start(run, server, "preempted", **slow)
+    while not (run / "metrics.jsonl").exists() or len(logged(run)) < 7:
+        assert first.poll() is None, first.communicate()
+        time.sleep(0.05)
+    for child in psutil.Process(first.pid).children(recursive=True):  # W&B's own processes, as a batch system does
+        child.terminate()
+        while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.05)
+    (tmp_path / "go").touch()
+    _, stderr = first.communicate(timeout=500)
+    assert first.returncode == 0 and stderr.count("\n") == 1, stderr
+    assert stderr.startswith("warning: W&B stopped taking numbers (")
+    (stored,) = server.runs.values()
+    assert len(numbers_of(stored.history)) < 7
+    assert track(run, "online", 6, 8, "finished", **to(server)).returncode == 0
+    assert numbers_of(stored.history) == [as_history(line) for line in logged(run)]
 
 
 @pytest.mark.parametrize(("end", "code"), [("preempted", 85), ("failed", 1)])
