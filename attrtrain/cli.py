@@ -16,7 +16,10 @@ COMMANDS = {
     "train": ("attrtrain.train", "train a model (the same as `python -m attrtrain.train`)"),
     "evaluate": ("attrtrain.evaluate", "measure a trained model on shards"),
     "report": ("attrtrain.report_command", "write a run's report anew, or compare two runs"),
-    "card": ("attrtrain.card", "write a run's model card"),
+    "card": (
+        "attrtrain.card",
+        "write a model card: what a model does, how good it is beside guessing, and where it fails",
+    ),
     "push": ("attrtrain.push", "write a model as a folder for others, and upload it to the Hugging Face Hub"),
     "score": ("attrtrain.score", "judge anybody's predictions from files of scores and labels"),
     "predict": ("attrtrain.predict", "tell the attributes of objects in a photograph"),
