@@ -20,7 +20,10 @@ COMMANDS = {
         "attrtrain.card",
         "write a model card: what a model does, how good it is beside guessing, and where it fails",
     ),
-    "push": ("attrtrain.push", "write a model as a folder for others, and upload it to the Hugging Face Hub"),
+    "push": (
+        "attrtrain.push",
+        "write a model with its card as a folder for others, and upload it to the Hugging Face Hub",
+    ),
     "score": ("attrtrain.score", "judge anybody's predictions from files of scores and labels"),
     "predict": ("attrtrain.predict", "tell the attributes of objects in a photograph"),
 }
