@@ -26,6 +26,7 @@ COMMANDS = {
     ),
     "score": ("attrtrain.score", "judge anybody's predictions from files of scores and labels"),
     "predict": ("attrtrain.predict", "tell the attributes of objects in a photograph"),
+    "export": ("attrtrain.export", "write a model as one file that runs without attrtrain"),
 }
 
 

@@ -37,6 +37,10 @@ class CheckpointError(AttrtrainError):
     """A run directory or checkpoint that cannot be continued from."""
 
 
+class ExportError(AttrtrainError):
+    """A model that cannot be exported, or an exported one that does not compute the same."""
+
+
 class PredictionsError(AttrtrainError):
     """Predictions that cannot be read, or that cannot be judged against the labels."""
 

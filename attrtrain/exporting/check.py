@@ -1,0 +1,144 @@
+"""Does the exported file compute what PyTorch computes? Asked of every export, before it gets its name."""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import simplejpeg
+import torch
+from torch import Tensor
+
+from attrtrain.data.decode import squash
+from attrtrain.data.reader import ShardSet
+from attrtrain.errors import ExportError, ImageError, ShardError
+from attrtrain.exporting.graph import ExportedNetwork, squash_as_floats
+from attrtrain.shards.crop import LeftOutError, cut, load_image
+from attrtrain.shards.manifest import CropSettings
+
+CROPS = 64
+# Of logits. Sums in another order differ by some 1e-6. A file that resizes may also round a pixel to the level beside, where a sum lands between two.
+TOLERANCE, TOLERANCE_RESIZING = 1e-3, 1e-2
+_BATCHES = (1, 3, 17)  # a file whose batch size is fixed fails
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far logits are apart.
+
+    Attributes:
+        crops: that were compared.
+        largest: difference between the file and PyTorch, on the same input.
+        tolerance: what it may be.
+        resizing: largest and mean difference that resizing inside the file makes to resizing as training does; None where it does not resize.
+    """
+
+    crops: int
+    largest: float
+    tolerance: float
+    resizing: tuple[float, float] | None
+
+    def require(self) -> None:
+        """Raises:
+        ExportError: they are further apart than the tolerance, or one of them is no number.
+        """
+        if not self.largest <= self.tolerance:
+            raise ExportError(
+                f"the exported model's logits differ from PyTorch's by {self.largest:.3g} on {self.crops} crops, more than {self.tolerance:g}; nothing was written"
+            )
+
+
+def compare(network: ExportedNetwork, exported: Callable[[Tensor], Tensor], crops: Sequence[Tensor]) -> Agreement:
+    """Compares an exported file with the network it was made from.
+
+    Args:
+        network: on the CPU, in evaluation mode.
+        exported: images → logits, computed by the file.
+        crops: (3, H, W) uint8 each, of any sizes.
+    """
+    differences, resizing = [], []
+    with torch.inference_mode():
+        for group in _groups(crops):
+            squashed = torch.stack([squash(crop, network.image_px) for crop in group])
+            trained = expected = network.model(squashed)
+            if network.resize:  # crops of different sizes make no batch
+                inside = torch.cat([squash_as_floats(crop[None], network.image_px) for crop in group])
+                expected = network.model(inside)
+                logits = torch.cat([exported(crop[None]) for crop in group])
+            else:
+                logits = exported(squashed)
+            differences.append((logits - expected).abs().max())
+            resizing.append((expected - trained).abs())
+    return Agreement(
+        crops=len(crops),
+        largest=float(torch.stack(differences).max()),
+        tolerance=TOLERANCE_RESIZING if network.resize else TOLERANCE,
+        resizing=(float(torch.cat(resizing).max()), float(torch.cat(resizing).mean())) if network.resize else None,
+    )
+
+
+def _groups(crops: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:
+    """Crops in groups of the sizes of `_BATCHES`, in turn."""
+    start = 0
+    for size in itertools.cycle(_BATCHES):
+        if start >= len(crops):
+            return
+        yield crops[start : start + size]
+        start += size
+
+
+def spread(available: int, wanted: int) -> list[int]:
+    """Up to `wanted` positions, evenly spread over `available`."""
+    return [int(place) for place in np.linspace(0, available - 1, min(available, wanted))]
+
+
+def crops_of_shards(shards: ShardSet) -> list[Tensor]:
+    """Some stored crops (3, H, W), spread over the split.
+
+    Raises:
+        ShardError: one cannot be read.
+    """
+    crops = []
+    for position in spread(len(shards), CROPS):
+        try:
+            crops.append(_pixels(shards.jpeg(position)))
+        except ValueError as error:
+            raise ShardError(
+                f"{shards.folders[0]}: {error}; check the shards with `attrtrain verify {shards.folders[0]}`"
+            ) from None
+    return crops
+
+
+def crops_of_photographs(paths: Sequence[Path], settings: CropSettings) -> list[Tensor]:
+    """Whole photographs as crops (3, H, W), stored and read back as sharding does.
+
+    Raises:
+        ImageError: one cannot be read.
+    """
+    crops = []
+    for path in paths:
+        if not path.is_file():
+            raise ImageError(f"--check {path}: neither shards nor a photograph")
+        try:
+            image = load_image(path)
+            crops.append(_pixels(cut(image, (0.0, 0.0, float(image.width), float(image.height)), False, settings).jpeg))
+        except LeftOutError as error:
+            raise ImageError(str(error)) from None
+    return crops
+
+
+def noise_crops(image_px: int) -> list[Tensor]:
+    """Drawn noise (3, H, W), where nobody gave pictures: it exercises every operation, but activations are not those of photographs."""
+    draw = torch.Generator().manual_seed(0)
+    sides = [
+        (image_px, image_px),
+        (image_px * 3 // 5, image_px),
+        (image_px + 7, image_px),
+        (image_px * 3 + 1, image_px * 2 + 1),
+    ]
+    return [torch.randint(0, 256, (3, *sides[turn % 4]), dtype=torch.uint8, generator=draw) for turn in range(32)]
+
+
+def _pixels(jpeg: bytes) -> Tensor:
+    return torch.from_numpy(simplejpeg.decode_jpeg(jpeg, "RGB")).permute(2, 0, 1)

@@ -1,0 +1,62 @@
+"""What is exported: uint8 pictures in, logits and scores out."""
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torch.nn import functional
+
+from attrtrain.models.network import AttributeModel
+
+INPUT, OUTPUTS = "images", ("logits", "scores")
+
+# Added before rounding down. Where a resize lands between two levels, which is common because scales are fractions, runtimes would otherwise round by
+# the last bit of their sums, each in its own way.
+_TIE = 0.5 + 2.0**-12
+
+
+class ExportedNetwork(nn.Module):
+    """The network as it is exported, normalisation included.
+
+    Without `resize` the input is uint8 RGB (B, 3, image_px, image_px). With it (B, 3, H, W) of any size, which is squashed to the square inside.
+    """
+
+    def __init__(self, model: AttributeModel, image_px: int, resize: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.image_px = image_px
+        self.resize = resize
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, A) and scores (B, A), their sigmoid."""
+        logits = self.model(squash_as_floats(images, self.image_px) if self.resize else images)
+        return logits, logits.sigmoid()
+
+
+def squash_as_floats(images: Tensor, image_px: int) -> Tensor:
+    """Resizes uint8 (B, 3, H, W) to (B, 3, image_px, image_px) uint8 by operations that every runtime has.
+
+    Training resizes with torch's uint8 kernel, which works as Pillow's: first along the width, rounded to whole levels, then along the height, in 16-bit fixed
+    point. The same two passes in floating point agree with it but for one level in a few pixels of a thousand; in a single pass one pixel in six would differ.
+    """
+    wide = _rounded(_resized(images.float(), images.shape[2], image_px))
+    return _rounded(_resized(wide, image_px, image_px)).to(torch.uint8)
+
+
+def _resized(images: Tensor, height: int, width: int) -> Tensor:
+    return functional.interpolate(images, (height, width), mode="bilinear", antialias=True, align_corners=False)
+
+
+def _rounded(images: Tensor) -> Tensor:
+    return torch.floor(images + _TIE)
+
+
+def export_program(network: ExportedNetwork) -> ExportedProgram:
+    """Captures the network, on the CPU in evaluation mode, for any batch size and, where it resizes, any picture size."""
+    side = network.image_px
+    # Sizes of an example must differ from each other and from 1, or they are taken for constants.
+    example = torch.zeros((2, 3, side + 3, side + 5) if network.resize else (2, 3, side, side), dtype=torch.uint8)
+    sizes = {0: Dim("batch", min=1)} | ({2: Dim("height", min=1), 3: Dim("width", min=1)} if network.resize else {})
+    program = torch.export.export(network.eval(), (example,), dynamic_shapes={INPUT: sizes})
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # paths of the machine that exported, of no use elsewhere
+    return program

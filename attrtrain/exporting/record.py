@@ -1,0 +1,61 @@
+"""What an exported file says of itself."""
+
+from typing import Literal
+
+from attrtrain import __version__
+from attrtrain.bundle import ModelCard
+from attrtrain.exporting.graph import ExportedNetwork
+from attrtrain.models.network import IMAGE_MEAN, IMAGE_STD
+from attrtrain.shards.manifest import Contract
+
+KEY = "attrtrain"  # of ONNX's metadata_props
+EXTRA_FILE = "attrtrain.json"  # of torch.export's extra files
+
+Arithmetic = Literal["float32", "int8"]
+
+
+class ExportRecord(Contract):
+    """All that is needed to use the file, as JSON inside it.
+
+    Attributes:
+        arithmetic: int8 where weights and activations are quantised; inputs and outputs are the same.
+        input: what to give, for people.
+        outputs: what comes out, for people, by name.
+        attributes: names in the order of the outputs' columns.
+        image_px: side of the square the network sees.
+        resizes: whether pictures of any size are squashed to it inside.
+        mean, std: the normalisation inside, of channels in [0, 1].
+        card: the bundle's model.json: vocabulary with its fingerprint, crop settings, the data's fingerprint, metrics.
+    """
+
+    schema_version: Literal[1] = 1
+    attrtrain_version: str = __version__
+    arithmetic: Arithmetic
+    input: str
+    outputs: dict[str, str]
+    attributes: list[str]
+    image_px: int
+    resizes: bool
+    mean: tuple[float, float, float] = IMAGE_MEAN
+    std: tuple[float, float, float] = IMAGE_STD
+    card: ModelCard
+
+
+def record_of(network: ExportedNetwork, card: ModelCard, arithmetic: Arithmetic) -> ExportRecord:
+    """The record of one exported file."""
+    side = network.image_px
+    size = (
+        f"of any size, which is squashed to {side} x {side} inside" if network.resize else f"of {side} x {side} pixels"
+    )
+    return ExportRecord(
+        arithmetic=arithmetic,
+        input=f"images: uint8 RGB (batch, 3, height, width) {size}; one object's crop each, normalised inside",
+        outputs={
+            "logits": f"float32 (batch, {len(card.vocabulary.names)})",
+            "scores": "their sigmoid, in (0, 1)",
+        },
+        attributes=card.vocabulary.names,
+        image_px=side,
+        resizes=network.resize,
+        card=card,
+    )

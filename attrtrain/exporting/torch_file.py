@@ -1,0 +1,23 @@
+"""The network as a torch.export program in a file."""
+
+import io
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+
+from attrtrain.exporting.record import EXTRA_FILE, ExportRecord
+
+
+def serialise(program: ExportedProgram, record: ExportRecord) -> bytes:
+    """The bytes of a .pt2 file that says what it is."""
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer, extra_files={EXTRA_FILE: record.model_dump_json()})
+    return buffer.getvalue()
+
+
+def loaded(content: bytes) -> Callable[[Tensor], Tensor]:
+    """What such a file computes once it is read back: images → logits."""
+    module = torch.export.load(io.BytesIO(content)).module()
+    return lambda images: module(images)[0]

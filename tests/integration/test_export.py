@@ -1,0 +1,314 @@
+"""`attrtrain export`: the file computes what PyTorch computes, says what it is, and is not there when it does not."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import simplejpeg
+import torch
+from PIL import Image
+
+from attrtrain.bundle import Architecture, ModelCard, read_bundle, save_bundle
+from attrtrain.cli import main
+from attrtrain.data.reader import ShardSet
+from attrtrain.models.network import build_network
+from attrtrain.shards.manifest import VocabularyRecord
+
+SIDE = 32
+
+
+@pytest.fixture(scope="session")
+def bundle(toy_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ResNet18 of random weights whose batch statistics are those of some toy crops, so that its logits depend on what it sees."""
+    torch.manual_seed(0)
+    shards = ShardSet([toy_shards], "train")
+    card = ModelCard(
+        architecture=Architecture(backbone="resnet18", head="mlp", hidden=16, dropout=0.5),
+        vocabulary=VocabularyRecord.of(shards.vocabulary),
+        image_px=SIDE,
+        crop=shards.crop,
+        positive_at=0.5,
+        precision="no",
+        channels_last=False,
+        data_fingerprint=shards.fingerprint,
+        selected_on="val",
+        metrics={"map": 0.25, "prior_map": 0.2},
+    )
+    model = build_network(**card.architecture.model_dump(), attributes=len(card.vocabulary.names)).train()
+    with torch.no_grad():
+        for _ in range(20):
+            model(torch.stack([torch.from_numpy(pixels(shards, position, SIDE)) for position in range(16)]))
+        model.head[-1].weight.mul_(20)
+    folder = tmp_path_factory.mktemp("bundles") / "toy"
+    save_bundle(folder, model.state_dict(), card)
+    return folder
+
+
+def pixels(shards: ShardSet, position: int, side: int | None) -> np.ndarray:
+    """A stored crop (3, H, W), squashed by Pillow, whose arithmetic torch's uint8 resize has."""
+    image = Image.fromarray(simplejpeg.decode_jpeg(shards.jpeg(position), "RGB"))
+    if side is not None:
+        image = image.resize((side, side), Image.Resampling.BILINEAR)
+    return np.asarray(image).transpose(2, 0, 1).copy()
+
+
+def export(*words: object) -> int:
+    return main([str(word) for word in ("export", *words)])
+
+
+@pytest.fixture(scope="session")
+def files(bundle: Path, toy_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One export of each kind."""
+    folder = tmp_path_factory.mktemp("exported")
+    made = {}
+    for name, flag, more in (
+        ("fixed.onnx", "--onnx", ()),
+        ("any_size.onnx", "--onnx", ("--preprocess",)),
+        ("fixed.pt2", "--torch-export", ()),
+        ("any_size.pt2", "--torch-export", ("--preprocess",)),
+    ):
+        made[name] = folder / name
+        assert export("--model", bundle, flag, made[name], "--check", toy_shards, *more) == 0
+    assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in made.values())
+    return made
+
+
+def session(path: Path) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+
+@pytest.fixture(scope="session")
+def crops(toy_shards: Path) -> np.ndarray:
+    """(17, 3, SIDE, SIDE) uint8."""
+    shards = ShardSet([toy_shards], "val")
+    return np.stack([pixels(shards, position, SIDE) for position in range(17)])
+
+
+def expected_logits(bundle: Path, images: np.ndarray) -> np.ndarray:
+    model, _ = read_bundle(bundle)
+    with torch.inference_mode():
+        return model(torch.from_numpy(images)).numpy()
+
+
+@pytest.mark.parametrize("batch", [1, 3, 17])
+def test_onnxruntime_gives_pytorchs_logits_in_any_batch(bundle, files, crops, batch):
+    logits, scores = session(files["fixed.onnx"]).run(None, {"images": crops[:batch]})
+    expected = expected_logits(bundle, crops[:batch])
+    assert expected.std() > 0.5  # else nothing would be compared
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
+    np.testing.assert_allclose(scores, 1 / (1 + np.exp(-expected)), atol=1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 17])
+def test_a_loaded_program_gives_equal_logits_in_any_batch(bundle, files, crops, batch):
+    logits, scores = torch.export.load(files["fixed.pt2"]).module()(torch.from_numpy(crops[:batch]))
+    np.testing.assert_allclose(logits.detach(), expected_logits(bundle, crops[:batch]), atol=1e-6)
+    assert torch.equal(scores, logits.sigmoid())
+
+
+@pytest.mark.parametrize("size", [(90, 70), (20, 75), (32, 32), (7, 9), (1, 1), (401, 33)])
+def test_preprocessing_inside_squashes_as_pillow_does(bundle, files, size):
+    rng = np.random.default_rng(sum(size))
+    images = rng.integers(0, 256, (3, 3, *size), dtype=np.uint8)
+    squashed = [
+        np.asarray(Image.fromarray(image.transpose(1, 2, 0)).resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+        for image in images
+    ]
+    expected = expected_logits(bundle, np.stack(squashed).transpose(0, 3, 1, 2))
+    by_onnx, _ = session(files["any_size.onnx"]).run(None, {"images": images})
+    with torch.inference_mode():
+        by_torch, _ = torch.export.load(files["any_size.pt2"]).module()(torch.from_numpy(images))
+    # A level of one in 255 may be rounded the other way in a few pixels; tests/unit/exporting counts them.
+    for logits in (by_onnx, by_torch.numpy()):
+        assert np.abs(logits - expected).max() < 0.05 * np.abs(expected).max()
+
+
+def test_the_model_is_valid_and_in_one_file_of_the_stated_opset(files):
+    for name in ("fixed.onnx", "any_size.onnx"):
+        model = onnx.load(files[name], load_external_data=False)
+        onnx.checker.check_model(model, full_check=True)
+        assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 18)]
+        assert not any(tensor.data_location for tensor in model.graph.initializer)
+        sizes = [part.dim_param or part.dim_value for part in model.graph.input[0].type.tensor_type.shape.dim]
+        assert sizes == (["batch", 3, "height", "width"] if "any" in name else ["batch", 3, SIDE, SIDE])
+
+
+def test_no_path_of_this_machine_is_in_a_file(files):
+    here = str(Path(__file__).parents[2]).encode()
+    for path in files.values():
+        assert here not in path.read_bytes()
+
+
+def test_a_file_says_what_it_is(bundle, files):
+    card = json.loads((bundle / "model.json").read_text())
+    extra = {"attrtrain.json": ""}
+    torch.export.load(files["any_size.pt2"], extra_files=extra)
+    records = {
+        "fixed.onnx": session(files["fixed.onnx"]).get_modelmeta().custom_metadata_map["attrtrain"],
+        "any_size.pt2": extra["attrtrain.json"],
+    }
+    for name, text in records.items():
+        record = json.loads(text)
+        assert record["attributes"] == card["vocabulary"]["names"] and record["card"] == card
+        assert record["image_px"] == SIDE and record["resizes"] is ("any" in name)
+        assert record["mean"] == [0.485, 0.456, 0.406] and record["arithmetic"] == "float32"
+        assert set(record["outputs"]) == {"logits", "scores"} and "uint8 RGB" in record["input"]
+
+
+def test_the_documented_example_runs(files, tmp_path, toy_shards):
+    text = (Path(__file__).parents[2] / "docs" / "export.md").read_text()
+    code = re.search(r"```python\n(.*?any_size\.onnx.*?)```", text, re.DOTALL).group(1)
+    (tmp_path / "any_size.onnx").symlink_to(files["any_size.onnx"])
+    Image.fromarray(pixels(ShardSet([toy_shards], "val"), 0, None).transpose(1, 2, 0)).save(tmp_path / "crop.jpg")
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    names = ShardSet([toy_shards], "val").vocabulary.names
+    assert any(name in done.stdout for name in names)
+
+
+def test_what_is_printed(bundle, toy_shards, tmp_path, capsys):
+    Image.fromarray(np.zeros((50, 40, 3), np.uint8)).save(tmp_path / "photo.png")
+    words = ("--model", bundle, "--torch-export", tmp_path / "m.pt2")
+    assert export(*words, "--preprocess", "--check", toy_shards, tmp_path / "photo.png") == 0
+    printed = capsys.readouterr().out
+    assert re.search(
+        r"checked on \d+ crops of split 'val' and 1 photograph: .* differ .* by at most \S+ \(tolerance 0.01\)", printed
+    )
+    assert "resizing inside the file instead of as training does changes logits by at most" in printed
+    assert export(*words) == 0
+    assert "checked on drawn noise alone" in capsys.readouterr().out
+
+
+def refuse(capsys, out: Path, *words: object) -> str:
+    """Runs the command, which must fail with one line, which it returns, and leave nothing."""
+    before = sorted(out.parent.iterdir()) if out.parent.is_dir() else None
+    assert export(*words) in (1, 2)
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.startswith("error: ") and printed.err.count("\n") == 1
+    assert before is None or sorted(out.parent.iterdir()) == before
+    return printed.err
+
+
+def test_a_wrong_export_is_refused(bundle, toy_shards, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "model.onnx"
+    truly = torch.onnx.export
+
+    def wrongly(program, **options):
+        exported = truly(program, **options)
+        weight = next(
+            tensor for tensor in exported.model.graph.initializers.values() if tensor.name.endswith("head.3.bias")
+        )
+        weight.const_value = onnx_ir_tensor(weight.const_value.numpy() + np.float32(0.01))
+        return exported
+
+    def onnx_ir_tensor(values):
+        import onnx_ir
+
+        return onnx_ir.tensor(values)
+
+    monkeypatch.setattr(torch.onnx, "export", wrongly)
+    line = refuse(capsys, out, "--model", bundle, "--onnx", out, "--check", toy_shards)
+    assert "differ from PyTorch's by 0.01 on" in line and "more than 0.001" in line
+
+
+def test_an_existing_file_survives_a_refusal(bundle, toy_shards, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "model.pt2"
+    out.write_bytes(b"before")
+    truly = torch.export.load
+
+    def shifted(file):
+        module = truly(file).module()
+        return type("Loaded", (), {"module": lambda self: lambda images: (module(images)[0] * float("nan"),)})()
+
+    monkeypatch.setattr(torch.export, "load", shifted)
+    assert "by nan" in refuse(capsys, out, "--model", bundle, "--torch-export", out, "--check", toy_shards)
+    assert out.read_bytes() == b"before"
+
+
+def test_int8_tells_what_it_costs(bundle, toy_shards, tmp_path, capsys):
+    out = tmp_path / "int8.onnx"
+    assert export("--model", bundle, "--onnx", out, "--int8", "--calibrate", toy_shards) == 0
+    printed = capsys.readouterr().out
+    assert main(["evaluate", "--model", str(bundle), "--shards", str(toy_shards)]) == 0
+    evaluated = re.search(r"mAP (\S+) (\[\S+ \S+\])", capsys.readouterr().out)
+    plain, quantised = (
+        re.search(rf"{name} +split 'val': mAP (\S+) (\[\S+ \S+\]) beside a prior of", printed)
+        for name in ("float32", "int8")
+    )
+    assert plain.groups() == evaluated.groups()
+    change = re.search(r"int8 changes mAP by (\S+) \[(\S+), (\S+)\]", printed)
+    assert float(change[1]) == pytest.approx(float(quantised[1]) - float(plain[1]), abs=2e-4)
+    assert float(change[2]) <= float(change[1]) <= float(change[3])
+    assert re.search(r"on this machine, \d+ cores, batches of 32, it is \S+ times as fast", printed)
+    filters = [tensor for tensor in onnx.load(out).graph.initializer if len(tensor.dims) == 4 and tensor.dims[0] > 1]
+    kinds = {tensor.data_type for tensor in filters}
+    assert kinds == {onnx.TensorProto.INT8}
+    assert json.loads(session(out).get_modelmeta().custom_metadata_map["attrtrain"])["arithmetic"] == "int8"
+
+
+def test_int8_keeps_logits_fine_and_the_resize_exact(bundle, toy_shards, tmp_path, crops):
+    out = tmp_path / "int8.onnx"
+    words = ("--model", bundle, "--onnx", out, "--int8", "--calibrate", toy_shards, "--preprocess")
+    assert export(*words) == 0
+    many = np.concatenate([crops, 255 - crops, crops[:, :, ::-1], crops[:, :, :, ::-1], crops.transpose(0, 1, 3, 2)])
+    logits, scores = session(out).run(None, {"images": many})
+    expected = expected_logits(bundle, many)
+    assert np.corrcoef(logits.ravel(), expected.ravel())[0, 1] > 0.98
+    assert len(np.unique(scores[:, 0])) > 0.9 * len(np.unique(expected[:, 0]))
+    before = [node.op_type for node in onnx.load(out).graph.node]
+    assert "QuantizeLinear" not in before[: before.index("Resize") + 1]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--onnx", "OUT", "--int8"), "--int8 and --calibrate SHARDS are given together"),
+        (("--onnx", "OUT", "--calibrate", "SHARDS"), "--int8 and --calibrate SHARDS are given together"),
+        (("--torch-export", "OUT", "--int8", "--calibrate", "SHARDS"), "--int8 quantises an ONNX model"),
+        (("--onnx", "OUT/absent/m.onnx"), "there is no folder"),
+        (("--onnx", "SHARDS"), "is a folder"),
+        (("--torch-export", "/proc/m.pt2"), "/proc/m.pt2: "),
+        (("--torch-export", "OUT"), "end in .pt2"),
+        (("--onnx", "OUT", "--model", "SHARDS"), "no bundle here"),
+        (("--onnx", "OUT", "--check", "absent.jpg"), "absent.jpg: neither shards nor a photograph"),
+        (("--onnx", "OUT", "--check", __file__), "no picture of a known format"),
+        (("--onnx", "OUT", "--check", "SHARDS", "--split", "dev"), "no sample in split 'dev'"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(bundle, toy_shards, tmp_path, capsys, words, message):
+    places = {"OUT": tmp_path / "m.onnx", "SHARDS": toy_shards}
+    given = [str(places.get(word) or word.replace("OUT/", f"{tmp_path}/")) for word in words]
+    line = refuse(capsys, tmp_path / "m.onnx", "--model", bundle, *given)
+    assert message in line
+
+
+def test_shards_of_other_attributes_are_refused(bundle, toy_shards, tmp_path, capsys):
+    model, card = read_bundle(bundle)
+    record = card.vocabulary.model_copy(update={"fingerprint": "0" * 64})
+    other = tmp_path / "other"
+    save_bundle(other, model.state_dict(), card.model_copy(update={"vocabulary": record}))
+    out = tmp_path / "m.onnx"
+    assert "has other attributes than the model" in refuse(
+        capsys, out, "--model", other, "--onnx", out, "--check", toy_shards
+    )
+
+
+def test_a_missing_extra_is_one_line_before_anything_slow(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    line = refuse(capsys, tmp_path / "m.onnx", "--model", "absent", "--onnx", tmp_path / "m.onnx")
+    assert "pip install 'attrtrain[export]'" in line
+
+
+def test_help_imports_nothing_heavy():
+    script = (
+        "import sys\nfrom attrtrain.cli import main\ntry: main(['export', '--help'])\nexcept SystemExit: pass\n"
+        "print([name for name in ('torch', 'numpy', 'onnx', 'onnxruntime', 'pydantic') if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stderr == "[]\n" and "--calibrate SHARDS" in done.stdout
