@@ -5,6 +5,7 @@ bundle/
   model.json              ModelCard: architecture, attributes, input size, what it was trained on and how well it did
 """
 
+import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from torch import Tensor
 from attrtrain import __version__, hub
 from attrtrain.config.schema import Backbone, Head, Precision
 from attrtrain.errors import WeightsError
-from attrtrain.files import atomic_folder
+from attrtrain.files import atomic_folder, sha256_of
 from attrtrain.models.network import AttributeModel, build_network
 from attrtrain.models.plain import model_from_tensors
 from attrtrain.models.weights import read_tensors
@@ -121,6 +122,20 @@ def read_bundle(path: str | Path) -> tuple[AttributeModel, ModelCard]:
     except RuntimeError as error:
         raise WeightsError(f"{folder / WEIGHTS}: does not fit {CARD} ({str(error).splitlines()[-1].strip()})") from None
     return model.eval(), card
+
+
+def bundle_fingerprint(path: str | Path, card: ModelCard) -> str:
+    """SHA-256 over the weights and what of the card decides logits: of two bundles equal only where they are the same model.
+
+    Args:
+        path: of a bundle or run directory that `read_bundle` has read.
+        card: its card.
+    """
+    folder = find_bundle(Path(path))
+    assert folder is not None
+    decisive = {"architecture", "vocabulary", "image_px", "crop", "precision", "channels_last"}
+    told = card.model_dump_json(include=decisive)
+    return hashlib.sha256(f"{sha256_of(folder / WEIGHTS)}\n{told}".encode()).hexdigest()
 
 
 def load_model(

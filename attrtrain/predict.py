@@ -54,35 +54,32 @@ def run(arguments: argparse.Namespace) -> int:
 def predict(model_path: Path, image_path: Path, boxes: list[Box], top: int) -> list[dict[str, Any]]:
     """The likeliest attributes of each box (x, y, width, height in pixels), or of the whole picture without boxes.
 
-    Crops are cut, stored and decoded as sharding and training do, so the network sees what it was trained on.
-
     Raises:
         ImageError: the picture cannot be read, or a box lies outside it.
         WeightsError: there is no usable model.
     """
     import torch
 
-    from attrtrain.bundle import default_device, read_bundle
-    from attrtrain.data.decode import decode_crop
-    from attrtrain.shards.crop import LeftOutError, cut, load_image
+    from attrtrain.inference.predictor import Predictor
+    from attrtrain.inference.scoring import BATCH
+    from attrtrain.shards.crop import LeftOutError, load_image
 
-    model, card = read_bundle(model_path)
+    predictor = Predictor(model_path)
+    names = predictor.names
     if not image_path.is_file():
         raise ImageError(f"{image_path}: no such picture")
     try:
         image = load_image(image_path)
         boxes = boxes or [(0.0, 0.0, float(image.shape[1]), float(image.shape[0]))]
-        crops = torch.stack([decode_crop(cut(image, box, False, card.crop).jpeg, card.image_px) for box in boxes])
+        crops = torch.stack([predictor.crop(image, box) for box in boxes])
     except LeftOutError as error:
         raise ImageError(f"{image_path}: {error}" if str(image_path) not in str(error) else str(error)) from None
-    device = default_device()
-    with torch.inference_mode():
-        scores = model.to(device)(crops.to(device)).sigmoid().cpu()  # (B, A)
+    scores = torch.cat([predictor(part).logits.sigmoid().cpu() for part in torch.split(crops, BATCH)])  # (B, A)
     return [
         {
             "box": list(box),
             "attributes": [
-                {"name": card.vocabulary.names[column], "score": round(float(row[column]), 6)}
+                {"name": names[column], "score": round(float(row[column]), 6)}
                 for column in row.argsort(descending=True)[:top]
             ],
         }

@@ -117,7 +117,7 @@ def build_runtime(
     device = _device_type()
     if device == "cpu":
         _use_all_cores()
-    chosen = _resolve(precision, device)
+    chosen = resolve_precision(precision, device)
     AcceleratorState._reset_state()  # kept for the whole process; another command in it may need another precision
     handlers: list[KwargsHandler] = [InitProcessGroupKwargs(timeout=timedelta(seconds=timeout_seconds))]
     if distributed is not None:
@@ -228,7 +228,12 @@ def _device_type() -> Literal["cuda", "mps", "cpu"]:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def _resolve(precision: Precision, device: str) -> Literal["no", "fp16", "bf16"]:
+def resolve_precision(precision: Precision, device: str) -> Literal["no", "fp16", "bf16"]:
+    """What "auto" comes to on a kind of device ("cuda", "mps", "cpu"); any other precision is itself.
+
+    Raises:
+        ConfigError: fp16 on a CPU.
+    """
     match precision, device:
         case "auto", "cuda":
             return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"

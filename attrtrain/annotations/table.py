@@ -69,13 +69,7 @@ class ObjectTable:
         for name, shape in shapes.items():
             if (actual := getattr(self, name).shape) != shape:
                 raise ValueError(f"column {name} has shape {actual}, expected {shape}")
-        ids, counts = np.unique(self.object_id, return_counts=True)
-        if (counts > 1).any():
-            raise LabelError(
-                f"object id {ids[counts > 1][0]} is given {counts.max()} times; each object needs an id of its own"
-            )
-        if n and ids[0] < 0:
-            raise LabelError(f"object id {ids[0]} is negative; ids must be 0 or more")
+        check_object_ids(self.object_id)
         check_vote_shares(self.labels, self.object_id)
 
     def __len__(self) -> int:
@@ -89,6 +83,17 @@ class ObjectTable:
     def with_split(self, split: NDArray[Any]) -> "ObjectTable":
         """The same objects with another split column (N,)."""
         return replace(self, split=split)
+
+
+def check_object_ids(object_id: NDArray[np.int64]) -> None:
+    """Raises LabelError where an id is given twice or is negative."""
+    ids, counts = np.unique(object_id, return_counts=True)
+    if (counts > 1).any():
+        raise LabelError(
+            f"object id {ids[counts > 1][0]} is given {counts.max()} times; each object needs an id of its own"
+        )
+    if len(ids) and ids[0] < 0:
+        raise LabelError(f"object id {ids[0]} is negative; ids must be 0 or more")
 
 
 def check_vote_shares(labels: NDArray[np.float32], object_id: NDArray[np.int64]) -> None:

@@ -12,13 +12,15 @@ import csv
 import json
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attrtrain.annotations.table import ObjectTable, SourceFile
+from attrtrain.annotations.table import ObjectTable, SourceFile, check_object_ids
 from attrtrain.errors import LabelError
 from attrtrain.vocabulary import AttributeVocabulary
 
@@ -33,6 +35,19 @@ _OPTIONAL_NAMES = ("split", "category", "object_id", "image_id")
 _TRUTH = {"true": 1.0, "false": 0.0, "": math.nan, "nan": math.nan, "none": math.nan, "null": math.nan}
 
 
+@dataclass(frozen=True)
+class Boxes:
+    """What a file says of its M objects beside their attributes. Columns as in `ObjectTable`, each (M,) or (M, k)."""
+
+    object_id: NDArray[np.int64]
+    image_id: NDArray[np.int64]
+    image: NDArray[Any]
+    box: NDArray[np.float64]
+    category: NDArray[Any]
+    split: NDArray[Any]
+    source: SourceFile
+
+
 def read_table(path: str | Path) -> ObjectTable:
     """Reads a CSV (.csv, .tsv) or JSON-lines (.jsonl) file of boxes. Without an object_id column the row number, from 0, is the id.
 
@@ -40,42 +55,79 @@ def read_table(path: str | Path) -> ObjectTable:
         LabelError: naming file, line and column of the first value that cannot be read.
     """
     path = Path(path)
-    try:
-        rows = list(_rows(path))
-        if not rows:
-            raise LabelError("holds no objects")
-        columns = list(dict.fromkeys(name for _, row in rows for name in row))
-        reader = _RowReader(columns)
-        names = [_photograph(line, reader.path_name, row) for line, row in rows]
-        image_ids = np.unique(names, return_inverse=True)[1]
-        if "image_id" in columns:
-            image_ids = np.array([_integer(line, "image_id", row) for line, row in rows], dtype=np.int64)
-            _check_one_id_each(rows, names, image_ids)
+    with _named_in_errors(path):
+        rows, reader = _open(path)
+        if not reader.attributes:
+            raise LabelError("has no attribute columns beside the photograph and the box")
+        boxes = _boxes(path, rows, reader)
         return ObjectTable(
             vocabulary=AttributeVocabulary.from_names(reader.attributes),
-            object_id=np.array(
-                [_integer(line, "object_id", row) for line, row in rows]
-                if "object_id" in columns
-                else range(len(rows)),
-                dtype=np.int64,
-            ),
-            image_id=image_ids.astype(np.int64),
-            image=np.array(names, dtype=str),
+            object_id=boxes.object_id,
+            image_id=boxes.image_id,
+            image=boxes.image,
             image_size=np.zeros((len(rows), 2), dtype=np.int64),
-            box=np.array([reader.box(line, row) for line, row in rows], dtype=np.float64),
-            category=np.array([str(row.get("category") or "") for _, row in rows], dtype=str),
-            split=np.array([str(row.get("split") or "") for _, row in rows], dtype=str),
+            box=boxes.box,
+            category=boxes.category,
+            split=boxes.split,
             crowd=np.zeros(len(rows), dtype=bool),
             labels=np.array([reader.labels(line, row) for line, row in rows], dtype=np.float32),
             unmatched=np.zeros(0, dtype=np.int64),
-            sources=(SourceFile.of(path),),
+            sources=(boxes.source,),
         )
+
+
+def read_boxes(path: str | Path) -> Boxes:
+    """Reads the same files for their boxes alone: attribute columns need not be there, and what other columns hold is not looked at.
+
+    Raises:
+        LabelError: naming file, line and column of the first value that cannot be read, or an object id given twice.
+    """
+    path = Path(path)
+    with _named_in_errors(path):
+        boxes = _boxes(path, *_open(path))
+        check_object_ids(boxes.object_id)
+        return boxes
+
+
+@contextmanager
+def _named_in_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise LabelError(f"{path}: {error.strerror or error}") from None
     except UnicodeDecodeError:
         raise LabelError(f"{path}: is not UTF-8 text; save it as CSV with encoding UTF-8, or as JSON lines") from None
     except (LabelError, csv.Error) as error:
         raise LabelError(f"{path}: {error}") from None
+
+
+def _open(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], "_RowReader"]:
+    rows = list(_rows(path))
+    if not rows:
+        raise LabelError("holds no objects")
+    return rows, _RowReader(list(dict.fromkeys(name for _, row in rows for name in row)))
+
+
+def _boxes(path: Path, rows: list[tuple[int, dict[str, Any]]], reader: "_RowReader") -> Boxes:
+    names = [_photograph(line, reader.path_name, row) for line, row in rows]
+    image_ids = np.unique(names, return_inverse=True)[1]
+    if "image_id" in reader.columns:
+        image_ids = np.array([_integer(line, "image_id", row) for line, row in rows], dtype=np.int64)
+        _check_one_id_each(rows, names, image_ids)
+    return Boxes(
+        object_id=np.array(
+            [_integer(line, "object_id", row) for line, row in rows]
+            if "object_id" in reader.columns
+            else range(len(rows)),
+            dtype=np.int64,
+        ),
+        image_id=image_ids.astype(np.int64),
+        image=np.array(names, dtype=str),
+        box=np.array([reader.box(line, row) for line, row in rows], dtype=np.float64),
+        category=np.array([str(row.get("category") or "") for _, row in rows], dtype=str),
+        split=np.array([str(row.get("split") or "") for _, row in rows], dtype=str),
+        source=SourceFile.of(path),
+    )
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -144,6 +196,7 @@ class _RowReader:
     box_names: tuple[str, ...]
 
     def __init__(self, columns: list[str]) -> None:
+        self.columns = columns
         present = [name for name in _PATH_NAMES if name in columns]
         if len(present) != 1:
             raise LabelError(
@@ -159,8 +212,6 @@ class _RowReader:
             self.box_names, self.corners = found[0]
         known = {self.path_name, *self.box_names, *_OPTIONAL_NAMES}
         self.attributes = [name for name in columns if name not in known]
-        if not self.attributes:
-            raise LabelError("has no attribute columns beside the photograph and the box")
 
     def box(self, line: int, row: dict[str, Any]) -> tuple[float, float, float, float]:
         """x, y, width, height; an empty cell is NaN, so that the object is counted and left out, not lost."""

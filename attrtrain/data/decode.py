@@ -18,8 +18,13 @@ def decode_crop(jpeg: bytes, image_px: int) -> Tensor:
     Raises:
         ValueError: the bytes are no JPEG.
     """
+    return squashed(decode(jpeg), image_px)
+
+
+def squashed(pixels: NDArray[np.uint8], image_px: int) -> Tensor:
+    """A picture (H, W, 3) as `squash` makes it, in the shape that networks take: (3, image_px, image_px) uint8."""
     square = np.empty((image_px, image_px, 3), dtype=np.uint8)
-    squash(decode(jpeg), square)
+    squash(pixels, square)
     return torch.from_numpy(square).permute(2, 0, 1)
 
 

@@ -86,7 +86,7 @@ def evaluate(
             if looks_now and runtime.any_rank(stop is not None and stop.received is not None)[0]:
                 model.train(was_training)
                 raise EvaluationStoppedError
-            images = _filled_up(batch.image).contiguous(memory_format=memory_format)
+            images = filled_up(batch.image).contiguous(memory_format=memory_format)
             with runtime.autocast():
                 logits = model(images)
             parts.append(logits[: len(batch.index)].float())
@@ -115,7 +115,7 @@ def _missing_rounds(model: nn.Module, size: int, own_batches: int, world_size: i
     return math.ceil(math.ceil(size / world_size) / EVALUATION_BATCH) - own_batches
 
 
-def _filled_up(images: Tensor) -> Tensor:
+def filled_up(images: Tensor) -> Tensor:
     """A short last batch (b, 3, H, W) with black images added to full size: equal shapes give a sample equal logits in whichever batch it lands."""
     if len(images) == EVALUATION_BATCH:
         return images

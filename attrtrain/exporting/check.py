@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from attrtrain.data.decode import squash
+from attrtrain.data.decode import squashed
 from attrtrain.data.reader import ShardSet
 from attrtrain.errors import ExportError, ImageError, ShardError
 from attrtrain.exporting.graph import ExportedNetwork, squash_as_floats
@@ -60,14 +61,14 @@ def compare(network: ExportedNetwork, exported: Callable[[Tensor], Tensor], crop
     differences, resizing = [], []
     with torch.inference_mode():
         for group in _groups(crops):
-            squashed = torch.stack([squash(crop, network.image_px) for crop in group])
-            trained = expected = network.model(squashed)
+            usual = torch.stack([squashed(_as_read(crop), network.image_px) for crop in group])
+            trained = expected = network.model(usual)
             if network.resize:  # crops of different sizes make no batch
                 inside = torch.cat([squash_as_floats(crop[None], network.image_px) for crop in group])
                 expected = network.model(inside)
                 logits = torch.cat([exported(crop[None]) for crop in group])
             else:
-                logits = exported(squashed)
+                logits = exported(usual)
             differences.append((logits - expected).abs().max())
             resizing.append((expected - trained).abs())
     return Agreement(
@@ -122,10 +123,17 @@ def crops_of_photographs(paths: Sequence[Path], settings: CropSettings) -> list[
             raise ImageError(f"--check {path}: neither shards nor a photograph")
         try:
             image = load_image(path)
-            crops.append(_pixels(cut(image, (0.0, 0.0, float(image.width), float(image.height)), False, settings).jpeg))
+            crops.append(
+                _pixels(cut(image, (0.0, 0.0, float(image.shape[1]), float(image.shape[0])), False, settings).jpeg)
+            )
         except LeftOutError as error:
             raise ImageError(str(error)) from None
     return crops
+
+
+def _as_read(crop: Tensor) -> NDArray[np.uint8]:
+    """(H, W, 3), as decoding gives it."""
+    return np.ascontiguousarray(crop.permute(1, 2, 0).numpy())
 
 
 def noise_crops(image_px: int) -> list[Tensor]:

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from onnx import ModelProto
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from attrtrain.data.loader import CropDataset
+from attrtrain.data.loader import CropDataset, load_batches
 from attrtrain.data.order import BatchRequest
 from attrtrain.data.reader import ShardSet
 from attrtrain.exporting.check import spread
@@ -65,9 +66,10 @@ class _CalibrationCrops(CalibrationDataReader):  # type: ignore[misc]
 
     @staticmethod
     def _read(dataset: CropDataset, positions: list[int]) -> Iterator[dict[str, Any]]:
-        for start in range(0, len(positions), _BATCH):
-            index = np.array(positions[start : start + _BATCH], dtype=np.int64)
-            yield {INPUT: dataset[BatchRequest(0, index, index)].image.contiguous().numpy()}
+        parts = (np.array(positions[start : start + _BATCH], np.int64) for start in range(0, len(positions), _BATCH))
+        requests = (BatchRequest(0, index, index) for index in parts)
+        for batch in load_batches(dataset, requests, torch.device("cpu"), workers=0):
+            yield {INPUT: batch.image.contiguous().numpy()}
 
 
 def _kept_in_float(model: ModelProto) -> list[str]:
