@@ -7,10 +7,10 @@ bundle/
 
 import hashlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
@@ -47,10 +47,12 @@ class ModelCard(Contract):
         data_fingerprint: of the shards it was trained on.
         selected_on: split whose scores chose this epoch, "" where unknown.
         untrained: attributes without one known label in training, whose scores mean nothing; empty too in bundles older than this field.
+        thresholds: (A) the score above which each attribute is said to be present: where its F1 was highest on `selected_on`. None for an attribute
+            that has too few labels there, and for a model of which nothing is known. Since schema version 2.
         metrics: of its evaluation, such as val map and prior_map; None where nothing could be judged.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 2
     attrtrain_version: str = __version__
     architecture: Architecture
     vocabulary: VocabularyRecord
@@ -62,7 +64,14 @@ class ModelCard(Contract):
     data_fingerprint: str
     selected_on: str = ""
     untrained: list[str] = Field(default_factory=list)
+    thresholds: list[Annotated[float, Field(ge=0, le=1)] | None] | None = None
     metrics: dict[str, float | None]
+
+    @model_validator(mode="after")
+    def _has_a_threshold_for_each_attribute(self) -> Self:
+        if self.thresholds is not None and len(self.thresholds) != len(self.vocabulary.names):
+            raise ValueError(f"{len(self.thresholds)} thresholds for {len(self.vocabulary.names)} attributes")
+        return self
 
 
 def save_bundle(folder: Path, tensors: dict[str, Tensor], card: ModelCard) -> None:

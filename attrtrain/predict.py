@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from attrtrain.errors import ConfigError, ImageError
+from attrtrain.inference.command import add_model_argument
 
 HELP = "tell the attributes of objects in a photograph"
 EXAMPLES = """examples:
@@ -18,9 +19,7 @@ Box = tuple[float, float, float, float]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    parser.add_argument(
-        "--model", required=True, type=Path, metavar="RUN_OR_BUNDLE", help="a run directory or a bundle"
-    )
+    add_model_argument(parser)
     parser.add_argument("image", type=Path, metavar="IMAGE", help="a photograph")
     parser.add_argument(
         "--box",

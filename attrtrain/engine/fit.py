@@ -15,7 +15,7 @@ from attrtrain.config.schema import TrainConfig
 from attrtrain.data.loader import Batch, CropDataset, load_batches
 from attrtrain.engine.compiling import compile_in_place
 from attrtrain.engine.evaluate import BAR_SECONDS, Evaluation, EvaluationStoppedError, evaluate
-from attrtrain.engine.judging import attribute_table
+from attrtrain.engine.judging import attribute_table, decision_thresholds, predictions_of
 from attrtrain.engine.resume import full_tensors, save_checkpoint
 from attrtrain.engine.state import Learner, RunState, Task
 from attrtrain.engine.step import StepSettings, optimizer_step
@@ -265,6 +265,7 @@ def _save_bundle(task: Task, learner: Learner, evaluation: Evaluation) -> None:
         data_fingerprint=shards.fingerprint,
         selected_on=config.data.val_split,
         untrained=unlabelled_attributes(shards.manifests, shards.split),
+        thresholds=decision_thresholds(predictions_of(evaluation, task.val_shards), config.labels.positive_at),
         metrics={
             "val.map": None if math.isnan(evaluation.scores.map) else evaluation.scores.map,
             "val.prior_map": None if math.isnan(evaluation.scores.prior_map) else evaluation.scores.prior_map,

@@ -14,6 +14,7 @@ from attrtrain.metrics.document import METRICS, MetricsDocument, write_metrics
 from attrtrain.metrics.functional import MeanScores
 from attrtrain.metrics.judge import judge
 from attrtrain.metrics.judged_set import JudgedSet
+from attrtrain.metrics.overall import is_judged
 from attrtrain.predictions import PREDICTIONS, Predictions, write_predictions
 from attrtrain.tracking.trackers import Table
 
@@ -84,6 +85,18 @@ def attribute_table(names: Sequence[str], scores: MeanScores) -> Table:
             for name, ap, positives, known in rows
         ],
     )  # fmt: skip
+
+
+def decision_thresholds(predictions: Predictions, positive_at: float) -> list[float | None]:
+    """(A) the probability above which each attribute is best said to be present: where its F1 on these objects is highest.
+
+    None where it has fewer known positives or negatives than a mean over attributes asks for. What has the highest F1 on some objects has a
+    lower one on others: such thresholds are for use, and are judged on another split.
+    """
+    judged = JudgedSet.of(predictions, positive_at)
+    values = judged.as_probability(tune(judged, THRESHOLD))
+    enough = is_judged(judged.positives, judged.negatives)
+    return [float(value) if is_known else None for value, is_known in zip(values, enough, strict=True)]
 
 
 def headline(document: MetricsDocument) -> str:

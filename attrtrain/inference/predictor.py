@@ -16,6 +16,8 @@ from attrtrain.data.decode import decode_crop
 from attrtrain.runtime import resolve_precision
 from attrtrain.shards.crop import Box, cut
 
+UNTUNED = 0.5
+
 
 @dataclass(frozen=True)
 class Outputs:
@@ -66,6 +68,25 @@ class Predictor:
     def fingerprint(self) -> str:
         """SHA-256 of all that decides the logits; equal only for the same model."""
         return bundle_fingerprint(self._path, self.card)
+
+    @property
+    def thresholds(self) -> list[float]:
+        """(A) the score from which on each attribute is said to be present; one half where the bundle knows none."""
+        return [UNTUNED if value is None else value for value in self._tuned]
+
+    @property
+    def threshold_note(self) -> str:
+        """A line about attributes without a tuned threshold, "" where there are none."""
+        if not (untuned := sum(value is None for value in self._tuned)):
+            return ""
+        which = (
+            "no attribute has a" if untuned == len(self.names) else f"{untuned} of {len(self.names)} attributes have no"
+        )
+        return f"{which} threshold tuned on labels; such an attribute counts as present from a score of {UNTUNED:g} on"
+
+    @property
+    def _tuned(self) -> list[float | None]:
+        return self.card.thresholds or [None] * len(self.names)
 
     def __call__(self, images: Tensor) -> Outputs:
         """Computes the outputs, on this predictor's device, for crops (B, 3, H, W) uint8 as `crop` and `decode` give them."""

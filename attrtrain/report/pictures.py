@@ -39,7 +39,7 @@ class Pictures:
             return True
         if self._shards is None or self._positions[row] < 0 or self._left <= 0:
             return False
-        uri = _small(self._shards.jpeg(int(self._positions[row])), side)
+        uri = small_uri(self._shards.jpeg(int(self._positions[row])), side)
         if len(uri) > self._left:
             self._left = 0  # full; a smaller one later would make the choice depend on sizes
             return False
@@ -55,7 +55,12 @@ def _find(wanted: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.int64
     return np.where(ids[order][place] == wanted, order[place], -1)
 
 
-def _small(jpeg: bytes, side: int) -> str:
+def small_uri(jpeg: bytes, side: int) -> str:
+    """A JPEG as a data URI, its longer side at most `side` pixels.
+
+    Raises:
+        ShardError: it is damaged.
+    """
     try:
         with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as image:
             image.draft("RGB", (side, side))  # decodes at a half, a quarter ... where that is still large enough

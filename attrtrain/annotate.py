@@ -1,0 +1,71 @@
+"""`attrtrain annotate`: tells the attributes of every object of a data set."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from attrtrain.errors import ConfigError
+from attrtrain.inference.command import (
+    add_model_argument,
+    add_object_arguments,
+    add_work_arguments,
+    check_objects,
+    check_work,
+    judge,
+)
+
+HELP = "tell the attributes of every object of a data set"
+EXAMPLES = """examples:
+  attrtrain annotate --model runs/coco --instances instances_val2017.json --images val2017 --out preds.parquet \\
+                     --coco-out labelled.json
+  attrtrain annotate --model runs/coco --boxes boxes.csv --images photos --out preds.parquet --captions
+
+A run that was stopped goes on where it was when the same command is given again."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    add_model_argument(parser)
+    add_object_arguments(parser)
+    parser.add_argument(
+        "--out",
+        required=True,
+        type=Path,
+        metavar="PARQUET",
+        help="write one row an object, one column an attribute here",
+    )
+    parser.add_argument(
+        "--coco-out",
+        type=Path,
+        metavar="JSON",
+        help="write the instances file here as well, with the attributes of each annotation",
+    )
+    parser.add_argument(
+        "--captions", action="store_true", help='add a line such as "a furry, sleeping dog" to each object'
+    )
+    add_work_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Annotates; returns 1 when more was left out than `--max-failure-rate` allows, else 0."""
+    check_objects(arguments)
+    check_work(arguments, (".parquet",))
+    if arguments.coco_out is not None and len(arguments.instances) != 1:
+        raise ConfigError("--coco-out: is one instances file written once more, so give one with --instances")
+    from attrtrain.inference.annotating import annotate, of_photographs
+    from attrtrain.inference.coco_out import write_coco
+    from attrtrain.inference.objects import read_objects
+    from attrtrain.inference.parts import failures_path
+    from attrtrain.inference.predictor import Predictor
+    from attrtrain.shards.execute import terminated_like_interrupted
+
+    with terminated_like_interrupted():
+        objects = read_objects(arguments.instances, arguments.boxes)
+        predictor = Predictor(arguments.model)
+        if predictor.threshold_note:
+            print(f"note: {predictor.threshold_note}", file=sys.stderr)
+        source = of_photographs(predictor, objects, arguments.images)
+        info = annotate(predictor, source, arguments.out, arguments.workers, arguments.captions)
+        if arguments.coco_out is not None:
+            write_coco(arguments.instances[0], arguments.out, arguments.coco_out)
+    return judge(info.written, info.left_out, arguments, failures_path(arguments.out))

@@ -1,0 +1,60 @@
+"""`attrtrain features`: describes every object of a data set by the numbers a model computes its attributes from."""
+
+import argparse
+from pathlib import Path
+
+from attrtrain.errors import ConfigError
+from attrtrain.inference.command import (
+    add_model_argument,
+    add_object_arguments,
+    add_work_arguments,
+    check_objects,
+    check_work,
+    judge,
+)
+from attrtrain.urls import as_place
+
+HELP = "write the features a model sees in every object of a data set"
+EXAMPLES = """examples:
+  attrtrain features --model runs/coco --instances instances_val2017.json --images val2017 --out features.parquet
+  attrtrain features --model runs/coco --shards shards/coco --split val --out features.npy
+
+A run that was stopped goes on where it was when the same command is given again."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    add_model_argument(parser)
+    add_object_arguments(parser)
+    parser.add_argument("--shards", nargs="+", type=as_place, default=[], metavar="DIR", help="or shard folders")
+    parser.add_argument("--split", default="val", help="which split of them (default: %(default)s)")
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="FILE",
+        help="a .parquet with one row an object, or a .npy of (N, F) with its objects in a table beside it",
+    )  # fmt: skip
+    add_work_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Describes; returns 1 when more was left out than `--max-failure-rate` allows, else 0."""
+    check_work(arguments, (".parquet", ".npy"))
+    if not arguments.shards:
+        check_objects(arguments)
+    elif arguments.instances or arguments.boxes is not None or arguments.images:
+        raise ConfigError("--shards hold crops already; leave --instances, --boxes and --images out")
+    from attrtrain.data.reader import ShardSet
+    from attrtrain.inference.annotating import describe, of_photographs, of_shards
+    from attrtrain.inference.objects import read_objects
+    from attrtrain.inference.parts import failures_path
+    from attrtrain.inference.predictor import Predictor
+    from attrtrain.shards.execute import terminated_like_interrupted
+
+    with terminated_like_interrupted():
+        predictor = Predictor(arguments.model)
+        if arguments.shards:
+            source = of_shards(predictor, ShardSet(arguments.shards, arguments.split))
+        else:
+            objects = read_objects(arguments.instances, arguments.boxes)
+            source = of_photographs(predictor, objects, arguments.images)
+        info = describe(predictor, source, arguments.out, arguments.workers)
+    return judge(info.written, info.left_out, arguments, failures_path(arguments.out))

@@ -1,0 +1,93 @@
+"""What the commands `annotate` and `features` have in common: their arguments, and what a result is worth. Imports no torch."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from attrtrain.errors import ConfigError, LabelError
+from attrtrain.urls import as_place, is_there
+
+
+def add_model_argument(parser: argparse.ArgumentParser) -> None:
+    """--model."""
+    parser.add_argument(
+        "--model", required=True, type=Path, metavar="RUN_OR_BUNDLE", help="a run directory or a bundle"
+    )
+
+
+def add_object_arguments(parser: argparse.ArgumentParser) -> None:
+    """--instances or --boxes, and --images."""
+    parser.add_argument(
+        "--instances",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="PATH",
+        help="COCO instances files that list the objects",
+    )
+    parser.add_argument(
+        "--boxes",
+        type=Path,
+        metavar="PATH",
+        help="or a table of boxes (.csv, .tsv, .jsonl): file_name,x,y,w,h[,category]",
+    )
+    parser.add_argument(
+        "--images",
+        nargs="+",
+        type=as_place,
+        default=[],
+        metavar="DIR",
+        help="folders that hold the photographs, or URLs",
+    )
+
+
+def add_work_arguments(parser: argparse.ArgumentParser) -> None:
+    """--workers and --max-failure-rate."""
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=-1,
+        metavar="N",
+        help="processes that cut crops (default: none beside a CPU, up to 8 beside a GPU)",
+    )
+    parser.add_argument(
+        "--max-failure-rate", type=float, default=0.05, metavar="SHARE",
+        help="share of objects that may be left out before the exit code is 1 (default: %(default)s)",
+    )  # fmt: skip
+
+
+def check_objects(arguments: argparse.Namespace) -> None:
+    """Raises ConfigError or LabelError where objects or photographs are not said, or said twice."""
+    if bool(arguments.instances) == (arguments.boxes is not None):
+        raise ConfigError("give the objects with --instances or with --boxes, one of them")
+    if not arguments.images:
+        raise ConfigError("--images: say which folders hold the photographs")
+    for folder in arguments.images:
+        if not (folder.is_dir() if isinstance(folder, Path) else is_there(folder)):
+            raise LabelError(f"--images {folder}: no such folder")
+
+
+def check_work(arguments: argparse.Namespace, suffixes: tuple[str, ...]) -> None:
+    """Raises ConfigError for an argument that is out of range."""
+    if arguments.out.suffix not in suffixes:
+        raise ConfigError(f"--out {arguments.out}: give a name that ends in {' or '.join(suffixes)}")
+    if arguments.workers < -1:
+        raise ConfigError(f"--workers {arguments.workers}: must be at least 0")
+    if not 0 <= arguments.max_failure_rate <= 1:
+        raise ConfigError(f"--max-failure-rate {arguments.max_failure_rate:g}: must be from 0 to 1")
+
+
+def judge(written: int, left_out: dict[str, int], arguments: argparse.Namespace, listed_in: Path) -> int:
+    """Says how many objects there are, and returns 1 when more were left out than allowed, else 0."""
+    reasons = "".join(f", {count:,} {reason.replace('_', ' ')}" for reason, count in left_out.items())
+    print(f"{arguments.out}: {written:,} objects{reasons}")
+    lost = sum(left_out.values())
+    if (rate := lost / (written + lost)) > arguments.max_failure_rate:
+        print(
+            f"error: {lost} of {written + lost} objects ({rate:.1%}) were left out, more than --max-failure-rate "
+            f"{arguments.max_failure_rate:g}; {listed_in} lists them. The result is complete without them: mend, delete it and run "
+            "again, or allow a higher rate",
+            file=sys.stderr,
+        )
+        return 1
+    return 0

@@ -1,0 +1,109 @@
+"""`attrtrain search`: finds objects by their attributes, or by what they look like."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from attrtrain.errors import ConfigError, LabelError
+from attrtrain.urls import as_place, is_there
+
+if TYPE_CHECKING:  # DuckDB and Arrow take a moment, which `--help` need not
+    from attrtrain.inference.results import ResultInfo
+    from attrtrain.inference.searching import Example, Match
+
+HELP = "find objects by their attributes, or by what they look like"
+EXAMPLES = """examples:
+  attrtrain search preds.parquet "furry AND NOT sleeping AND category = 'dog'" --limit 20
+  attrtrain search preds.parquet '"wet / damp" >= 0.8 OR (shiny AND round)' --html found.html --images val2017
+  attrtrain search preds.parquet "category = 'dog'" --like 10782 --features features.parquet
+
+A bare attribute means that its score reaches its threshold. Names with spaces go in double quotes, text in single ones."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    parser.add_argument("predictions", type=Path, metavar="PARQUET", help="what `attrtrain annotate` wrote")
+    parser.add_argument(
+        "expression", nargs="?", default="", metavar="EXPRESSION",
+        help="attributes, comparisons such as category = 'dog' or furry >= 0.8, AND, OR, NOT, parentheses",
+    )  # fmt: skip
+    parser.add_argument("--limit", type=int, default=20, metavar="N", help="objects shown (default: %(default)s)")
+    parser.add_argument("--like", type=int, metavar="OBJECT_ID", help="rank by likeness to this object's features")
+    parser.add_argument("--features", type=Path, metavar="PARQUET", help="what `attrtrain features` wrote, for --like")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with the crops")
+    parser.add_argument(
+        "--images",
+        nargs="+",
+        type=as_place,
+        default=[],
+        metavar="DIR",
+        help="folders that hold the photographs, for --html",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Searches and prints; returns 0, whether or not there is a match."""
+    _check(arguments)
+    from attrtrain.inference.query import parse
+    from attrtrain.inference.searching import Example, read_predictions_info, search
+
+    info = read_predictions_info(arguments.predictions)
+    query = parse(arguments.expression, info.attributes) if arguments.expression.strip() else None
+    example = Example(arguments.like, arguments.features) if arguments.like is not None else None
+    found, total = search(arguments.predictions, query, example, arguments.limit)
+    for match in found:
+        told = "".join(f"  {name} {score:.3f}" for name, score in match.attributes)
+        print(f"{match.score:.3f}  {match.object_id:>12}  {match.category:<14}  {match.image}{told}")
+    print(
+        f"{total:,} of {info.written:,} objects match{f'; the best {len(found)} are shown' if total > len(found) else ''}"
+    )
+    if arguments.html is not None:
+        _write_page(arguments, info, example, found, total)
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    if arguments.limit < 1:
+        raise ConfigError(f"--limit {arguments.limit}: must be at least 1")
+    if (arguments.like is None) != (arguments.features is None):
+        raise ConfigError("--like and --features go together: an object's id, and the file that has its features")
+    if not arguments.expression.strip() and arguments.like is None:
+        raise ConfigError("nothing to search for; give an expression, or --like and --features")
+    if arguments.images and arguments.html is None:
+        raise ConfigError("--images: are for the page; say where to write it with --html")
+    for folder in arguments.images:
+        if not (folder.is_dir() if isinstance(folder, Path) else is_there(folder)):
+            raise LabelError(f"--images {folder}: no such folder")
+
+
+def _write_page(
+    arguments: argparse.Namespace, info: "ResultInfo", example: "Example | None", found: list["Match"], total: int
+) -> None:
+    from attrtrain.report.search_page import Found, write_search_page
+
+    pictures = [_picture(match, info, arguments.images) for match in found]
+    cards = [
+        Found(match.object_id, match.image, match.category, match.score, uri, why, match.attributes)
+        for match, (uri, why) in zip(found, pictures, strict=True)
+    ]
+    by = f"likeness to object {example.object_id}: the cosine of features" if example else "joint score"
+    try:
+        write_search_page(arguments.html, arguments.expression, by, total, cards)
+    except OSError as error:
+        raise ConfigError(f"--html {arguments.html}: {error.strerror or error}") from None
+    print(f"{arguments.html} shows them")
+
+
+def _picture(match: "Match", info: "ResultInfo", folders: list[Path | str]) -> tuple[str, str]:
+    """A small picture of an object as the model saw it; or "" and why there is none."""
+    from attrtrain.report.pictures import small_uri
+    from attrtrain.report.search_page import PICTURE_PX
+    from attrtrain.shards.crop import LeftOutError, cut, find_image, load_image
+
+    if not folders:
+        return "", ""
+    try:
+        crop = cut(load_image(find_image(match.image, folders)), match.box, False, info.crop)
+    except LeftOutError as error:
+        return "", error.reason.replace("_", " ")
+    return small_uri(crop.jpeg, PICTURE_PX), ""

@@ -1,0 +1,268 @@
+"""The language of search beside a plain Python filter over rows, and beside people who mean harm."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from attrtrain.errors import AttrtrainError, ConfigError, PredictionsError
+from attrtrain.inference.objects import Objects
+from attrtrain.inference.query import parse
+from attrtrain.inference.results import METADATA, Job, ResultInfo, attribute_columns, base_columns
+from attrtrain.inference.searching import Example, read_predictions_info, search
+from attrtrain.shards.manifest import CropSettings
+
+NAMES = ("furry", "sleeping", "wet / damp", 'so-called "new"', "category", "Furry", "rank", "man-made", "score0")
+THRESHOLDS = (0.5, 0.25, 0.7, 0.5, 0.5, 0.9, 0.5, 0.5, 0.5)
+N = 300
+
+
+def info_of(kind="attributes"):
+    job = Job(kind=kind, model="m", precision="no", thresholds=list(THRESHOLDS), objects="o", images=["x"])
+    return ResultInfo(
+        job=job,
+        attributes=attribute_columns(NAMES, THRESHOLDS, [""] * len(NAMES)),
+        threshold_note="",
+        crop=CropSettings(),
+        written=N,
+    )
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """A file of predictions under an awkward name, and its rows as dictionaries."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path_factory.mktemp("found") / "odd [1]*?"
+    folder.mkdir()
+    objects = Objects(
+        object_id=rng.permutation(10 * N)[:N].astype(np.int64),
+        image=np.array([f"{n // 3:012d}.jpg" for n in range(N)]),
+        image_size=np.zeros((N, 2), np.int64),
+        box=rng.uniform(0, 50, (N, 4)),
+        category=np.array(["dog", "cat", "it's", ""])[rng.integers(0, 4, N)],
+        crowd=np.zeros(N, bool),
+        sources=(),
+    )
+    scores = rng.random((N, len(NAMES))).astype(np.float32).round(2)  # with ties
+    info = info_of()
+    columns = {one.column: pa.array(scores[:, n].copy()) for n, one in enumerate(info.attributes)}
+    made = pa.table(base_columns(objects) | columns)
+    path = folder / "preds.parquet"
+    pq.write_table(made.replace_schema_metadata({METADATA: info.model_dump_json()}), path)
+    rows = [
+        {"object_id": int(objects.object_id[n]), "image": str(objects.image[n]), "category": str(objects.category[n]), "p": dict(zip(NAMES, map(float, scores[n]), strict=True))}
+        for n in range(N)
+    ]  # fmt: skip
+    return path, rows
+
+
+def T(row, name):
+    return row["p"][name] >= THRESHOLDS[NAMES.index(name)]
+
+
+# expression, its meaning, its joint score
+CASES = [
+    ("furry", lambda r: T(r, "furry"), lambda r: r["p"]["furry"]),
+    ("FURRY >= 0", lambda r: True, None),  # two attributes differ only in case, so this is refused below
+    ("not furry", lambda r: not T(r, "furry"), lambda r: 1 - r["p"]["furry"]),
+    (
+        "furry AND NOT sleeping AND category = 'dog'",
+        lambda r: T(r, "furry") and not T(r, "sleeping") and r["category"] == "dog",
+        lambda r: r["p"]["furry"] * (1 - r["p"]["sleeping"]),
+    ),
+    (
+        'furry or "wet / damp" and sleeping',  # AND binds more
+        lambda r: T(r, "furry") or (T(r, "wet / damp") and T(r, "sleeping")),
+        lambda r: max(r["p"]["furry"], r["p"]["wet / damp"] * r["p"]["sleeping"]),
+    ),
+    (
+        '(furry or "wet / damp") and sleeping',
+        lambda r: (T(r, "furry") or T(r, "wet / damp")) and T(r, "sleeping"),
+        lambda r: max(r["p"]["furry"], r["p"]["wet / damp"]) * r["p"]["sleeping"],
+    ),
+    (
+        "NOT (furry AND sleeping)",
+        lambda r: not (T(r, "furry") and T(r, "sleeping")),
+        lambda r: 1 - r["p"]["furry"] * r["p"]["sleeping"],
+    ),
+    ("furry >= 0.8", lambda r: r["p"]["furry"] >= np.float32(0.8), lambda r: r["p"]["furry"]),
+    ("furry<.2", lambda r: r["p"]["furry"] < np.float32(0.2), lambda r: 1 - r["p"]["furry"]),
+    ("Furry", lambda r: T(r, "Furry"), lambda r: r["p"]["Furry"]),
+    ("man-made > 5e-1", lambda r: r["p"]["man-made"] > 0.5, lambda r: r["p"]["man-made"]),
+    ('"so-called ""new"""', lambda r: T(r, 'so-called "new"'), lambda r: r["p"]['so-called "new"']),
+    ('"category" and category = \'cat\'', lambda r: T(r, "category") and r["category"] == "cat", lambda r: r["p"]["category"]),
+    ("category = 'it''s'", lambda r: r["category"] == "it's", lambda r: 1.0),
+    ("category <> '' and rank and score0", lambda r: r["category"] != "" and T(r, "rank") and T(r, "score0"), lambda r: r["p"]["rank"] * r["p"]["score0"]),
+    ("category = 'dog' or furry", lambda r: r["category"] == "dog" or T(r, "furry"), lambda r: 1.0 if r["category"] == "dog" else r["p"]["furry"]),
+    ("object_id < 500 and not not furry", lambda r: r["object_id"] < 500 and T(r, "furry"), lambda r: r["p"]["furry"]),
+    ("image = '000000000007.jpg'", lambda r: r["image"] == "000000000007.jpg", lambda r: 1.0),
+    ("category = 'horse'", lambda r: False, lambda r: 1.0),
+    ("\n furry\tAND\n sleeping ", lambda r: T(r, "furry") and T(r, "sleeping"), lambda r: r["p"]["furry"] * r["p"]["sleeping"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "meant", "score"),
+    [case for case in CASES if case[2]],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_is_found_and_in_which_order_is_what_a_plain_filter_finds(table, text, meant, score):
+    path, rows = table
+    expected = sorted(
+        ((-score(row), row["object_id"], row) for row in rows if meant(row)),
+        key=lambda entry: (round(entry[0], 9), entry[1]),
+    )
+    found, total = search(path, parse(text, info_of().attributes), None, 40)
+    assert total == len(expected)
+    assert [match.object_id for match in found] == [object_id for _, object_id, _ in expected[:40]]
+    np.testing.assert_allclose([match.score for match in found], [-key for key, _, _ in expected[:40]], rtol=1e-6)
+    for match, (_, _, row) in zip(found, expected, strict=False):
+        assert (match.image, match.category) == (row["image"], row["category"])
+        assert all(value == row["p"][name] for name, value in match.attributes)
+
+
+HOSTILE = [
+    "furry; DROP TABLE predictions",
+    "furry) UNION SELECT * FROM read_csv('/etc/passwd') --",
+    "furry /* */ OR 1=1",
+    "1=1",
+    "'a' = 'a'",
+    "furry OR 1",
+    "\"furry\"\" >= 0) OR (1=1) --\"",
+    "category = read_text('/etc/passwd')",
+    "category = (SELECT 1)",
+    "category LIKE '%'",
+    "category IN ('dog')",
+    "read_parquet('/etc/passwd')",
+    "category = 'dog' --",
+    "category = $1",
+    "category = ?",
+    "furry >= ?",
+    "furry >= 1e400000 OR \\",
+    "box",
+    "predictions",
+    "count(*)",
+    "category",
+    "furry = 'x'",
+    "category = 5",
+    "object_id = 1.5",
+    "object_id = 99999999999999999999",
+    "furry AND",
+    "AND furry",
+    "(furry",
+    "furry)",
+    "furry sleeping",
+    "wet / damp",
+    "category = 'dog",
+    '"wet',
+    "()",
+    "NOT",
+    "",
+    "FURRY",
+    "\0",
+    "furry = 0x1F",
+    "‘furry’",
+    "(" * 60 + "furry" + ")" * 60,
+    "NOT " * 400 + "furry",
+    "furry AND " * 500 + "furry",
+    "(" * 1_000_000,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_what_is_not_of_the_language_is_refused_in_one_line(text):
+    with pytest.raises(ConfigError) as caught:
+        parse(text, info_of().attributes)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
+
+
+def test_values_that_look_like_sql_are_values(table):
+    path, _ = table
+    for text in (
+        "category = '''; DROP TABLE predictions; --'",
+        "image = ''' OR 1=1 --'",
+        "category = 'x'') OR (''a'' = ''a'",
+    ):
+        assert search(path, parse(text, info_of().attributes), None, 5) == ([], 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("fury", "did you mean furry"),
+        ("damp", 'did you mean "wet / damp"?'),
+        ("xyzzyq", "none comes close"),
+        ("category", "category is no attribute"),
+        ("furry AND", "expected an attribute, a column, NOT or a parenthesis, but the expression ends"),
+        (
+            "furry sleeping",
+            "expected AND, OR or the end (a name with spaces goes in double quotes), but there is 'sleeping'",
+        ),
+        ("category = 5", "expected a text in single quotes to compare category with, but there is '5'"),
+        ("furry & sleeping", "at character 7: '& sleeping' is no part of the language"),
+        ("category = 'dog", "at character 12: a quote that nothing closes"),
+    ],
+)
+def test_a_mistake_is_told_with_what_would_do(text, told):
+    with pytest.raises(ConfigError) as caught:
+        parse(text, info_of().attributes)
+    assert told in str(caught.value)
+
+
+def test_a_name_in_another_case_is_found_where_only_one_is_meant(table):
+    found, total = search(table[0], parse("SLEEPING and Man-Made", info_of().attributes), None, 1000)
+    assert total == len(found) == sum(T(row, "sleeping") and T(row, "man-made") for row in table[1])
+
+
+def test_neighbours_are_ranked_by_the_cosine_of_their_features(table, tmp_path):
+    path, rows = table
+    rng = np.random.default_rng(1)
+    features = rng.normal(size=(N, 16)).astype(np.float32)
+    features[5] = 0  # no direction
+    some = pa.table(
+        {
+            "object_id": [row["object_id"] for row in rows],
+            "features": pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), 16),
+        }
+    )
+    some = some.take(rng.permutation(N)).replace_schema_metadata({METADATA: info_of("features").model_dump_json()})
+    pq.write_table(some, tmp_path / "f.parquet")
+    unit = features.astype(np.float64) / np.maximum(
+        np.linalg.norm(features.astype(np.float64), axis=1, keepdims=True), 1e-30
+    )
+    cosine = unit @ unit[17]
+    example = Example(rows[17]["object_id"], tmp_path / "f.parquet")
+    order = [n for n in np.argsort(-cosine) if n not in (5, 17)]
+    found, total = search(path, None, example, 25)
+    assert total == N - 2 and [match.object_id for match in found] == [rows[n]["object_id"] for n in order[:25]]
+    np.testing.assert_allclose([match.score for match in found], cosine[order[:25]], atol=1e-5)
+    query = parse("furry and category = 'dog'", info_of().attributes)
+    found, total = search(path, query, example, 25)
+    chosen = [n for n in order if T(rows[n], "furry") and rows[n]["category"] == "dog"]
+    assert total == len(chosen) and [match.object_id for match in found] == [rows[n]["object_id"] for n in chosen[:25]]
+    assert found[0].attributes == [("furry", rows[chosen[0]]["p"]["furry"])]
+    with pytest.raises(PredictionsError, match="has no object 999999"):
+        search(path, None, Example(999999, tmp_path / "f.parquet"), 5)
+    with pytest.raises(ConfigError, match="attrtrain features"):
+        search(path, None, Example(1, path), 5)
+    with pytest.raises(PredictionsError, match="holds features"):
+        read_predictions_info(tmp_path / "f.parquet")
+
+
+def test_files_that_are_something_else_are_told_in_one_line(tmp_path):
+    (tmp_path / "text.parquet").write_text("no parquet")
+    pq.write_table(pa.table({"object_id": [1]}), tmp_path / "other.parquet")
+    for name, told in (
+        ("text.parquet", "not a file that"),
+        ("other.parquet", "not a file that"),
+        ("no.parquet", "no such file"),
+    ):
+        with pytest.raises(AttrtrainError, match=told) as caught:
+            read_predictions_info(tmp_path / name)
+        assert "\n" not in str(caught.value)
+
+
+def test_columns_are_called_like_attributes_and_never_twice():
+    columns = attribute_columns(["a", "A", "a (2)", "box", "Image"], [0.5] * 5, [""] * 5)
+    assert [column.column for column in columns] == ["a", "A (2)", "a (2) (2)", "box (2)", "Image (2)"]
+    assert [column.name for column in columns] == ["a", "A", "a (2)", "box", "Image"]
