@@ -47,8 +47,8 @@ class ModelCard(Contract):
         data_fingerprint: of the shards it was trained on.
         selected_on: split whose scores chose this epoch, "" where unknown.
         untrained: attributes without one known label in training, whose scores mean nothing; empty too in bundles older than this field.
-        thresholds: (A) the score above which each attribute is said to be present: where its F1 was highest on `selected_on`. None for an attribute
-            that has too few labels there, and for a model of which nothing is known. Since schema version 2.
+        thresholds: (A) the score from which on each attribute is said to be present: where its F1 was highest on `selected_on`. None for an attribute
+            that has too few labels there, 1 for one that no training object had; None for a model of which nothing is known. Since schema version 2.
         metrics: of its evaluation, such as val map and prior_map; None where nothing could be judged.
     """
 

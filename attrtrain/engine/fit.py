@@ -265,7 +265,7 @@ def _save_bundle(task: Task, learner: Learner, evaluation: Evaluation) -> None:
         data_fingerprint=shards.fingerprint,
         selected_on=config.data.val_split,
         untrained=unlabelled_attributes(shards.manifests, shards.split),
-        thresholds=decision_thresholds(predictions_of(evaluation, task.val_shards), config.labels.positive_at),
+        thresholds=decision_thresholds(predictions_of(evaluation, task.val_shards), shards, config.labels.positive_at),
         metrics={
             "val.map": None if math.isnan(evaluation.scores.map) else evaluation.scores.map,
             "val.prior_map": None if math.isnan(evaluation.scores.prior_map) else evaluation.scores.prior_map,

@@ -87,16 +87,22 @@ def attribute_table(names: Sequence[str], scores: MeanScores) -> Table:
     )  # fmt: skip
 
 
-def decision_thresholds(predictions: Predictions, positive_at: float) -> list[float | None]:
-    """(A) the probability above which each attribute is best said to be present: where its F1 on these objects is highest.
+def decision_thresholds(predictions: Predictions, training: ShardSet, positive_at: float) -> list[float | None]:
+    """(A) the probability from which on each attribute is best said to be present: where its F1 on these objects is highest.
 
-    None where it has fewer known positives or negatives than a mean over attributes asks for. What has the highest F1 on some objects has a
-    lower one on others: such thresholds are for use, and are judged on another split.
+    None where it has fewer known positives or negatives among them than a mean over attributes asks for. 1, never, where no object of `training` has it:
+    of such an attribute the model has learnt nothing, and its score may be anything. What has the highest F1 on some objects has a lower one on
+    others: these thresholds are for use, and are judged on another split.
     """
     judged = JudgedSet.of(predictions, positive_at)
-    values = judged.as_probability(tune(judged, THRESHOLD))
+    tuned = judged.as_probability(tune(judged, THRESHOLD)).tolist()
     enough = is_judged(judged.positives, judged.negatives)
-    return [float(value) if is_known else None for value, is_known in zip(values, enough, strict=True)]
+    counts = [manifest.splits[training.split] for manifest in training.manifests if training.split in manifest.splits]
+    learnt = np.any([np.array(split.positives) > 0 for split in counts], axis=0)
+    return [
+        (value if can_tune else None) if is_learnt else 1.0
+        for value, can_tune, is_learnt in zip(tuned, enough, learnt, strict=True)
+    ]
 
 
 def headline(document: MetricsDocument) -> str:

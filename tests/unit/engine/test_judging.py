@@ -9,7 +9,14 @@ from sklearn.metrics import average_precision_score, f1_score
 
 from attrtrain.data.reader import ShardSet
 from attrtrain.engine.evaluate import Evaluation
-from attrtrain.engine.judging import headline, judge_split, predictions_of, thresholds_from, write_judgement
+from attrtrain.engine.judging import (
+    decision_thresholds,
+    headline,
+    judge_split,
+    predictions_of,
+    thresholds_from,
+    write_judgement,
+)
 from attrtrain.metrics.document import read_metrics
 from attrtrain.metrics.functional import mean_scores
 from attrtrain.predictions import Predictions, read_predictions
@@ -105,3 +112,24 @@ def test_two_folders_that_number_their_objects_alike_are_told_apart(toy_shards: 
     assert len(np.unique(ids)) == len(ids)
     assert np.array_equal(ids[:half], both.column("object_id")[:half])
     assert np.array_equal(ids[half:] - 10**13, both.column("object_id")[half:])
+
+
+def test_decision_thresholds_have_the_highest_f1_and_are_never_reached_where_nothing_was_learnt(splits, monkeypatch):
+    val, train = splits["val"], splits["train"]
+    here = predicted(val)
+    counts = train.manifests[0].splits["train"]
+    positives = [0 if column == 2 else max(1, count) for column, count in enumerate(counts.positives)]
+    monkeypatch.setitem(train.manifests[0].splits, "train", counts.model_copy(update={"positives": positives}))
+    found = decision_thresholds(here, train, 0.5)
+    assert found[2] == 1.0
+    tuned = 0
+    for column, threshold in enumerate(found):
+        known = ~np.isnan(here.labels[:, column])
+        truth, scores = here.labels[known, column] >= 0.5, 1 / (1 + np.exp(-here.logits[known, column].astype(float)))
+        if min(truth.sum(), (~truth).sum()) < 5:
+            assert threshold in (None, 1.0)
+        elif column != 2:
+            tuned += 1
+            best = max(f1_score(truth, scores >= score) for score in scores)
+            assert f1_score(truth, scores >= threshold) == pytest.approx(best)
+    assert tuned > 3

@@ -1,0 +1,343 @@
+"""A trained model put to use through the commands people type: annotate, features, search."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from pycocotools.coco import COCO
+
+from attrtrain.bundle import load_model
+from attrtrain.cli import main
+from attrtrain.data.reader import ShardSet
+from attrtrain.inference import annotating
+from attrtrain.predict import predict
+from tests.bundles import IMAGE_PX, NAMES, draw_bundle
+
+THRESHOLDS = [0.5, 0.3, 0.8, None, 0.5, 0.6, 0.4]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_bundle(tmp_path_factory.mktemp("model") / "bundle", thresholds=THRESHOLDS)
+
+
+@pytest.fixture(scope="module")
+def instances(toy_coco: Path) -> Path:
+    return toy_coco / "annotations" / "instances_train2017.json"
+
+
+def command(name: str, bundle: Path, out: Path, *more: object) -> list[str]:
+    return [name, "--model", str(bundle), "--out", str(out), *map(str, more)]
+
+
+def of_coco(toy_coco: Path, instances: Path) -> tuple[object, ...]:
+    return ("--instances", instances, "--images", toy_coco / "train2017")
+
+
+@pytest.fixture(scope="module")
+def annotated(bundle: Path, toy_coco: Path, instances: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """preds.parquet with captions, and labelled.json beside it."""
+    folder = tmp_path_factory.mktemp("annotated")
+    more = ("--coco-out", folder / "labelled.json", "--captions")
+    assert main(command("annotate", bundle, folder / "preds.parquet", *of_coco(toy_coco, instances), *more)) == 0
+    return folder
+
+
+def rows_of(path: Path) -> list[dict[str, object]]:
+    """As DuckDB's own reader sees the file."""
+    with duckdb.connect() as connection:
+        cursor = connection.execute("SELECT * FROM read_parquet(?)", [str(path)])
+        names = [column[0] for column in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+COLUMNS = ["furry", "sleeping", "wet / damp", 'so-called "new"', "category (2)", "Furry (2)", "round"]
+
+
+def test_every_object_has_the_scores_that_predict_gives_it(
+    annotated: Path, bundle: Path, toy_coco: Path, instances: Path
+) -> None:
+    rows = rows_of(annotated / "preds.parquet")
+    content = json.loads(instances.read_text())
+    photographs = {image["id"]: image["file_name"] for image in content["images"]}
+    categories = {category["id"]: category["name"] for category in content["categories"]}
+    objects = {one["id"]: one for one in content["annotations"] if not one["iscrowd"]}
+    assert {row["object_id"] for row in rows} == set(objects) and len(rows) == len(objects) > 30
+    assert list(rows[0]) == ["object_id", "image", "box", "category", "caption", *COLUMNS]
+    for row in rows:
+        one = objects[row["object_id"]]
+        assert (row["image"], row["category"]) == (photographs[one["image_id"]], categories[one["category_id"]])
+        assert list(row["box"].values()) == one["bbox"] and list(row["box"]) == ["x", "y", "width", "height"]
+        told = predict(bundle, toy_coco / "train2017" / str(row["image"]), [tuple(one["bbox"])], top=len(NAMES))[0][
+            "attributes"
+        ]
+        scores = {entry["name"]: entry["score"] for entry in told}
+        np.testing.assert_allclose([row[column] for column in COLUMNS], [scores[name] for name in NAMES], atol=2e-5)
+
+
+def test_the_coco_file_has_attributes_and_is_else_as_it_was(annotated: Path, instances: Path) -> None:
+    labelled, before = json.loads((annotated / "labelled.json").read_text()), json.loads(instances.read_text())
+    rows = {row["object_id"]: row for row in rows_of(annotated / "preds.parquet")}
+    least = [0.5 if value is None else value for value in THRESHOLDS]
+    for annotation in labelled["annotations"]:
+        if annotation["iscrowd"]:
+            assert "attributes" not in annotation
+            continue
+        row = rows[annotation["id"]]
+        scores = dict(zip(NAMES, (row[column] for column in COLUMNS), strict=True))
+        expected = [name for name, threshold in zip(NAMES, least, strict=True) if scores[name] >= threshold]
+        names = annotation.pop("attributes")
+        assert sorted(names) == sorted(expected) and [scores[name] for name in names] == sorted(
+            (scores[name] for name in names), reverse=True
+        )
+        line = annotation.pop("caption")
+        assert line == row["caption"] and line.endswith(str(row["category"])) and line.startswith(("a ", "an "))
+        assert all(name.split(" / ")[0] in line for name in names[:5])
+    assert labelled == before
+    read = COCO(str(annotated / "labelled.json"))
+    assert len(read.getAnnIds()) == len(before["annotations"])
+    chosen = [one for one in read.loadAnns(read.getAnnIds(iscrowd=False)) if "round" in one["attributes"]]
+    assert len(chosen) == sum(row["round"] >= 0.4 for row in rows.values()) > 0
+
+
+def test_the_metadata_tell_model_and_thresholds(annotated: Path) -> None:
+    info = json.loads(pq.read_schema(annotated / "preds.parquet").metadata[b"attrtrain"])
+    assert [(one["name"], one["column"], one["threshold"]) for one in info["attributes"]] == [
+        (name, column, 0.5 if value is None else value)
+        for name, column, value in zip(NAMES, COLUMNS, THRESHOLDS, strict=True)
+    ]
+    assert re.fullmatch("[0-9a-f]{64}", info["job"]["model"]) and info["left_out"].keys() == {"crowd"}
+    assert info["threshold_note"].startswith("1 of 7 attributes have no threshold")
+
+
+def killed_after(parts: int, arguments: list[str], out: Path) -> None:
+    """Runs a command in a process of its own, four batches a part, and kills it once it has written some parts."""
+    script = "import sys\nfrom attrtrain.inference import annotating as a\na._BATCHES, a.PART = 1, a.BATCH\nfrom attrtrain.cli import main\nsys.exit(main(sys.argv[1:]))"
+    process = subprocess.Popen([sys.executable, "-c", script, *arguments], stderr=subprocess.DEVNULL)
+    folder = out.with_name(f".{out.name}.parts")
+    deadline = time.monotonic() + 200
+    while len(list(folder.glob("0*.parquet"))) < parts:
+        assert process.poll() is None and time.monotonic() < deadline, "it ended before it could be killed"
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not out.exists()
+
+
+@pytest.fixture
+def many_boxes(toy_coco: Path, tmp_path: Path) -> Path:
+    """A table of 900 boxes, some of which cannot be cut."""
+    photographs = sorted((toy_coco / "train2017").glob("*.jpg"))[:30]
+    rows = [
+        f"{photographs[n % 30].name if n % 50 else 'gone.jpg'},{n % 40},{n % 30},{20 + n % 7},25,thing"
+        for n in range(900)
+    ]
+    (tmp_path / "boxes.csv").write_text("\n".join(["file_name,x,y,w,h,category", *rows]) + "\n")
+    return tmp_path / "boxes.csv"
+
+
+def test_killed_and_run_again_it_goes_on_and_the_bytes_are_those_of_one_run(
+    bundle: Path,
+    toy_coco: Path,
+    many_boxes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(annotating, "_BATCHES", 1)
+    monkeypatch.setattr(annotating, "PART", annotating.BATCH)
+    inputs = ("--boxes", many_boxes, "--images", toy_coco / "train2017")
+    whole, torn = tmp_path / "whole.parquet", tmp_path / "torn.parquet"
+    assert main(command("annotate", bundle, whole, *inputs)) == 0
+    assert "882 objects, 18 image missing" in capsys.readouterr().out
+    killed_after(3, command("annotate", bundle, torn, *inputs), torn)
+    killed_after(6, command("annotate", bundle, torn, *inputs), torn)
+    other = draw_bundle(tmp_path / "other", seed=3, thresholds=THRESHOLDS)
+    assert main(command("annotate", other, torn, *inputs)) == 1
+    assert re.fullmatch(
+        r"error: \S+torn\.parquet\.parts: is of other inputs \(differing: model\); .*\n", capsys.readouterr().err
+    )
+    assert main(command("annotate", bundle, torn, *inputs)) == 0
+    assert re.search(r"(384|448|512|576|640) of 900 objects are already done", capsys.readouterr().err)
+    assert torn.read_bytes() == whole.read_bytes()
+    failures = torn.with_suffix(".failures.jsonl")
+    assert failures.read_bytes() == whole.with_suffix(".failures.jsonl").read_bytes()
+    assert [json.loads(line)["object_id"] for line in failures.read_text().splitlines()] == list(range(0, 900, 50))
+    left = {path.name for path in tmp_path.iterdir() if path.is_file() or path.name.startswith(".")}
+    assert left == {"boxes.csv"} | {
+        f"{name}.{kind}" for name in ("whole", "torn") for kind in ("parquet", "failures.jsonl")
+    }
+    # A whole result is kept, and is not taken for that of another model or input.
+    stamp = torn.stat().st_mtime_ns
+    assert main(command("annotate", bundle, torn, *inputs)) == 0
+    assert torn.stat().st_mtime_ns == stamp and "already complete" in capsys.readouterr().err
+    many_boxes.write_text(many_boxes.read_text().replace(",25,thing", ",26,thing"))
+    assert main(command("annotate", bundle, torn, *inputs)) == 1
+    assert "differing: objects" in capsys.readouterr().err and torn.stat().st_mtime_ns == stamp
+
+
+def test_too_many_failures_end_with_1_and_a_result_all_the_same(
+    bundle: Path, toy_coco: Path, many_boxes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inputs = ("--boxes", many_boxes, "--images", toy_coco / "train2017", "--max-failure-rate", "0.01")
+    for _ in range(2):  # made, and found complete
+        assert main(command("annotate", bundle, tmp_path / "p.parquet", *inputs)) == 1
+        captured = capsys.readouterr()
+        assert "error: 18 of 900 objects (2.0%) were left out, more than --max-failure-rate 0.01" in captured.err
+        assert len(rows_of(tmp_path / "p.parquet")) == 882
+
+
+@pytest.mark.parametrize("kind", ["parquet", "npy"])
+def test_features_are_what_the_backbone_says_of_shards_and_photographs_alike(
+    bundle: Path, toy_coco: Path, toy_shards: Path, tmp_path: Path, kind: str
+) -> None:
+    shards = ShardSet([toy_shards], "val")
+    same_crops = draw_bundle(tmp_path / "bundle", shards.vocabulary.names, crop=shards.crop)
+    stored, cut = tmp_path / f"stored.{kind}", tmp_path / f"cut.{kind}"
+    assert main(command("features", same_crops, stored, "--shards", toy_shards, "--split", "val")) == 0
+    annotations = [toy_coco / "annotations" / f"instances_{split}2017.json" for split in ("train", "val")]
+    folders = (toy_coco / "train2017", toy_coco / "val2017")
+    assert main(command("features", same_crops, cut, "--instances", *annotations, "--images", *folders)) == 0
+
+    def read(path: Path) -> dict[int, np.ndarray]:
+        if kind == "npy":
+            rows, features = rows_of(path.with_suffix(".objects.parquet")), np.load(path, allow_pickle=False)
+            assert features.dtype == np.float32 and features.shape == (len(rows), 512)
+            return {row["object_id"]: feature for row, feature in zip(rows, features, strict=True)}
+        return {row["object_id"]: np.array(row["features"], dtype=np.float32) for row in rows_of(path)}
+
+    described, other = read(stored), read(cut)
+    model, _ = load_model(same_crops, device="cpu")
+    assert list(described) == shards.object_ids.tolist()
+    for object_id, feature in described.items():
+        np.testing.assert_array_equal(feature, other[object_id])
+    from attrtrain.data.decode import decode_crop
+
+    with torch.inference_mode():
+        crops = torch.stack([decode_crop(shards.jpeg(row), IMAGE_PX) for row in range(len(shards))])
+        expected = model.backbone(model.normalise(crops)).numpy()
+    np.testing.assert_allclose(np.stack(list(described.values())), expected, atol=1e-4)
+
+
+def test_search_finds_shows_and_draws(
+    annotated: Path, bundle: Path, toy_coco: Path, instances: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    preds, page = annotated / "preds.parquet", tmp_path / "found.html"
+    rows = rows_of(preds)
+    chosen = [row for row in rows if row["furry"] >= 0.5 and not row["sleeping"] >= 0.3]
+    chosen.sort(key=lambda row: (-row["furry"] * (1 - row["sleeping"]), row["object_id"]))
+    assert 5 < len(chosen) < len(rows)
+    asked = 'furry AND NOT sleeping and category != "no</title>"'.replace('"', "'")
+    images = ("--html", page, "--images", toy_coco / "train2017")
+    assert main(["search", str(preds), asked, "--limit", "5", *map(str, images)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [int(line.split()[1]) for line in lines[:5]] == [row["object_id"] for row in chosen[:5]]
+    assert lines[5] == f"{len(chosen)} of {len(rows)} objects match; the best 5 are shown"
+    html = page.read_text()
+    assert (
+        html.count("data:image/webp;base64,") == 5 and "</title>'" not in html and "http" not in html.split("<main")[1]
+    )
+    assert all(str(row["object_id"]) in html for row in chosen[:5])
+    assert main(["search", str(preds), "category = 'unicorn'", "--html", str(page)]) == 0
+    assert "0 of" in capsys.readouterr().out and "No object matches" in page.read_text()
+
+    features = tmp_path / "f.parquet"
+    assert main(command("features", bundle, features, *of_coco(toy_coco, instances))) == 0
+    capsys.readouterr()
+    like = rows[3]["object_id"]
+    assert main(["search", str(preds), "--like", str(like), "--features", str(features), "--limit", "4"]) == 0
+    matrix = {
+        row["object_id"]: np.array(row["features"]) / np.linalg.norm(row["features"]) for row in rows_of(features)
+    }
+    nearest = sorted((other for other in matrix if other != like), key=lambda other: -matrix[other] @ matrix[like])
+    assert [int(line.split()[1]) for line in capsys.readouterr().out.splitlines()[:4]] == nearest[:4]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["annotate", "--out", "p.parquet"], "--instances or with --boxes"),
+        (["annotate", "--out", "p.parquet", "--instances", "{i}", "--boxes", "b.csv"], "--instances or with --boxes"),
+        (["annotate", "--out", "p.parquet", "--instances", "{i}"], "--images"),
+        (["annotate", "--out", "p.parquet", "--instances", "{i}", "--images", "nowhere"], "--images nowhere: no such folder"),
+        (["annotate", "--out", "p.csv", "--instances", "{i}", "--images", "{v}"], "ends in .parquet"),
+        (["annotate", "--out", "p.parquet", "--instances", "no.json", "--images", "{v}"], "no.json: no such file"),
+        (["annotate", "--out", "p.parquet", "--boxes", "{i}", "--images", "{v}", "--coco-out", "c.json"], "--coco-out"),
+        (["annotate", "--out", "p.parquet", "--instances", "{i}", "--images", "{v}", "--workers", "-2"], "--workers -2"),
+        (["annotate", "--out", "p.parquet", "--instances", "{i}", "--images", "{v}", "--model", "{v}"], "no bundle here"),
+        (["annotate", "--out", "{text}", "--instances", "{i}", "--images", "{v}"], "not a file that"),
+        (["features", "--out", "f.npy", "--shards", "{v}", "--images", "{v}"], "--shards hold crops already"),
+        (["features", "--out", "f.npy", "--shards", "{v}"], "no shard folder"),
+        (["features", "--out", "f.csv", "--shards", "{v}"], "ends in .parquet or .npy"),
+        (["search", "{text}", "furry"], "not a file that"),
+        (["search", "{p}"], "nothing to search for"),
+        (["search", "{p}", "fury"], "did you mean furry"),
+        (["search", "{p}", "furry", "--like", "3"], "--like and --features go together"),
+        (["search", "{p}", "furry", "--limit", "0"], "--limit 0"),
+        (["search", "{p}", "furry", "--html", "{v}/no/such/x.html"], "--html"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_line(
+    bundle: Path, toy_coco: Path, instances: Path, annotated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch, words: list[str], told: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.parquet").write_text("mine")
+    names = {
+        "i": instances,
+        "v": toy_coco / "train2017",
+        "p": annotated / "preds.parquet",
+        "text": tmp_path / "text.parquet",
+    }
+    given = [word.format(**names) for word in words]
+    if words[0] != "search" and "--model" not in words:
+        given += ["--model", str(bundle)]
+    assert main(given) in (1, 2)
+    error = capsys.readouterr().err.removeprefix(next((line + "\n" for line in () if line), ""))
+    last = error.splitlines()[-1]
+    assert last.startswith("error: ") and told in last
+    assert all(line.startswith("note: ") for line in error.splitlines()[:-1])
+    assert (tmp_path / "text.parquet").read_text() == "mine" and [path.name for path in tmp_path.iterdir()] == [
+        "text.parquet"
+    ]
+
+
+def test_help_of_these_commands_imports_nothing_heavy() -> None:
+    for name in ("annotate", "features", "search", "predict"):
+        script = (
+            f"import sys\nfrom attrtrain.cli import main\ntry: main(['{name}', '--help'])\nexcept SystemExit: pass\n"
+            "print([name for name in ('torch', 'duckdb', 'pyarrow', 'PIL', 'numpy', 'pydantic') if name in sys.modules], file=sys.stderr)"
+        )
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+        assert done.stderr == "[]\n" and f"attrtrain {name} " in done.stdout.split("examples:")[-1]
+
+
+def test_a_picture_that_is_gone_costs_its_card_only(annotated: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (9, 9)).save(tmp_path / "other.png")
+    page = tmp_path / "p.html"
+    assert (
+        main(
+            [
+                "search",
+                str(annotated / "preds.parquet"),
+                "object_id >= 0",
+                "--html",
+                str(page),
+                "--images",
+                str(tmp_path),
+            ]
+        )
+        == 0
+    )
+    assert page.read_text().count("image missing") == 20 and "data:image/" not in page.read_text()

@@ -1,0 +1,50 @@
+"""The card of a bundle, of this version and of the one before."""
+
+import json
+
+import pytest
+
+from attrtrain.bundle import read_bundle
+from attrtrain.errors import WeightsError
+from attrtrain.inference.predictor import Predictor
+from tests.bundles import NAMES, draw_bundle
+
+
+def rewritten(folder, **fields):
+    card = json.loads((folder / "model.json").read_text())
+    for name, value in fields.items():
+        if value is None:
+            del card[name]
+        else:
+            card[name] = value
+    (folder / "model.json").write_text(json.dumps(card))
+    return folder
+
+
+def test_a_bundle_of_version_1_has_no_thresholds_and_counts_from_one_half(tmp_path):
+    folder = rewritten(draw_bundle(tmp_path / "b"), schema_version=1, thresholds=None)
+    _, card = read_bundle(folder)
+    assert card.thresholds is None and card.schema_version == 1
+    predictor = Predictor(folder, "cpu")
+    assert predictor.thresholds == [0.5] * len(NAMES)
+    assert predictor.threshold_note.startswith("no attribute has a threshold tuned on labels")
+
+
+def test_thresholds_come_back_as_they_were_saved(tmp_path):
+    thresholds = [0.1, None, 1.0, 0.0, 0.25, 0.5, 0.123456789]
+    folder = draw_bundle(tmp_path / "b", thresholds=thresholds)
+    assert read_bundle(folder)[1].thresholds == thresholds and read_bundle(folder)[1].schema_version == 2
+    predictor = Predictor(folder, "cpu")
+    assert predictor.thresholds == [0.1, 0.5, 1.0, 0.0, 0.25, 0.5, 0.123456789]
+    assert predictor.threshold_note.startswith("1 of 7 attributes have no threshold")
+    assert Predictor(draw_bundle(tmp_path / "c", thresholds=[0.5] * 7), "cpu").threshold_note == ""
+
+
+@pytest.mark.parametrize(
+    "fields", [{"schema_version": 3}, {"thresholds": [0.5]}, {"thresholds": [2.0] * 7}, {"more": 1}]
+)
+def test_a_card_that_does_not_fit_is_one_line(tmp_path, fields):
+    folder = rewritten(draw_bundle(tmp_path / "b"), **fields)
+    with pytest.raises(WeightsError, match=r"model\.json: damaged or of another version") as caught:
+        read_bundle(folder)
+    assert "\n" not in str(caught.value)
