@@ -132,10 +132,12 @@ def open_parts(out: Path, job: Job) -> Iterator[Parts | ResultInfo]:
             raise PredictionsError(f"{out}: is there, and is not what this command writes; choose another --out")
         out.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock, timeout=0):
-            folder.mkdir(exist_ok=True)
-            _claim(folder, job)
-            yield Parts(out, folder)
-        lock.unlink(missing_ok=True)
+            try:
+                folder.mkdir(exist_ok=True)
+                _claim(folder, job)
+                yield Parts(out, folder)
+            finally:
+                lock.unlink(missing_ok=True)
     except Timeout:
         raise PredictionsError(f"{out}: is being written by another process; choose another --out") from None
     except (OSError, pa.ArrowInvalid) as error:

@@ -15,7 +15,10 @@ from safetensors.torch import load_file
 
 import attrtrain
 from attrtrain.cli import main
+from attrtrain.data.reader import ShardSet
+from attrtrain.engine.judging import decision_thresholds
 from attrtrain.errors import WeightsError
+from attrtrain.predictions import read_predictions
 from tools.soak_resume import CLOCKED
 
 SMALL = [
@@ -184,6 +187,13 @@ def test_labels_that_look_like_noise_are_told_and_refused_only_on_demand(toy_coc
     assert result.returncode == 0, result.stderr
     assert sum(line.startswith("audit: labels look like NOISE") for line in result.stdout.splitlines()) == 1
     assert json.loads((tmp_path / "told" / "audit.json").read_text())["verdict"] == "noise"
+
+
+def test_the_bundle_carries_the_thresholds_of_its_own_evaluation(trained: Path, toy_shards: Path) -> None:
+    card = json.loads((trained / "bundle" / "model.json").read_text())
+    predictions = read_predictions(trained / "evaluation" / "predictions.npz")
+    assert card["thresholds"] == decision_thresholds(predictions, ShardSet([toy_shards], "train"), card["positive_at"])
+    assert any(value not in (None, 1.0) for value in card["thresholds"])
 
 
 def test_predict_agrees_with_the_model_in_python(
