@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
+cv2.setNumThreads(0)  # crops are small and many; threads are for batches of them
+
 
 def decode_crop(jpeg: bytes, image_px: int) -> Tensor:
     """Decodes a crop and squashes it to a square.

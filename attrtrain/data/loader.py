@@ -1,23 +1,30 @@
-"""Requests for samples → batches, decoded by worker processes and brought to the device ahead of time."""
+"""Requests for samples → batches, decoded by threads and brought to the device ahead of time.
 
+Threads, not the processes of torch's DataLoader: the JPEG decoder and the resizing kernels let go of the interpreter, so threads scale, and nothing has to be started, sent through
+shared memory or mapped again for every batch.
+"""
+
+import copy
+import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from attrtrain.config.schema import ResizeOn
+from attrtrain.data.buffers import Buffers
 from attrtrain.data.decode import decode, squash
 from attrtrain.data.device_resize import resize_packed
 from attrtrain.data.order import BatchRequest
 from attrtrain.data.reader import ShardSet
 from attrtrain.errors import ShardError
-from attrtrain.signals import ignore_stop_signals
 
+_AHEAD = 4  # batches a thread
 _LONGEST = 2  # times image_px: longer crops are resized by who decodes them all the same, for they would make others wait that are padded to their size
 
 
@@ -42,7 +49,7 @@ class Batch:
     step_known: int
 
     def pin_memory(self) -> "Batch":
-        """The hook by which DataLoader pins a batch of its own kind."""
+        """A copy in memory from which a GPU copies without the host's help."""
         return self._map(lambda tensor: tensor.pin_memory())
 
     def to(self, device: torch.device) -> "Batch":
@@ -68,7 +75,7 @@ class PackedBatch:
     image_px: int
 
     def pin_memory(self) -> "PackedBatch":
-        """The hook by which DataLoader pins a batch of its own kind."""
+        """A copy in memory from which a GPU copies without the host's help."""
         return replace(self, batch=self.batch.pin_memory())
 
     def to(self, device: torch.device) -> Batch:
@@ -77,7 +84,7 @@ class PackedBatch:
         return replace(there, image=resize_packed(there.image, self.sizes, self.image_px))
 
 
-class CropDataset(Dataset[Batch | PackedBatch]):
+class CropDataset:
     """Map-style access to a shard set by the batch: a request goes in, a whole batch comes out."""
 
     def __init__(self, shards: ShardSet, image_px: int, resize_on: ResizeOn = "worker") -> None:
@@ -91,6 +98,7 @@ class CropDataset(Dataset[Batch | PackedBatch]):
         self.shards = shards
         self.image_px = image_px
         self.resize_on = resize_on
+        self._buffers = Buffers()
 
     def __getitem__(self, request: BatchRequest) -> Batch | PackedBatch:
         """Reads and decodes the samples of one request.
@@ -113,7 +121,7 @@ class CropDataset(Dataset[Batch | PackedBatch]):
 
     def _squares(self, index: NDArray[np.int64]) -> Tensor:
         """The crops (B, 3, image_px, image_px), channels last in memory."""
-        images = _empty(len(index) * self.image_px**2 * 3).view(len(index), self.image_px, self.image_px, 3)
+        images = self._buffers.take(len(index) * self.image_px**2 * 3).view(len(index), self.image_px, self.image_px, 3)
         squares = images.numpy()
         for row, pixels in enumerate(self._decoded(index)):
             squash(pixels, squares[row])
@@ -127,7 +135,7 @@ class CropDataset(Dataset[Batch | PackedBatch]):
             (height, width) if max(height, width) <= longest else (self.image_px, self.image_px)
             for height, width in zip(heights.tolist(), widths.tolist(), strict=True)
         ]
-        packed = _empty(sum(3 * height * width for height, width in sizes))
+        packed = self._buffers.take(sum(3 * height * width for height, width in sizes))
         pixels, end = packed.numpy(), 0
         for position, (height, width), decoded in zip(index, sizes, self._decoded(index), strict=True):
             start, end = end, end + 3 * height * width
@@ -154,27 +162,6 @@ class CropDataset(Dataset[Batch | PackedBatch]):
         )
 
 
-def _empty(size: int) -> Tensor:
-    """(size,) uint8. In a worker it lies in memory that the main process shares, as `default_collate` does it: else all of it would be copied there when it is sent."""
-    if get_worker_info() is None:
-        return torch.empty(size, dtype=torch.uint8)
-    storage = torch.UntypedStorage._new_shared(size)  # type: ignore[no-untyped-call]
-    return torch.empty(0, dtype=torch.uint8).set_(storage)
-
-
-class _Requests(torch.utils.data.Sampler[BatchRequest]):
-    def __init__(self, requests: Iterable[BatchRequest]) -> None:
-        self._requests = requests
-
-    def __iter__(self) -> Iterator[BatchRequest]:
-        return iter(self._requests)
-
-
-def _start_worker(_: int) -> None:
-    ignore_stop_signals()
-    cv2.setNumThreads(0)  # a worker is one thread of several already
-
-
 def load_batches(
     dataset: CropDataset, requests: Iterable[BatchRequest], device: torch.device, workers: int
 ) -> Iterator[Batch]:
@@ -184,22 +171,44 @@ def load_batches(
         dataset: where samples come from.
         requests: finite; their order is the order of the batches, whatever the number of workers.
         device: where image, target and known end up.
-        workers: decoding processes; 0 decodes in this one.
+        workers: decoding threads; 0 decodes in this one, when a batch is asked for.
+
+    Raises:
+        ShardError: naming a sample that cannot be read or decoded.
     """
-    loader: DataLoader[Batch | PackedBatch] = DataLoader(
-        dataset,
-        sampler=_Requests(requests),
-        batch_size=None,
-        num_workers=workers,
-        pin_memory=device.type == "cuda",
-        # A forked child of a process with threads and a CUDA context may hang; the fork server has neither.
-        multiprocessing_context="forkserver" if workers else None,
-        prefetch_factor=4 if workers else None,
-        worker_init_fn=_start_worker,
-    )
-    yield from (
-        _copied_beside_the_work(loader, device) if device.type == "cuda" else (batch.to(device) for batch in loader)
-    )
+    batches = _decoded_ahead(dataset, requests, device, workers) if workers else map(dataset.__getitem__, requests)
+    if device.type == "cuda":
+        yield from _copied_beside_the_work(batches, device)
+    else:
+        yield from (batch.to(device) for batch in batches)
+
+
+def _decoded_ahead(
+    dataset: CropDataset, requests: Iterable[BatchRequest], device: torch.device, workers: int
+) -> Iterator[Batch | PackedBatch]:
+    """The batches in order, up to `_AHEAD` a thread made before they are asked for."""
+    own = threading.local()  # file handles and buffers are each thread's own
+
+    def start() -> None:
+        own.dataset = CropDataset(copy.copy(dataset.shards), dataset.image_px, dataset.resize_on)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # else pinning would open a context on the first GPU
+
+    def make(request: BatchRequest) -> Batch | PackedBatch:
+        batch: Batch | PackedBatch = own.dataset[request]
+        return batch.pin_memory() if device.type == "cuda" else batch
+
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode", initializer=start)
+    coming: deque[Future[Batch | PackedBatch]] = deque()
+    try:
+        for request in requests:
+            coming.append(pool.submit(make, request))
+            if len(coming) > _AHEAD * workers:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _copied_beside_the_work(batches: Iterable[Batch | PackedBatch], device: torch.device) -> Iterator[Batch]:

@@ -2,6 +2,7 @@
 
 import io
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -103,13 +104,13 @@ def test_a_damaged_crop_is_named(toy_shards: Path, tmp_path: Path, resize_on: Re
         CropDataset(shards, 32, resize_on)[request]
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("resize_on", ["worker", "device"])
-def test_workers_change_nothing(toy_shards: Path, resize_on: ResizeOn) -> None:
+def test_workers_change_nothing(toy_shards: Path, resize_on: ResizeOn, workers: int) -> None:
     dataset = CropDataset(ShardSet([toy_shards], "val"), 32, resize_on)
     requests = list(evaluation_requests(len(dataset.shards), 5, 0, 1))
     alone = list(load_batches(dataset, requests, CPU, workers=0))
-    helped = list(load_batches(dataset, requests, CPU, workers=2))
+    helped = list(load_batches(dataset, requests, CPU, workers))
     assert len(alone) == len(helped) == len(requests)
     for one, other in zip(alone, helped, strict=True):
         assert (
@@ -134,3 +135,19 @@ def test_a_flip_mirrors_left_and_right_of_the_chosen_images_only() -> None:
     flipped = apply_flips(images, torch.tensor([False, True]))
     assert torch.equal(flipped[0], images[0])
     assert flipped[1].tolist() == [[row[::-1] for row in channel] for channel in images[1].tolist()]
+
+
+def test_a_loader_that_is_left_early_ends_its_threads(toy_shards: Path) -> None:
+    dataset = CropDataset(ShardSet([toy_shards], "train"), 32)
+    batches = load_batches(dataset, TrainOrder(len(dataset.shards), 0, 4, 4, 0, 1).requests(1000, 0, 0), CPU, workers=2)
+    next(batches)
+    assert any(thread.name.startswith("decode") for thread in threading.enumerate())
+    batches.close()
+    assert not any(thread.name.startswith("decode") for thread in threading.enumerate())
+
+
+def test_what_goes_wrong_in_a_thread_is_told_as_it_is(toy_shards: Path) -> None:
+    dataset = CropDataset(ShardSet([toy_shards], "val"), 32)
+    far = BatchRequest(0, np.array([10**9]), np.array([10**9]))
+    with pytest.raises(IndexError):
+        list(load_batches(dataset, [far], CPU, workers=2))
