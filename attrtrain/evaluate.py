@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=-1,
         metavar="N",
-        help="decoding processes (default: as many as training would use)",
+        help="decoding threads (default: as many as training would use)",
     )
 
 

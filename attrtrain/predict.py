@@ -53,6 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
 def predict(model_path: Path, image_path: Path, boxes: list[Box], top: int) -> list[dict[str, Any]]:
     """The likeliest attributes of each box (x, y, width, height in pixels), or of the whole picture without boxes.
 
+    Attributes that had no label in training are left out: what the model says of them is luck.
+
     Raises:
         ImageError: the picture cannot be read, or a box lies outside it.
         WeightsError: there is no usable model.
@@ -74,12 +76,13 @@ def predict(model_path: Path, image_path: Path, boxes: list[Box], top: int) -> l
     except LeftOutError as error:
         raise ImageError(f"{image_path}: {error}" if str(image_path) not in str(error) else str(error)) from None
     scores = torch.cat([predictor(part).logits.sigmoid().cpu() for part in torch.split(crops, BATCH)])  # (B, A)
+    untrained = set(predictor.card.untrained)
     return [
         {
             "box": list(box),
             "attributes": [
                 {"name": names[column], "score": round(float(row[column]), 6)}
-                for column in row.argsort(descending=True)[:top]
+                for column in [one for one in row.argsort(descending=True) if names[one] not in untrained][:top]
             ],
         }
         for box, row in zip(boxes, scores, strict=True)

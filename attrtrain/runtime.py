@@ -49,7 +49,7 @@ class Runtime:
         return bool(self.accelerator.is_main_process)
 
     def workers(self, asked: int) -> int:
-        """Decoding processes for this process; -1 leaves a CPU to the model and gives a GPU up to 8 of the machine's cores."""
+        """Decoding threads for this process; -1 leaves a CPU to the model and gives a GPU up to 8 of the machine's cores."""
         if asked >= 0:
             return asked
         if self.device.type != "cuda":

@@ -52,7 +52,7 @@ class DataConfig:
     image_px: int = ranged(224, at_least=32)
     """Side of the square every crop is resized to, pixels; at least 32, which a ResNet halves five times."""
     resize_on: ResizeOn = "worker"
-    """Who resizes crops: the process that decodes them, or (device) the GPU, a batch at a time, which leaves workers with decoding alone."""
+    """Who resizes crops: the thread that decodes them, or (device) the GPU, a batch at a time, which leaves workers with decoding alone."""
     flip: float = ranged(0.5, at_least=0, at_most=1)
     """Share of training crops mirrored left to right."""
     order: Literal["global", "block"] = "global"
@@ -60,7 +60,7 @@ class DataConfig:
     window_shards: int = ranged(16, at_least=1)
     """Shards that are read from at a time in block order."""
     workers: int = ranged(-1, at_least=-1)
-    """Processes that decode crops, for each training process. -1: none on a CPU, which is busy with the model, up to 8 beside a GPU."""
+    """Threads that decode crops, for each training process. -1: none on a CPU, which is busy with the model, up to 8 beside a GPU."""
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def evaluate(
         image_px: side of the square crops are resized to.
         positive_at: vote share from which an attribute counts as present.
         channels_last: memory layout to compute in; part of what a score is rounded by.
-        workers: decoding processes of each rank.
+        workers: decoding threads of each rank.
         stop: looked at every few batches.
 
     Raises:
