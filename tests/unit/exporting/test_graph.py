@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from attrtrain.data.decode import squash
+from attrtrain.data.decode import squashed
 from attrtrain.exporting.graph import squash_as_floats
 
 
@@ -19,6 +19,6 @@ def test_nearly_every_pixel_is_training_s_and_pillow_s(size, share):
     pixels = torch.from_numpy(image).permute(2, 0, 1)
     ours = squash_as_floats(pixels[None], 32)[0]
     assert ours.dtype == torch.uint8
-    for expected in (by_pillow, squash(pixels, 32).numpy()):
+    for expected in (by_pillow, squashed(image, 32).numpy()):
         apart = np.abs(ours.numpy().astype(int) - expected)
         assert apart.max() <= 1 and (apart > 0).mean() <= share

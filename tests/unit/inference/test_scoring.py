@@ -74,7 +74,7 @@ def test_a_crop_alone_gets_the_same_scores_and_the_head_turns_features_into_them
         name = objects.image[row]
         folder = next(folder for folder in ("train2017", "val2017") if (toy_coco / folder / name).exists())
         with Image.open(toy_coco / folder / name) as image:
-            crop = predictor.crop(image.convert("RGB"), tuple(objects.box[row]))
+            crop = predictor.crop(np.asarray(image.convert("RGB")), tuple(objects.box[row]))
         with torch.inference_mode():
             np.testing.assert_allclose(model(crop[None]).numpy()[0], expected, atol=1e-4)
             np.testing.assert_allclose(model.head(torch.from_numpy(feature)).numpy(), expected, atol=1e-4)

@@ -1,0 +1,160 @@
+"""A request's body → a picture and boxes, within limits; each thing that can be wrong has one answer."""
+
+import asyncio
+import io
+import warnings
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from fastapi import Request
+from PIL import Image
+from pydantic import TypeAdapter, ValidationError
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
+from torch import Tensor
+
+from attrtrain.inference.predictor import Predictor
+from attrtrain.serving.contracts import BoxField, Limits, RefusedError
+from attrtrain.shards.crop import FetchedImage, LeftOutError, load_image
+
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # MPO is what some cameras call a JPEG
+_BOXES = TypeAdapter(list[BoxField])
+_LINGER_SECONDS = 5
+_REASONS = {
+    "image_broken": "the picture is damaged or cut off, and cannot be decoded",
+    "image_too_large": "the picture has more pixels than are accepted",
+}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request. `boxes` are x, y, width, height in pixels; none stands for the whole picture. `picture` is to be closed."""
+
+    picture: BinaryIO
+    boxes: list[BoxField]
+
+
+async def read_request(request: Request, limits: Limits) -> Asked:
+    """Reads a form that has a file `image` and may have a field `boxes`; stops reading where it is too large.
+
+    Raises:
+        RefusedError: it is none of that.
+    """
+    if request.headers.get("content-type", "").split(";")[0].strip().lower() != "multipart/form-data":
+        raise RefusedError(
+            415, "wrong_content_type", "send multipart/form-data with a file 'image' and a field 'boxes'"
+        )
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > limits.bytes:
+        await linger(request)
+        raise _too_large(limits)
+    parser = MultiPartParser(request.headers, _bounded(request, limits), max_files=1, max_fields=1)
+    try:
+        form = await parser.parse()
+    except MultiPartException:
+        await linger(request)
+        message = "the form cannot be read; send one file 'image' and at most one field 'boxes' of at most 1 MiB"
+        raise RefusedError(400, "bad_form", message) from None
+    except ClientDisconnect:
+        raise RefusedError(400, "cut_off", "the request ended before it was whole") from None
+    try:
+        image, boxes = form.get("image"), form.get("boxes", "[]")
+        if not isinstance(image, UploadFile):
+            raise RefusedError(422, "no_image", "the form has no file 'image'")
+        if not isinstance(boxes, str):
+            raise RefusedError(422, "bad_boxes", "'boxes' has to be a field, not a file")
+        return Asked(image.file, parse_boxes(boxes, limits.boxes))
+    except RefusedError:
+        await form.close()
+        raise
+
+
+def parse_boxes(text: str, most: int) -> list[BoxField]:
+    """Boxes from JSON; whether they lie in the picture is seen when they are cut.
+
+    Raises:
+        RefusedError: it is not a list of [x, y, width, height], or has too many.
+    """
+    try:
+        boxes = _BOXES.validate_json(text.strip() or "[]", strict=True)
+    except (ValidationError, ValueError):
+        message = "'boxes' has to be JSON such as [[10, 20, 30, 40]]: x, y, width, height in pixels"
+        raise RefusedError(422, "bad_boxes", message) from None
+    if len(boxes) > most:
+        raise RefusedError(422, "too_many_boxes", f"{len(boxes)} boxes; at most {most} are accepted in a request")
+    return boxes
+
+
+def cut_crops(
+    asked: Asked, predictor: Predictor, limits: Limits
+) -> tuple[tuple[int, int], list[BoxField], list[Tensor]]:
+    """Decodes the picture and cuts its boxes as `attrtrain predict` does. Blocks; no pixel is decoded before the header's size is checked.
+
+    Returns:
+        Width and height of the upright picture, the boxes, and their crops (3, image_px, image_px) uint8.
+
+    Raises:
+        RefusedError: the picture or a box is not usable.
+    """
+    content = (
+        asked.picture.read()
+    )  # here, where few are at work: not each request that waits holds its picture in memory
+    _check_header(content, limits)
+    try:
+        image = load_image(FetchedImage("picture", content))
+    except LeftOutError as error:
+        status = 413 if error.reason == "image_too_large" else 422
+        raise RefusedError(status, error.reason, _REASONS.get(error.reason, "the picture cannot be used")) from None
+    height, width = image.shape[:2]
+    boxes = asked.boxes or [(0.0, 0.0, float(width), float(height))]
+    crops = []
+    for number, box in enumerate(boxes, 1):
+        try:
+            crops.append(predictor.crop(image, box))
+        except LeftOutError as error:
+            raise RefusedError(422, error.reason, f"box {number} of {len(boxes)}: {error}") from None
+    return (width, height), boxes, crops
+
+
+async def linger(request: Request) -> None:
+    """Throws away what a client still sends, for a few seconds at most: it reads no answer before it has sent all."""
+    with suppress(ClientDisconnect, RuntimeError, TimeoutError):  # RuntimeError: all of it has been read already
+        async with asyncio.timeout(_LINGER_SECONDS):
+            while (message := await request.receive())["type"] == "http.request" and message.get("more_body"):
+                pass
+
+
+def _check_header(picture: bytes, limits: Limits) -> None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of bombs, too: the limit below is ours
+            with Image.open(io.BytesIO(picture), formats=FORMATS) as image:
+                width, height = image.size
+    except Image.DecompressionBombError:
+        raise RefusedError(413, "image_too_large", _REASONS["image_too_large"]) from None
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001  damaged files make Pillow's readers raise nearly anything
+        message = f"not a picture of a known kind; these are read: {', '.join(FORMATS)}"
+        raise RefusedError(422, "not_an_image", message) from None
+    if width * height > limits.pixels:
+        message = f"the picture has {width} x {height} pixels; at most {limits.pixels:,} are accepted"
+        raise RefusedError(413, "image_too_large", message)
+
+
+def _too_large(limits: Limits) -> RefusedError:
+    return RefusedError(413, "too_large", f"the request is larger than the {limits.bytes:,} bytes that are accepted")
+
+
+async def _bounded(request: Request, limits: Limits) -> AsyncGenerator[bytes, None]:
+    """The body's parts as they come. What is large goes to a temporary file, so memory holds little of it."""
+    seen = 0
+    async for part in request.stream():
+        seen += len(part)
+        if seen > limits.bytes:
+            await linger(request)
+            raise _too_large(limits)
+        yield part

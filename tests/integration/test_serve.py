@@ -1,0 +1,255 @@
+"""`attrtrain serve` as a process: right answers, clear refusals, and an end that is asked for."""
+
+import io
+import json
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from attrtrain.cli import main
+from attrtrain.predict import predict
+from tests.bundles import NAMES, draw_bundle
+
+BOXES = [(1.0, 2.0, 30.0, 40.0), (5.5, 5.0, 20.0, 20.0)]
+MOST_MB = 2
+MOST_RAM_GROWTH_KB = 400_000  # beyond what one valid request needs; decoding the bomb below alone would take 1,200,000
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    thresholds = [0.3, None, 0.9, None, 1.0, 0.0, None]
+    return draw_bundle(tmp_path_factory.mktemp("serve") / "bundle", thresholds=thresholds)
+
+
+class Server:
+    def __init__(self, bundle: Path, *flags: str) -> None:
+        words = [sys.executable, "-m", "attrtrain", "serve", "--model", str(bundle), "--port", "0", *flags]
+        self.process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        line = self.process.stdout.readline()
+        found = re.search(r"http://127\.0\.0\.1:(\d+)", line)
+        assert found, line + self.process.stderr.read()
+        self.port = int(found[1])
+
+    def ask(self, path, body=None, content_type=None, **headers):
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data=body, headers=headers)
+        if content_type:
+            request.add_header("Content-Type", content_type)
+        try:
+            with urllib.request.urlopen(request, timeout=120) as answer:
+                return answer.status, json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.loads(error.read())
+
+    def predict(self, picture: bytes, boxes="[]"):
+        return self.ask("/predict", *form(picture, boxes))
+
+    def peak_kb(self) -> int:
+        return int(re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{self.process.pid}/status").read_text())[1])
+
+    def stop(self, number=signal.SIGTERM):
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return (*self.process.communicate(timeout=120), self.process.returncode)
+
+
+@pytest.fixture(scope="module")
+def server(bundle: Path) -> Iterator[Server]:
+    started = Server(bundle, "--max-mb", str(MOST_MB), "--max-boxes", "50", "--timeout", "60", "--max-wait-ms", "50")
+    yield started
+    _, complaints, code = started.stop()
+    assert code == 0 and "Traceback" not in complaints
+
+
+def form(picture: bytes, boxes: str, name: str = "image"):
+    head = f'--B\r\nContent-Disposition: form-data; name="boxes"\r\n\r\n{boxes}\r\n--B\r\nContent-Disposition: form-data; name="{name}"; filename="p"\r\n\r\n'
+    return head.encode() + picture + b"\r\n--B--\r\n", "multipart/form-data; boundary=B"
+
+
+def photograph(seed=0, kind="JPEG"):
+    pixels = np.random.default_rng(seed).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).resize((160, 120)).save(file, kind)
+    return file.getvalue()
+
+
+def bomb(side=20_000):
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    rows = zlib.compressobj(9)
+    pixels = b"".join(rows.compress(bytes(1 + 3 * side)) for _ in range(side)) + rows.flush()
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def reference(bundle, tmp_path, picture, boxes):
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(picture)
+    return predict(bundle, path, list(boxes), len(NAMES))
+
+
+def assert_same(answer, expected):
+    status, told = answer
+    assert status == 200, told
+    assert len(told["objects"]) == len(expected)
+    for one, other in zip(told["objects"], expected, strict=True):
+        assert one["box"] == other["box"]
+        scores = [attribute["score"] for attribute in one["attributes"]]
+        assert scores == sorted(scores, reverse=True)
+        ours = {attribute["name"]: attribute["score"] for attribute in one["attributes"]}
+        assert ours == pytest.approx({a["name"]: a["score"] for a in other["attributes"]}, abs=1e-5)
+
+
+def test_answers_are_those_of_predict_at_the_cards_thresholds(server, bundle, tmp_path):
+    picture = photograph()
+    answer = server.predict(picture, json.dumps(BOXES))
+    assert_same(answer, reference(bundle, tmp_path, picture, BOXES))
+    assert_same(server.predict(picture), reference(bundle, tmp_path, picture, []))
+    expected = dict(zip(NAMES, [0.3, 0.5, 0.9, 0.5, 1.0, 0.0, 0.5], strict=True))
+    for one in answer[1]["objects"][0]["attributes"]:
+        assert one["threshold"] == expected[one["name"]] and one["present"] == (one["score"] >= one["threshold"])
+
+
+def test_concurrent_requests_share_passes_and_get_their_own_answers(server, bundle, tmp_path):
+    pictures = [photograph(seed) for seed in range(24)]
+    expected = [reference(bundle, tmp_path, picture, BOXES) for picture in pictures]
+    before = server.ask("/healthz")[1]
+    with ThreadPoolExecutor(24) as pool:
+        answers = list(pool.map(lambda picture: server.predict(picture, json.dumps(BOXES)), pictures))
+    for answer, told in zip(answers, expected, strict=True):
+        assert_same(answer, told)
+    after = server.ask("/healthz")[1]
+    assert after["crops"] - before["crops"] == 48 and after["batches"] - before["batches"] < 24
+    assert after["ok"] and after["queue"] == 0
+
+
+@pytest.mark.parametrize(
+    ("picture", "boxes", "status", "code"),
+    [
+        (b"not a picture", "[]", 422, "not_an_image"),
+        (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "[]", 422, "not_an_image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "[]", 422, "not_an_image"),
+        (b"", "[]", 422, "not_an_image"),
+        (photograph()[:-900], "[]", 422, "image_broken"),
+        (bomb(), "[]", 413, "image_too_large"),
+        (bytes(5_000_000), "[]", 413, "too_large"),
+        (photograph(), json.dumps([[0, 0, 5, 5]] * 51), 422, "too_many_boxes"),
+        (photograph(), "[[200, 0, 5, 5]]", 422, "box_outside_image"),
+        (photograph(), "[[0, 0, 0, 5]]", 422, "box_empty"),
+        (photograph(), "[[NaN, 0, 5, 5]]", 422, "box_not_finite"),
+        (photograph(), "[[0, 0, 5]]", 422, "bad_boxes"),
+        (photograph(), '[["0", 0, 5, 5]]', 422, "bad_boxes"),
+        (photograph(), "[" * 100_000, 422, "bad_boxes"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said(server, picture, boxes, status, code):
+    told = server.predict(picture, boxes)
+    assert told[0] == status and told[1]["error"]["code"] == code
+    assert set(told[1]) == {"error"} and set(told[1]["error"]) == {"code", "message"} and told[1]["error"]["message"]
+
+
+def test_other_requests_are_refused_in_the_same_shape(server):
+    def code(answer):
+        return answer[0], answer[1]["error"]["code"]
+
+    assert code(server.ask("/nowhere")) == (404, "unknown_path")
+    assert code(server.ask("/predict")) == (405, "wrong_method")
+    assert code(server.ask("/predict", b"{}", "application/json")) == (415, "wrong_content_type")
+    assert code(server.ask("/predict", b"{}", "multipart/form-data")) == (400, "bad_form")
+    assert code(server.ask("/predict", *form(photograph(), "[]", "other"))) == (422, "no_image")
+
+
+def test_it_tells_of_its_model_and_its_schema(server):
+    model = server.ask("/model")[1]
+    assert [one["name"] for one in model["attributes"]] == list(NAMES) and model["attributes"][1]["tuned"] is False
+    assert model["fingerprint"] == server.ask("/healthz")[1]["fingerprint"]
+    schema = server.ask("/openapi.json")[1]
+    assert {"Prediction", "AttributeScore", "ErrorBody"} <= set(schema["components"]["schemas"])
+
+
+@pytest.mark.slow
+def test_it_goes_on_after_bad_and_huge_requests(server, bundle, tmp_path):
+    picture = photograph(99)
+    expected = reference(bundle, tmp_path, picture, BOXES)
+    assert_same(server.predict(picture, json.dumps(BOXES)), expected)
+    before, large = server.peak_kb(), bomb()
+
+    def leave_early(_):
+        with socket.create_connection(("127.0.0.1", server.port)) as raw:
+            raw.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=B\r\n")
+            raw.sendall(b"Content-Length: 100000000\r\n\r\n" + bytes(500_000))
+
+    def slow(_):
+        body, kind = form(picture, "[]")
+        with socket.create_connection(("127.0.0.1", server.port)) as raw:
+            raw.sendall(f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n".encode())  # fmt: skip
+            raw.sendall(body[:100])
+
+    kinds = [
+        lambda _: assert_same(server.predict(picture, json.dumps(BOXES)), expected),
+        lambda _: server.predict(picture[:-900])[0] == 422,
+        leave_early,
+        lambda _: server.predict(large)[0] == 413,
+        lambda _: server.predict(picture, json.dumps([[0, 0, 9, 9]] * 5000))[0] == 422,
+        slow,
+    ]
+    with ThreadPoolExecutor(16) as pool:
+        outcomes = list(pool.map(lambda number: kinds[number % len(kinds)](number), range(200)))
+    assert False not in outcomes
+    assert_same(server.predict(picture, json.dumps(BOXES)), expected)
+    assert server.peak_kb() - before < MOST_RAM_GROWTH_KB
+
+
+def test_a_request_that_does_not_arrive_in_time_is_let_go(bundle):
+    server = Server(bundle, "--timeout", "1")
+    with socket.create_connection(("127.0.0.1", server.port)) as raw:
+        raw.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=B\r\nContent-Length: 99\r\n\r\n--B")  # fmt: skip
+        assert b"408" in raw.recv(1000)
+    assert server.stop(signal.SIGINT)[1:] == (server_note(), 0)
+
+
+def server_note():
+    from attrtrain.inference.predictor import UNTUNED
+
+    return f"note: 3 of 7 attributes have no threshold tuned on labels; such an attribute counts as present from a score of {UNTUNED:g} on\n"
+
+
+def test_more_than_the_queue_holds_are_sent_away(bundle):
+    server = Server(bundle, "--queue", "1")
+    body, kind = form(photograph(), "[]")
+    with socket.create_connection(("127.0.0.1", server.port)) as raw:
+        raw.sendall(f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body[:-5])  # fmt: skip
+        while server.ask("/healthz")[1]["queue"] == 0:
+            pass
+        assert server.predict(photograph())[0] == 503
+        server.process.send_signal(signal.SIGTERM)
+        raw.sendall(body[-5:])  # what is under way is finished
+        assert raw.recv(1000).startswith(b"HTTP/1.1 200")
+    assert server.stop()[2] == 0
+
+
+def test_what_keeps_it_from_starting_is_one_line(bundle, tmp_path, capsys, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert main(["serve", "--model", str(bundle), "--port", port]) == 2
+    assert main(["serve", "--model", str(tmp_path / "none"), "--port", "0"]) == 1
+    assert main(["serve", "--model", str(bundle), "--max-boxes", "0"]) == 2
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    assert main(["serve", "--model", str(bundle), "--port", "0"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 4 and all(line.startswith("error: ") for line in lines)
+    assert "attrtrain[serve]" in lines[3] and port in lines[0]
