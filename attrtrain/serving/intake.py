@@ -20,7 +20,7 @@ from attrtrain.inference.predictor import Predictor
 from attrtrain.serving.contracts import BoxField, Limits, RefusedError
 from attrtrain.shards.crop import FetchedImage, LeftOutError, load_image
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # MPO is what some cameras call a JPEG
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 _BOXES = TypeAdapter(list[BoxField])
 _LINGER_SECONDS = 5
 _REASONS = {

@@ -3,6 +3,8 @@
 import io
 import json
 import re
+import shlex
+import shutil
 import signal
 import socket
 import struct
@@ -122,6 +124,24 @@ def test_answers_are_those_of_predict_at_the_cards_thresholds(server, bundle, tm
     expected = dict(zip(NAMES, [0.3, 0.5, 0.9, 0.5, 1.0, 0.0, 0.5], strict=True))
     for one in answer[1]["objects"][0]["attributes"]:
         assert one["threshold"] == expected[one["name"]] and one["present"] == (one["score"] >= one["threshold"])
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_other_kinds_of_pictures_are_read(server, bundle, tmp_path, kind):
+    picture = photograph(1, kind)
+    assert_same(server.predict(picture, json.dumps(BOXES)), reference(bundle, tmp_path, picture, BOXES))
+
+
+def test_the_commands_of_the_page_run(server, tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "serve.md").read_text()
+    commands = [line for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
+    (tmp_path / "photo.jpg").write_bytes(photograph())
+    asked = [command for command in commands if command.startswith("curl")]
+    assert len(asked) == 3 and shutil.which("curl")
+    for command in asked:
+        words = shlex.split(command.replace(":8000", f":{server.port}"))
+        told = json.loads(subprocess.run(words, cwd=tmp_path, check=True, capture_output=True, text=True).stdout)
+        assert "error" not in told
 
 
 def test_concurrent_requests_share_passes_and_get_their_own_answers(server, bundle, tmp_path):

@@ -1,0 +1,122 @@
+"""The page of `attrtrain serve`, as somebody meets it who tries a model."""
+
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from attrtrain.predict import predict
+from tests.bundles import NAMES, draw_bundle
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return draw_bundle(tmp_path_factory.mktemp("page") / "bundle", (HOSTILE, *NAMES), thresholds=[0.0] * 8)
+
+
+@pytest.fixture(scope="module")
+def address(bundle):
+    words = [sys.executable, "-m", "attrtrain", "serve", "--model", str(bundle), "--port", "0"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        yield re.search(r"http://\S+", process.stdout.readline())[0]
+        process.terminate()
+
+
+@pytest.fixture
+def picture(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    Image.fromarray(pixels).resize((160, 120)).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+@pytest.fixture
+def opened(browser, address):
+    complaints, contexts = [], []
+
+    def open_at(width=1280, dark=False):
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light", reduced_motion="reduce"
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
+        page.on(
+            "console", lambda message: complaints.append(message.text) if "policy" in message.text.lower() else None
+        )
+        page.on("request", lambda one: complaints.append(one.url) if not one.url.startswith((address, "blob:", "data:")) else None)  # fmt: skip
+        page.goto(address)
+        return page
+
+    yield open_at
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def shown(page, text):
+    page.wait_for_function("text => document.getElementById('which').textContent.startsWith(text)", arg=text)
+    rows = page.locator("#attributes tbody tr")
+    return {row.locator("th").inner_text(): float(row.locator("td").nth(1).inner_text()) for row in rows.all()}
+
+
+def scores(bundle, picture, boxes):
+    return {
+        one["name"]: pytest.approx(one["score"], abs=1e-3)
+        for one in predict(bundle, picture, boxes, 8)[-1]["attributes"]
+    }
+
+
+def test_a_box_is_drawn_and_its_attributes_are_shown(opened, bundle, picture):
+    page = opened()
+    page.set_input_files("#file", picture)
+    assert shown(page, "The whole picture") == scores(bundle, picture, [])
+    frame = page.locator("#picture").bounding_box()
+    page.mouse.move(frame["x"] + 20, frame["y"] + 10)
+    page.mouse.down()
+    page.mouse.move(frame["x"] + 80, frame["y"] + 60)
+    page.mouse.up()
+    assert shown(page, "Box 1: 20, 10, 60, 50.") == scores(bundle, picture, [(20, 10, 60, 50)])
+    bar = page.locator("#attributes .fill").first.bounding_box()
+    track = page.locator("#attributes .track").first.bounding_box()
+    first = float(page.locator("#attributes tbody td").nth(1).inner_text())
+    assert bar["width"] / track["width"] == pytest.approx(first, abs=0.02)
+
+
+def test_the_keyboard_alone_is_enough(opened, bundle, picture):
+    page = opened()
+    page.set_input_files("#file", picture)
+    shown(page, "The whole picture")
+    page.locator("summary").press("Enter")
+    for field, value in (("x", "5"), ("y", "6"), ("width", "50"), ("height", "40")):
+        page.fill(f"#{field}", value)
+    page.locator("#height").press("Enter")
+    assert shown(page, "Box 1: 5, 6, 50, 40.") == scores(bundle, picture, [(5, 6, 50, 40)])
+    page.get_by_label("Remove box 1").press("Enter")
+    shown(page, "The whole picture")
+
+
+def test_what_is_wrong_is_said_in_words(opened, picture, tmp_path):
+    page = opened()
+    (tmp_path / "notes.png").write_text("no picture")
+    page.set_input_files("#file", tmp_path / "notes.png")
+    page.get_by_role("alert").wait_for()
+    assert "not a picture of a known kind" in page.get_by_role("alert").inner_text()
+    page.set_input_files("#file", picture)
+    shown(page, "The whole picture")
+    assert page.locator("#error").is_hidden()
+
+
+@pytest.mark.parametrize("width", [320, 1280])
+@pytest.mark.parametrize("dark", [False, True])
+def test_it_fits_every_width_and_shuts_nobody_out(opened, picture, barriers, width, dark):
+    page = opened(width, dark)
+    page.set_input_files("#file", picture)
+    shown(page, "The whole picture")
+    page.locator("summary").click()
+    assert barriers(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
