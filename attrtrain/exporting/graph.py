@@ -35,8 +35,9 @@ class ExportedNetwork(nn.Module):
 def squash_as_floats(images: Tensor, image_px: int) -> Tensor:
     """Resizes uint8 (B, 3, H, W) to (B, 3, image_px, image_px) uint8 by operations that every runtime has.
 
-    Training resizes with torch's uint8 kernel, which works as Pillow's: first along the width, rounded to whole levels, then along the height, in 16-bit fixed
-    point. The same two passes in floating point agree with it but for one level in a few pixels of a thousand; in a single pass one pixel in six would differ.
+    Where a crop shrinks, training resizes with torch's uint8 kernel, which works as Pillow's: first along the width, rounded to whole levels, then along the
+    height, in 16-bit fixed point. The same two passes in floating point agree with it but for one level in a few pixels of a thousand; in a single pass one pixel in
+    six would differ. Where a crop grows, training rounds once, and a pixel may be one level off.
     """
     wide = _rounded(_resized(images.float(), images.shape[2], image_px))
     return _rounded(_resized(wide, image_px, image_px)).to(torch.uint8)
