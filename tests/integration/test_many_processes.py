@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from attrtrain.cli import main
@@ -150,7 +151,9 @@ def test_two_processes_follow_one_as_closely_as_batch_statistics_let_them(
     run = tmp_path / "run"
     train(2, run, toy_shards, "--train.epochs", "3")
     losses = [[line["loss"] for line in metrics(folder) if line["kind"] == "train"] for folder in (run, alone)]
-    assert losses[0] == pytest.approx(losses[1], rel=0.2)
+    # Single lines are of a few objects, whose batch statistics differ; epochs are not.
+    epochs = [np.array(one).reshape(3, -1).mean(axis=1) for one in losses]
+    assert epochs[0] == pytest.approx(epochs[1], rel=0.15)
 
 
 @pytest.mark.slow
