@@ -206,10 +206,16 @@ def test_a_log_file_gets_few_progress_lines_with_rate_and_time_left(data, tmp_pa
 
 
 def test_on_a_terminal_the_bar_moves_during_a_shard(data, tmp_path):
-    """Two shards, two workers: without a count from within, the bar could only show 0, 80, 240 and 320."""
+    """Two shards, two workers: without a count from within, the bar could only show none, one of the shards, or all."""
+    header, *rows = (data / "labels.csv").read_text().splitlines()
+    many = [row.replace(",thing", f"{copy:02d},thing") for copy in range(20) for row in rows]  # seconds of work
+    (tmp_path / "many").mkdir()
+    (tmp_path / "many" / "labels.csv").write_text("\n".join([header, *many]))
+    (tmp_path / "many" / "images").symlink_to(data / "images")
+    val, total = sum(",val," in row for row in many), len(many)
     master, terminal = os.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
-    shards = command(data, tmp_path / "out", "--workers", "2", "--shard-objects", "1000", "--store-px", "512")
+    shards = command(tmp_path / "many", tmp_path / "out", "--workers", "2", "--shard-objects", "100000")
     process = subprocess.Popen(shards, stdout=subprocess.DEVNULL, stderr=terminal)
     os.close(terminal)
     shown = b""
@@ -220,8 +226,9 @@ def test_on_a_terminal_the_bar_moves_during_a_shard(data, tmp_path):
         pass
     os.close(master)
     assert process.wait() == 0
-    counts = {int(text.split(b"/320")[0].split()[-1]) for text in shown.split(b"\r") if b"/320" in text}
-    assert counts - {0, 80, 240, 320}, shown
+    whole = f"/{total}".encode()
+    counts = {int(text.split(whole)[0].split()[-1]) for text in shown.split(b"\r") if whole in text}
+    assert counts - {0, val, total - val, total}, shown
 
 
 def test_row_order_and_folder_names_do_not_change_the_shards(data, tmp_path, undisturbed):
