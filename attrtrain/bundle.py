@@ -89,22 +89,25 @@ def save_bundle(folder: Path, tensors: dict[str, Tensor], card: ModelCard) -> No
         raise WeightsError(f"{folder}: {reason}; free space and run the same command again to go on") from None
 
 
-def find_bundle(path: Path) -> Path | None:
-    """The bundle folder behind a bundle or run directory, None where there is neither."""
+def require_bundle(path: Path) -> Path:
+    """The bundle folder behind a bundle or run directory. Raises WeightsError where there is neither."""
     for candidate in (path, path / "bundle"):
         if (candidate / CARD).is_file():
             return candidate
-    return None
+    unfinished = " (a run writes its bundle after its first evaluation)" if (path / "config.yaml").exists() else ""
+    raise WeightsError(
+        f"{path}: no bundle here, nor in a bundle folder below{unfinished}; give a run directory or a bundle"
+    )
 
 
-def require_bundle(path: Path) -> Path:
-    """The bundle folder behind a bundle or run directory. Raises WeightsError where there is neither."""
-    if (folder := find_bundle(path)) is None:
-        unfinished = " (a run writes its bundle after its first evaluation)" if (path / "config.yaml").exists() else ""
-        raise WeightsError(
-            f"{path}: no bundle here, nor in a bundle folder below{unfinished}; give a run directory or a bundle"
-        )
-    return folder
+def locate_bundle(path: str | Path) -> Path:
+    """The bundle folder of a bundle, a run directory, or a repository `hf:owner/name`, which is fetched.
+
+    Raises:
+        HubError: the repository cannot be fetched.
+        WeightsError: there is none.
+    """
+    return require_bundle(hub.fetch(str(path), (CARD, WEIGHTS)) if hub.is_repository(path) else Path(path))
 
 
 def read_card(folder: Path) -> ModelCard:
@@ -122,8 +125,7 @@ def read_bundle(path: str | Path) -> tuple[AttributeModel, ModelCard]:
         HubError: the repository cannot be fetched.
         WeightsError: there is none, or its files are damaged or do not belong together.
     """
-    path = hub.fetch(str(path), (CARD, WEIGHTS)) if hub.is_repository(path) else Path(path)
-    folder = require_bundle(path)
+    folder = locate_bundle(path)
     card = read_card(folder)
     model = build_network(**card.architecture.model_dump(), attributes=len(card.vocabulary.names))
     try:
@@ -133,15 +135,8 @@ def read_bundle(path: str | Path) -> tuple[AttributeModel, ModelCard]:
     return model.eval(), card
 
 
-def bundle_fingerprint(path: str | Path, card: ModelCard) -> str:
-    """SHA-256 over the weights and what of the card decides logits: of two bundles equal only where they are the same model.
-
-    Args:
-        path: of a bundle or run directory that `read_bundle` has read.
-        card: its card.
-    """
-    folder = find_bundle(Path(path))
-    assert folder is not None
+def bundle_fingerprint(folder: Path, card: ModelCard) -> str:
+    """SHA-256 over the weights in a bundle folder and what of its card decides logits: of two bundles equal only where they are the same model."""
     decisive = {"architecture", "vocabulary", "image_px", "crop", "precision", "channels_last"}
     told = card.model_dump_json(include=decisive)
     return hashlib.sha256(f"{sha256_of(folder / WEIGHTS)}\n{told}".encode()).hexdigest()

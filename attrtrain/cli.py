@@ -27,7 +27,10 @@ COMMANDS = {
     "score": ("attrtrain.score", "judge anybody's predictions from files of scores and labels"),
     "predict": ("attrtrain.predict", "tell the attributes of objects in a photograph"),
     "export": ("attrtrain.export", "write a model as one file that runs without attrtrain"),
-    "serve": ("attrtrain.serve", "answer over HTTP, with a page to try a model on"),
+    "serve": (
+        "attrtrain.serve",
+        "answer over HTTP what a model says of objects in photographs, with a page to try it",
+    ),
     "annotate": ("attrtrain.annotate", "tell the attributes of every object of a data set"),
     "features": ("attrtrain.features", "write the features a model sees in every object of a data set"),
     "search": ("attrtrain.search", "find objects by their attributes, or by what they look like"),

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attrtrain.errors import ConfigError, ShardError
+from attrtrain.inference.command import add_model_argument
 from attrtrain.protocol import DEV, NAME, REPLICATES, TITLE, Choices, deviations
 from attrtrain.urls import as_place
 
@@ -23,9 +24,7 @@ EXAMPLES = f"""examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    parser.add_argument(
-        "--model", required=True, type=Path, metavar="RUN_OR_BUNDLE", help="a run directory or a bundle"
-    )
+    add_model_argument(parser)
     parser.add_argument(
         "--shards",
         required=True,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from attrtrain.errors import ConfigError, ShardError
 from attrtrain.files import atomic_write
+from attrtrain.inference.command import add_model_argument
 from attrtrain.urls import as_place, is_url
 
 if TYPE_CHECKING:  # torch takes seconds, which `--help` need not
@@ -26,9 +27,7 @@ EXAMPLES = """examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    parser.add_argument(
-        "--model", required=True, type=Path, metavar="RUN_OR_BUNDLE", help="a run directory or a bundle"
-    )
+    add_model_argument(parser)
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("--onnx", type=Path, metavar="FILE", help="write an ONNX model (needs attrtrain[export])")
     target.add_argument("--torch-export", type=Path, metavar="FILE", help="write a torch.export program (.pt2)")

@@ -63,7 +63,7 @@ def predict(model_path: Path, image_path: Path, boxes: list[Box], top: int) -> l
 
     from attrtrain.inference.predictor import Predictor
     from attrtrain.inference.scoring import BATCH
-    from attrtrain.shards.crop import LeftOutError, load_image
+    from attrtrain.shards.crop import LeftOutError, load_image, whole_picture
 
     predictor = Predictor(model_path)
     names = predictor.names
@@ -71,7 +71,7 @@ def predict(model_path: Path, image_path: Path, boxes: list[Box], top: int) -> l
         raise ImageError(f"{image_path}: no such picture")
     try:
         image = load_image(image_path)
-        boxes = boxes or [(0.0, 0.0, float(image.shape[1]), float(image.shape[0]))]
+        boxes = boxes or [whole_picture(image)]
         crops = torch.stack([predictor.crop(image, box) for box in boxes])
     except LeftOutError as error:
         raise ImageError(f"{image_path}: {error}" if str(image_path) not in str(error) else str(error)) from None

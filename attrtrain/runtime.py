@@ -50,11 +50,7 @@ class Runtime:
 
     def workers(self, asked: int) -> int:
         """Decoding threads for this process; -1 leaves a CPU to the model and gives a GPU up to 8 of the machine's cores."""
-        if asked >= 0:
-            return asked
-        if self.device.type != "cuda":
-            return 0
-        return min(8, _cores())
+        return decoding_workers(self.device, asked)
 
     def any_rank(self, *flags: bool) -> list[bool]:
         """For each flag, whether it is set on any rank. Collective."""
@@ -75,8 +71,20 @@ class Runtime:
 
     def autocast(self) -> torch.autocast:
         """The context in which networks compute, in training and evaluation alike."""
-        dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
-        return torch.autocast(self.device.type, dtype=dtype, enabled=self.precision != "no")
+        return autocast(self.device, self.precision)
+
+
+def autocast(device: torch.device, precision: Literal["no", "fp16", "bf16"]) -> torch.autocast:
+    """The context in which a network computes in a precision on a device."""
+    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+    return torch.autocast(device.type, dtype=dtype, enabled=precision != "no")
+
+
+def decoding_workers(device: torch.device, asked: int) -> int:
+    """How many help a process on a device to decode; -1 leaves a CPU to the model and gives a GPU up to 8 of the machine's cores."""
+    if asked >= 0:
+        return asked
+    return min(8, _cores()) if device.type == "cuda" else 0
 
 
 @dataclass(frozen=True)

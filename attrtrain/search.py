@@ -4,8 +4,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attrtrain.errors import ConfigError, LabelError
-from attrtrain.urls import as_place, is_there
+from attrtrain.errors import ConfigError
+from attrtrain.inference.command import add_images_argument
+from attrtrain.urls import require_folders
 
 if TYPE_CHECKING:  # DuckDB and Arrow take a moment, which `--help` need not
     from attrtrain.inference.results import ResultInfo
@@ -31,14 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--like", type=int, metavar="OBJECT_ID", help="rank by likeness to this object's features")
     parser.add_argument("--features", type=Path, metavar="PARQUET", help="what `attrtrain features` wrote, for --like")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with the crops")
-    parser.add_argument(
-        "--images",
-        nargs="+",
-        type=as_place,
-        default=[],
-        metavar="DIR",
-        help="folders that hold the photographs, for --html",
-    )
+    add_images_argument(parser, "folders that hold the photographs, for --html")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -71,9 +65,7 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ConfigError("nothing to search for; give an expression, or --like and --features")
     if arguments.images and arguments.html is None:
         raise ConfigError("--images: are for the page; say where to write it with --html")
-    for folder in arguments.images:
-        if not (folder.is_dir() if isinstance(folder, Path) else is_there(folder)):
-            raise LabelError(f"--images {folder}: no such folder")
+    require_folders("--images", arguments.images)
 
 
 def _write_page(

@@ -111,6 +111,11 @@ def is_there(url: str) -> bool:
         return url.startswith(("http://", "https://")) or bool(filesystem.exists(path))
 
 
+def name_of(place: str) -> str:
+    """What a folder is called, be it a path or a URL: its last part."""
+    return place.rstrip("/").rsplit("/", 1)[-1]
+
+
 def require_folders(flag: str, places: Sequence[Path | str]) -> None:
     """Refuses folders that are not there, in the name of the flag that they were given with.
 

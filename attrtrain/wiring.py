@@ -27,7 +27,7 @@ from attrtrain.engine.resume import changed_settings, restore
 from attrtrain.engine.state import RunState, Task
 from attrtrain.engine.window import Window
 from attrtrain.errors import AttrtrainError, CheckpointError, LabelError, PreemptedError
-from attrtrain.files import atomic_write
+from attrtrain.files import atomic_write, remove_partials
 from attrtrain.models.network import AttributeModel, build_network
 from attrtrain.models.weights import load_backbone_weights
 from attrtrain.report.for_trackers import describe_bundle, describe_shards, track_judgement
@@ -149,6 +149,8 @@ def _fill(config: TrainConfig, model: AttributeModel, source: Path | None) -> li
 def _open_folder(task: Task, state: RunState, audit: QuickAudit | None) -> Tracker:
     """Writes the run's configuration and makes its trackers, which are told what the run is. Main process only."""
     config, folder = task.config, task.folder
+    for place in (folder, folder / EVALUATION):
+        remove_partials(place)  # of a training that was killed while it wrote
     settings = dump_config(config)
     with atomic_write(folder / "config.yaml") as file:
         file.write(settings.encode())

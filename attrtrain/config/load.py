@@ -6,7 +6,7 @@ from argparse import ArgumentError
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, get_type_hints
+from typing import TYPE_CHECKING, Any, NoReturn, get_origin, get_type_hints
 
 from attrtrain.config.help import CONFIG_HELP, config_help
 from attrtrain.config.schema import TrainConfig
@@ -16,8 +16,14 @@ if TYPE_CHECKING:  # imported where they are used: `--help` needs neither this n
     from jsonargparse import ArgumentParser
 
 DEFAULT_PRESET = "resnet50"
-_LIST_FLAGS = ("--data.shards", "--data.shards+", "--track.tags", "--track.tags+")
 _SECTIONS: dict[str, type[Any]] = get_type_hints(TrainConfig)
+_LIST_FLAGS = {
+    f"--{section}.{name}{plus}"
+    for section, kind in _SECTIONS.items()
+    for name, hint in get_type_hints(kind).items()
+    if get_origin(hint) is list
+    for plus in ("", "+")
+}
 
 USAGE = """%(prog)s [PRESET or FILE.yaml] [--section.key value ...]
 

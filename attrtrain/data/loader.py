@@ -106,10 +106,15 @@ class CropDataset:
         Raises:
             ShardError: naming a sample that cannot be read or decoded.
         """
+        if self.resize_on == "worker":
+            return self._batch(request, self._squares(request.index))
+        sizes, pixels = self._packed(request.index)
+        return PackedBatch(self._batch(request, pixels), sizes, self.image_px)
+
+    def _batch(self, request: BatchRequest, image: Tensor) -> Batch:
         labels = torch.from_numpy(self.shards.labels(request.index))  # (B, A)
         known = ~labels.isnan()
-        sizes, image = self._packed(request.index) if self.resize_on == "device" else ([], self._squares(request.index))
-        batch = Batch(
+        return Batch(
             image=image,
             target=labels.nan_to_num_(0.0),
             known=known,
@@ -117,7 +122,6 @@ class CropDataset:
             epoch=request.epoch,
             step_known=int(self.shards.column("known", request.step_index).sum()),
         )
-        return PackedBatch(batch, sizes, self.image_px) if self.resize_on == "device" else batch
 
     def _squares(self, index: NDArray[np.int64]) -> Tensor:
         """The crops (B, 3, image_px, image_px), channels last in memory."""
@@ -176,7 +180,11 @@ def load_batches(
     Raises:
         ShardError: naming a sample that cannot be read or decoded.
     """
-    batches = _decoded_ahead(dataset, requests, device, workers) if workers else map(dataset.__getitem__, requests)
+    batches = (
+        _decoded_ahead(dataset, requests, device, workers)
+        if workers
+        else (_made(dataset, request, device) for request in requests)
+    )
     if device.type == "cuda":
         yield from _copied_beside_the_work(batches, device)
     else:
@@ -195,8 +203,7 @@ def _decoded_ahead(
             torch.cuda.set_device(device)  # else pinning would open a context on the first GPU
 
     def make(request: BatchRequest) -> Batch | PackedBatch:
-        batch: Batch | PackedBatch = own.dataset[request]
-        return batch.pin_memory() if device.type == "cuda" else batch
+        return _made(own.dataset, request, device)
 
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode", initializer=start)
     coming: deque[Future[Batch | PackedBatch]] = deque()
@@ -209,6 +216,11 @@ def _decoded_ahead(
             yield coming.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _made(dataset: CropDataset, request: BatchRequest, device: torch.device) -> Batch | PackedBatch:
+    batch = dataset[request]
+    return batch.pin_memory() if device.type == "cuda" else batch
 
 
 def _copied_beside_the_work(batches: Iterable[Batch | PackedBatch], device: torch.device) -> Iterator[Batch]:

@@ -6,16 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import simplejpeg
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from attrtrain.data.decode import squashed
+from attrtrain.data.decode import decode, squashed
 from attrtrain.data.reader import ShardSet
 from attrtrain.errors import ExportError, ImageError, ShardError
 from attrtrain.exporting.graph import ExportedNetwork, squash_as_floats
-from attrtrain.shards.crop import LeftOutError, cut, load_image
+from attrtrain.shards.crop import LeftOutError, cut, load_image, whole_picture
 from attrtrain.shards.manifest import CropSettings
 
 CROPS = 64
@@ -123,9 +122,7 @@ def crops_of_photographs(paths: Sequence[Path], settings: CropSettings) -> list[
             raise ImageError(f"--check {path}: neither shards nor a photograph")
         try:
             image = load_image(path)
-            crops.append(
-                _pixels(cut(image, (0.0, 0.0, float(image.shape[1]), float(image.shape[0])), False, settings).jpeg)
-            )
+            crops.append(_pixels(cut(image, whole_picture(image), False, settings).jpeg))
         except LeftOutError as error:
             raise ImageError(str(error)) from None
     return crops
@@ -149,4 +146,4 @@ def noise_crops(image_px: int) -> list[Tensor]:
 
 
 def _pixels(jpeg: bytes) -> Tensor:
-    return torch.from_numpy(simplejpeg.decode_jpeg(jpeg, "RGB")).permute(2, 0, 1)
+    return torch.from_numpy(decode(jpeg)).permute(2, 0, 1)

@@ -54,7 +54,7 @@ def quantise(model: ModelProto, shards: ShardSet, image_px: int) -> ModelProto:
         return onnx.load(quantised)
 
 
-class _CalibrationCrops(CalibrationDataReader):  # type: ignore[misc]
+class _CalibrationCrops(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
     """Hands crops, spread over a split, to onnxruntime by the batch."""
 
     def __init__(self, shards: ShardSet, image_px: int) -> None:

@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from attrtrain.cores import usable_cores
 from attrtrain.data.reader import ShardSet
 from attrtrain.engine.evaluate import BAR_SECONDS
 from attrtrain.inference.captions import caption, present
@@ -29,6 +28,7 @@ from attrtrain.inference.results import (
     fingerprint_of,
 )
 from attrtrain.inference.scoring import BATCH, Scored, score_batches
+from attrtrain.runtime import decoding_workers
 
 _BATCHES = 16
 PART = _BATCHES * BATCH
@@ -137,18 +137,11 @@ def _write(
         if done:
             print(f"{done:,} of {len(source.objects):,} objects are already done, and are kept", file=sys.stderr)
         if done < len(source.objects):
-            batches = source.batches(done, _workers(predictor, workers))
+            batches = source.batches(done, decoding_workers(predictor.device, workers))
             for scored in score_batches(predictor, _shown(batches, done, len(source.objects)), _BATCHES):
                 chosen = base_columns(source.objects.take(scored.rows))
                 parts.add(pa.table({**chosen, **columns(scored)}), scored.failures)
         return parts.merge(info)
-
-
-def _workers(predictor: Predictor, asked: int) -> int:
-    """A CPU is busy with the model; a GPU waits for crops."""
-    if asked >= 0:
-        return asked
-    return min(8, len(usable_cores())) if predictor.device.type == "cuda" else 0
 
 
 def _shown(batches: Iterable[CropBatch], done: int, objects: int) -> Iterator[CropBatch]:

@@ -1,11 +1,11 @@
-"""What the commands `annotate` and `features` have in common: their arguments, and what a result is worth. Imports no torch."""
+"""What commands that use a trained model have in common: their arguments, and what a result is worth. Imports no torch."""
 
 import argparse
 import sys
 from pathlib import Path
 
-from attrtrain.errors import ConfigError, LabelError
-from attrtrain.urls import as_place, is_there
+from attrtrain.errors import ConfigError
+from attrtrain.urls import as_place, require_folders
 
 
 def add_model_argument(parser: argparse.ArgumentParser) -> None:
@@ -31,14 +31,12 @@ def add_object_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="or a table of boxes (.csv, .tsv, .jsonl): file_name,x,y,w,h[,category]",
     )
-    parser.add_argument(
-        "--images",
-        nargs="+",
-        type=as_place,
-        default=[],
-        metavar="DIR",
-        help="folders that hold the photographs, or URLs",
-    )
+    add_images_argument(parser, "folders that hold the photographs, or URLs")
+
+
+def add_images_argument(parser: argparse.ArgumentParser, what: str) -> None:
+    """--images."""
+    parser.add_argument("--images", nargs="+", type=as_place, default=[], metavar="DIR", help=what)
 
 
 def add_work_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,9 +60,7 @@ def check_objects(arguments: argparse.Namespace) -> None:
         raise ConfigError("give the objects with --instances or with --boxes, one of them")
     if not arguments.images:
         raise ConfigError("--images: say which folders hold the photographs")
-    for folder in arguments.images:
-        if not (folder.is_dir() if isinstance(folder, Path) else is_there(folder)):
-            raise LabelError(f"--images {folder}: no such folder")
+    require_folders("--images", arguments.images)
 
 
 def check_work(arguments: argparse.Namespace, suffixes: tuple[str, ...]) -> None:

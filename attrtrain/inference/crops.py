@@ -16,9 +16,9 @@ from attrtrain.data.order import BatchRequest
 from attrtrain.data.reader import ShardSet
 from attrtrain.errors import AttrtrainError
 from attrtrain.inference.objects import Objects
-from attrtrain.shards.crop import LeftOutError, cut, find_image, load_image
+from attrtrain.shards.crop import LeftOutError
 from attrtrain.shards.manifest import CropSettings
-from attrtrain.shards.write import Failure
+from attrtrain.shards.write import Failure, cut_photograph, look_for
 from attrtrain.signals import ignore_stop_signals
 
 
@@ -81,21 +81,13 @@ class CropCutter(Dataset[CropBatch]):
 
     def _crops(self, objects: Objects) -> Iterator[tuple[int, Tensor | LeftOutError]]:
         for photograph in objects.photographs():
-            rows = range(photograph.start, photograph.stop)
-            width, height = map(int, objects.image_size[rows[0]])
-            try:
-                image = load_image(find_image(str(objects.image[rows[0]]), self.folders), (width, height))
-            except LeftOutError as error:
-                yield from ((row, error) for row in rows)
-                continue
-            for row in rows:
-                x, y, w, h = map(float, objects.box[row])
-                try:
-                    jpeg = cut(image, (x, y, w, h), bool(objects.crowd[row]), self.crop).jpeg
-                except LeftOutError as error:
-                    yield row, error
-                else:
-                    yield row, decode_crop(jpeg, self.image_px)
+            first = photograph.start
+            width, height = objects.image_size[first].tolist()
+            source = look_for(str(objects.image[first]), self.folders)
+            boxes, crowds = objects.box[photograph].tolist(), objects.crowd[photograph].tolist()
+            crops = cut_photograph(source, (width, height), boxes, crowds, self.crop)
+            for row, crop in enumerate(crops, first):
+                yield row, crop if isinstance(crop, LeftOutError) else decode_crop(crop.jpeg, self.image_px)
 
 
 def cut_batches(
@@ -122,7 +114,8 @@ def cut_batches(
         batch_size=None,
         num_workers=workers,
         pin_memory=pin,
-        multiprocessing_context="forkserver" if workers else None,  # as in data/loader.py
+        # A forked child of a process with threads and a CUDA context may hang; the fork server has neither.
+        multiprocessing_context="forkserver" if workers else None,
         prefetch_factor=2 if workers else None,
         worker_init_fn=_start_worker,
     )

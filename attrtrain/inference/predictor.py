@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from attrtrain.bundle import ModelCard, bundle_fingerprint, default_device, read_bundle
+from attrtrain.bundle import ModelCard, bundle_fingerprint, default_device, locate_bundle, read_bundle
 from attrtrain.data.decode import decode_crop
-from attrtrain.runtime import resolve_precision
+from attrtrain.runtime import autocast, resolve_precision
 from attrtrain.shards.crop import Box, cut
 
 UNTUNED = 0.5
@@ -43,16 +43,17 @@ class Predictor:
     """
 
     def __init__(self, path: str | Path, device: str | torch.device | None = None) -> None:
-        """Reads a bundle, or the bundle of a run directory.
+        """Reads the bundle of a bundle folder, a run directory or a repository `hf:owner/name`.
 
         Args:
             device: where to; by default a GPU where there is one.
 
         Raises:
+            HubError: the repository cannot be fetched.
             WeightsError: there is no usable bundle.
         """
-        model, self.card = read_bundle(path)
-        self._path = Path(path)
+        self._folder = locate_bundle(path)
+        model, self.card = read_bundle(self._folder)
         self.device = torch.device(device) if device is not None else default_device()
         self.precision = _usable(self.card, self.device)
         self.names = tuple(self.card.vocabulary.names)
@@ -67,17 +68,17 @@ class Predictor:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of all that decides the logits; equal only for the same model."""
-        return bundle_fingerprint(self._path, self.card)
+        return bundle_fingerprint(self._folder, self.card)
 
     @property
     def thresholds(self) -> list[float]:
         """(A) the score from which on each attribute is said to be present; one half where the bundle knows none."""
-        return [UNTUNED if value is None else value for value in self._tuned]
+        return [UNTUNED if value is None else value for value in self.tuned]
 
     @property
     def threshold_note(self) -> str:
         """A line about attributes without a tuned threshold, "" where there are none."""
-        if not (untuned := sum(value is None for value in self._tuned)):
+        if not (untuned := sum(value is None for value in self.tuned)):
             return ""
         which = (
             "no attribute has a" if untuned == len(self.names) else f"{untuned} of {len(self.names)} attributes have no"
@@ -85,14 +86,14 @@ class Predictor:
         return f"{which} threshold tuned on labels; such an attribute counts as present from a score of {UNTUNED:g} on"
 
     @property
-    def _tuned(self) -> list[float | None]:
+    def tuned(self) -> list[float | None]:
+        """(A) the threshold that was tuned for each attribute, None where there is none."""
         return self.card.thresholds or [None] * len(self.names)
 
     def __call__(self, images: Tensor) -> Outputs:
         """Computes the outputs, on this predictor's device, for crops (B, 3, H, W) uint8 as `crop` and `decode` give them."""
-        dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
         images = images.to(self.device, non_blocking=True).contiguous(memory_format=self._layout)
-        with torch.inference_mode(), torch.autocast(self.device.type, dtype=dtype, enabled=self.precision != "no"):
+        with torch.inference_mode(), autocast(self.device, self.precision):
             features = self._model.backbone(self._model.normalise(images))  # (B, F)
             logits = self._model.head(features)  # (B, A)
         return Outputs(logits.float(), features.float())

@@ -11,7 +11,7 @@ from attrtrain.errors import AttrtrainError, ConfigError, PredictionsError
 from attrtrain.metrics.document import METRICS, MetricsDocument, read_metrics
 from attrtrain.report.run_directory import AUDIT, CONFIG, EVALUATION, read_audit, read_config
 from attrtrain.shards.manifest import Manifest, fingerprint_of, read_manifest
-from attrtrain.urls import as_place
+from attrtrain.urls import as_place, name_of
 
 RESULT = "result.json"
 
@@ -91,7 +91,7 @@ def read_published_model(run: Path, evaluation: Path | None = None) -> Published
         config=config,
         audit=read_audit(run / AUDIT),
         result=_read_result(run / RESULT),
-        data_names=tuple(place.rstrip("/").rsplit("/", 1)[-1] for place in places),
+        data_names=tuple(name_of(place) for place in places),
         manifests=tuple(manifests),
         missing=tuple(missing),
     )

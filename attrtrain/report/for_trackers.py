@@ -15,7 +15,7 @@ from attrtrain.report.gallery import Card, draw_gallery
 from attrtrain.report.pictures import Pictures
 from attrtrain.shards.manifest import MANIFEST, to_json
 from attrtrain.tracking.trackers import Artifact, Curves, Picture, Table, Tracker
-from attrtrain.urls import is_url
+from attrtrain.urls import is_url, name_of
 
 _DRAWN_ATTRIBUTES = 8
 _GALLERY_BYTES = 1_000_000
@@ -89,7 +89,7 @@ def describe_shards(shards: ShardSet) -> Artifact:
         for number, manifest in enumerate(shards.manifests)
     }
     return Artifact(
-        name="shards-" + "-".join(folder.rstrip("/").rsplit("/", 1)[-1] for folder in folders),
+        name="shards-" + "-".join(name_of(folder) for folder in folders),
         kind="dataset",
         files=files,
         facts={

@@ -61,8 +61,7 @@ class Serving:
         self._since = time.monotonic()
         self._decoders = ThreadPoolExecutor(_DECODERS, "decode")
         card = predictor.card
-        tuned = card.thresholds or [None] * len(predictor.names)
-        columns = zip(predictor.names, card.vocabulary.groups, predictor.thresholds, tuned, strict=True)
+        columns = zip(predictor.names, card.vocabulary.groups, predictor.thresholds, predictor.tuned, strict=True)
         self.info = ModelInfo(
             name=name,
             fingerprint=predictor.fingerprint,

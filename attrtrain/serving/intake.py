@@ -18,7 +18,7 @@ from torch import Tensor
 
 from attrtrain.inference.predictor import Predictor
 from attrtrain.serving.contracts import BoxField, Limits, RefusedError
-from attrtrain.shards.crop import FetchedImage, LeftOutError, load_image
+from attrtrain.shards.crop import FetchedImage, LeftOutError, load_image, whole_picture
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 _BOXES = TypeAdapter(list[BoxField])
@@ -99,24 +99,22 @@ def cut_crops(
     Raises:
         RefusedError: the picture or a box is not usable.
     """
-    content = (
-        asked.picture.read()
-    )  # here, where few are at work: not each request that waits holds its picture in memory
+    # Read here, where few are at work: not each request that waits holds its picture in memory.
+    content = asked.picture.read()
     _check_header(content, limits)
     try:
         image = load_image(FetchedImage("picture", content))
     except LeftOutError as error:
         status = 413 if error.reason == "image_too_large" else 422
         raise RefusedError(status, error.reason, _REASONS.get(error.reason, "the picture cannot be used")) from None
-    height, width = image.shape[:2]
-    boxes = asked.boxes or [(0.0, 0.0, float(width), float(height))]
+    boxes = asked.boxes or [whole_picture(image)]
     crops = []
     for number, box in enumerate(boxes, 1):
         try:
             crops.append(predictor.crop(image, box))
         except LeftOutError as error:
             raise RefusedError(422, error.reason, f"box {number} of {len(boxes)}: {error}") from None
-    return (width, height), boxes, crops
+    return (image.shape[1], image.shape[0]), boxes, crops
 
 
 async def linger(request: Request) -> None:

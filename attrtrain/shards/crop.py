@@ -206,6 +206,11 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def whole_picture(image: NDArray[np.uint8]) -> Box:
+    """The box of all of a photograph, (H, W, 3)."""
+    return 0.0, 0.0, float(image.shape[1]), float(image.shape[0])
+
+
 def cut(image: NDArray[np.uint8], box: Box, crowd: bool, settings: CropSettings) -> Crop:
     """Cuts one object out of a photograph, (H, W, 3).
 

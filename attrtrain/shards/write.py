@@ -13,7 +13,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
-from itertools import groupby
+from functools import partial
+from itertools import groupby, repeat
 from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO
@@ -290,31 +291,52 @@ def _crops(
     ]
     boxes, crowds = table.box.tolist(), table.crowd.tolist()
     found = _found([name for (name, *_), _ in groups], image_folders)
-    for ((_, *size), rows), source in zip(groups, found, strict=True):
+    for ((_, width, height), rows), source in zip(groups, found, strict=True):
+        mine = [boxes[row] for row in rows], [crowds[row] for row in rows]
+        yield from zip(rows, cut_photograph(source, (width, height), *mine, settings), strict=True)
+
+
+def cut_photograph(
+    source: Path | FetchedImage | LeftOutError,
+    declared_size: tuple[int, int],
+    boxes: Sequence[Sequence[float]],
+    crowds: Sequence[bool],
+    settings: CropSettings,
+) -> Iterator[Crop | LeftOutError]:
+    """Yields the crop of each object of one photograph, which is decoded once, or the reason why there is none.
+
+    Args:
+        source: as `look_for` gives it.
+        declared_size: width and height that the annotation gives, 0 where it gives none.
+        boxes: x, y, width, height of each object.
+        crowds: whether each is one.
+        settings: how crops are cut and stored.
+    """
+    try:
+        if isinstance(source, LeftOutError):
+            raise source
+        image = load_image(source, declared_size)
+    except LeftOutError as error:
+        yield from repeat(error, len(boxes))
+        return
+    for (x, y, width, height), crowd in zip(boxes, crowds, strict=True):
         try:
-            if isinstance(source, LeftOutError):
-                raise source
-            image = load_image(source, (size[0], size[1]))
+            yield cut(image, (x, y, width, height), crowd, settings)
         except LeftOutError as error:
-            yield from ((row, error) for row in rows)
-            continue
-        for row in rows:
-            x, y, width, height = boxes[row]
-            try:
-                yield row, cut(image, (x, y, width, height), crowds[row], settings)
-            except LeftOutError as error:
-                yield row, error
+            yield error
+
+
+def look_for(name: str, folders: Sequence[Path | str]) -> Path | FetchedImage | LeftOutError:
+    """Where a photograph is, as `find_image` tells it, or the reason why its objects are left out."""
+    try:
+        return find_image(name, folders)
+    except LeftOutError as error:
+        return error
 
 
 def _found(names: Sequence[str], folders: Sequence[Path | str]) -> Iterator[Path | FetchedImage | LeftOutError]:
     """Where each photograph is; those at URLs are fetched ahead, a few at a time, for the way there is long."""
-
-    def find(name: str) -> Path | FetchedImage | LeftOutError:
-        try:
-            return find_image(name, folders)
-        except LeftOutError as error:
-            return error
-
+    find = partial(look_for, folders=folders)
     if not any(isinstance(folder, str) for folder in folders):
         yield from map(find, names)
         return

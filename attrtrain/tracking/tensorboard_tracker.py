@@ -18,6 +18,7 @@ from attrtrain.tracking.trackers import (
     Tracker,
     Values,
     finite,
+    log_line,
     one_line,
     warn,
 )
@@ -54,8 +55,7 @@ def start(run_folder: Path, step: int, kept: Sequence[Mapping[str, Any]], config
         tracker = TensorBoardTracker(writer)
         for line in kept:
             if line["step"] == step:
-                values = {name: value for name, value in line.items() if name not in ("kind", "step")}
-                tracker.log(line["kind"], step, values)
+                log_line(tracker, line)
         writer.add_text("config", f"```yaml\n{config}\n```", step)
     except Exception as error:
         warn(f"TensorBoard is left out of this run: {one_line(error)}")

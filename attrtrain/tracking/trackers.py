@@ -208,6 +208,12 @@ class Forgiving:
             warn(f"{self._name} stopped taking numbers ({one_line(error)}); metrics.jsonl has all of them")
 
 
+def log_line(tracker: Tracker, line: Mapping[str, Any]) -> None:
+    """Hands a line of metrics.jsonl to a tracker, as it was logged."""
+    values = {name: value for name, value in line.items() if name not in ("kind", "step")}
+    tracker.log(line["kind"], line["step"], values)
+
+
 def warn(message: str) -> None:
     """Says one line on stderr."""
     print(f"warning: {message}", file=sys.stderr, flush=True)

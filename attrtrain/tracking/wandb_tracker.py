@@ -27,6 +27,7 @@ from attrtrain.tracking.trackers import (
     Tracker,
     Values,
     finite,
+    log_line,
     one_line,
     warn,
 )
@@ -175,8 +176,7 @@ class WandbTracker:
         self._run = run
         self._lines, self._there = 0, there
         for line in kept:
-            values = {name: value for name, value in line.items() if name not in ("kind", "step")}
-            self.log(line["kind"], line["step"], values)
+            log_line(self, line)
 
     def log(self, kind: str, step: int, values: Values) -> None:
         """Logs one line, unless it is there."""

@@ -15,6 +15,7 @@ from markdown_it import MarkdownIt
 
 from attrtrain import bundle
 from attrtrain.cli import main
+from attrtrain.inference.predictor import Predictor
 from attrtrain.publishing import hub_folder
 
 # huggingface_hub hands a file to its HTTP library in a way that the library no longer likes.
@@ -265,6 +266,7 @@ def test_an_uploaded_model_is_private_and_predicts_as_the_run_does(
     expected = prediction(str(run), photograph, capsys)
     assert prediction("hf:me/toy", photograph, capsys) == expected
     assert prediction(f"hf:me/toy@{hub.sha('me/toy')}", photograph, capsys) == expected
+    assert Predictor("hf:me/toy", "cpu").fingerprint == Predictor(run, "cpu").fingerprint
     assert set(hub.fetched) == {"model.json", "weights.safetensors"}
     # A model without metrics takes the ones that are there away; other people's files stay.
     assert main(["push", str(run / "bundle"), "--to", str(folder), "--upload", "me/toy", "--public"]) == 0

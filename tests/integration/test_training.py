@@ -287,7 +287,11 @@ def test_killed_after_an_epoch_and_started_again_it_ends_with_the_same_weights_a
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (killed / "result.json").exists()
+    (killed / "evaluation").mkdir()
+    for name in (".result.json.0123.partial", "evaluation/.predictions.npz.0123.partial"):
+        (killed / name).touch()  # as a kill in the middle of writing leaves them
     result = train(killed, toy_shards, *flags)
+    assert not list(killed.rglob("*.partial"))
     assert result.returncode == 0, result.stderr
     assert "going on from" in result.stdout
     assert metrics(killed) == metrics(whole)

@@ -144,13 +144,13 @@ def turn(spec: dict[str, Any], seconds: float, cores: list[int], function: str) 
         next(stream)
     begun, crops = time.perf_counter(), 0
     while (elapsed := time.perf_counter() - begun) < seconds or crops == 0:
-        crops += len(next(stream)[0])
+        crops += len(next(stream)[1])
     return {
         "value": crops / elapsed / len(cores),
         "first_batch_seconds": first,
         "crops": crops,
-        "shape": list(getattr(images, "shape", ())),
-        "dtype": str(getattr(images, "dtype", "")).removeprefix("torch."),
+        "shape": list(images.shape),
+        "dtype": str(images.dtype).removeprefix("torch."),
     }
 
 

@@ -23,11 +23,11 @@ def batches(spec: Spec) -> Batches:
 
 
 def workers_share(spec: Spec) -> Batches:
-    """What is left to workers where the device resizes: crops in their own sizes, in one tensor a batch. `turn` counts the entries of the first of what is yielded."""
+    """What is left to workers where the device resizes: crops in their own sizes, in one tensor a batch."""
     shards = ShardSet([spec.shards], SPLIT)
     order = TrainOrder(len(shards), spec.seed, spec.batch, spec.batch, rank=0, world_size=1)
     dataset = CropDataset(shards, spec.image_px, "device")
     for request in order.requests(spec.epochs, 0, 0):
         packed = dataset[request]
         assert isinstance(packed, PackedBatch)
-        yield packed.sizes, shards.column("object_id", request.index)
+        yield packed.batch.image, shards.column("object_id", request.index)
