@@ -6,10 +6,11 @@ from pathlib import Path
 
 from attrtrain.errors import ConfigError
 from attrtrain.inference.command import (
-    add_model_argument,
+    add_models_arguments,
     add_object_arguments,
     add_work_arguments,
     check_objects,
+    check_scales,
     check_work,
     judge,
 )
@@ -25,7 +26,7 @@ A run that was stopped goes on where it was when the same command is given again
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    add_model_argument(parser)
+    add_models_arguments(parser)
     add_object_arguments(parser)
     parser.add_argument(
         "--out",
@@ -50,10 +51,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Annotates; returns 1 when more was left out than `--max-failure-rate` allows, else 0."""
     check_objects(arguments)
     check_work(arguments, (".parquet",))
+    check_scales(arguments.tta_scales)
     if arguments.coco_out is not None and len(arguments.instances) != 1:
         raise ConfigError("--coco-out: is one instances file written once more, so give one with --instances")
     from attrtrain.inference.annotating import annotate, of_photographs
     from attrtrain.inference.coco_out import write_coco
+    from attrtrain.inference.members import views_of
     from attrtrain.inference.objects import read_objects
     from attrtrain.inference.parts import failures_path
     from attrtrain.inference.predictor import Predictor
@@ -61,7 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     with terminated_like_interrupted():
         objects = read_objects(arguments.instances, arguments.boxes)
-        predictor = Predictor(arguments.model)
+        views = views_of(arguments.tta_flip, arguments.tta_scales)
+        predictor = Predictor(arguments.model, views=views)
         if predictor.threshold_note:
             print(f"note: {predictor.threshold_note}", file=sys.stderr)
         source = of_photographs(predictor, objects, arguments.images)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attrtrain.errors import ConfigError, ShardError
-from attrtrain.inference.command import add_model_argument
+from attrtrain.inference.command import add_models_arguments, check_scales
 from attrtrain.protocol import DEV, NAME, REPLICATES, TITLE, Choices, deviations
 from attrtrain.urls import as_place
 
@@ -19,12 +19,13 @@ HELP = "measure a trained model on shards"
 EXAMPLES = f"""examples:
   attrtrain evaluate --model runs/coco --shards shards/coco
   attrtrain evaluate --model runs/coco/bundle --shards shards/mine --split test --tune-on val --out results
-  attrtrain evaluate --model runs/coco --shards shards/coco --protocol {NAME} --out runs/coco/protocol"""
+  attrtrain evaluate --model runs/coco --shards shards/coco --protocol {NAME} --out runs/coco/protocol
+  attrtrain evaluate --model runs/one --model runs/two --shards shards/coco --tta-flip --tta-scales 0.85 1.15"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    add_model_argument(parser)
+    add_models_arguments(parser)
     parser.add_argument(
         "--shards",
         required=True,
@@ -56,55 +57,52 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluates and prints; returns 0."""
-    from attrtrain.bundle import read_bundle
-    from attrtrain.data.reader import ShardSet
-    from attrtrain.engine.evaluate import evaluate
-    from attrtrain.engine.judging import headline, judge_split, predictions_of, thresholds_from
-    from attrtrain.runtime import build_runtime
-
+    check_scales(arguments.tta_scales)
     if arguments.tune_on == arguments.split:
         raise ConfigError(f"--tune-on {arguments.tune_on}: that is the split to judge; thresholds are tuned on another")
-    model, card = read_bundle(arguments.model)
+    from attrtrain.bundle import locate_bundle, read_card
+    from attrtrain.data.reader import ShardSet
+    from attrtrain.engine.judging import headline, judge_split, thresholds_from
+    from attrtrain.inference.gain import describe_gain, run_passes, together
+    from attrtrain.inference.members import read_members, shared_card, views_of
+    from attrtrain.runtime import build_runtime
+
+    card = read_card(locate_bundle(arguments.model[0]))
     shards = ShardSet(arguments.shards, arguments.split)
     splits = shards.manifests[0].splits
     if shards.vocabulary.fingerprint != card.vocabulary.fingerprint:
         raise ShardError(
-            f"{arguments.shards[0]} has other attributes than {arguments.model} was trained on; evaluate on shards of the same vocabulary"
+            f"{arguments.shards[0]} has other attributes than {arguments.model[0]} was trained on; evaluate on shards of the same vocabulary"
         )
     tune_on = arguments.tune_on or (DEV if arguments.protocol and DEV in splits else None)
     tune_shards = ShardSet(arguments.shards, tune_on) if tune_on else None
     training = ShardSet(arguments.shards, "train") if "train" in splits and arguments.split != "train" else None
     runtime = build_runtime(card.precision)
-    model.to(runtime.device)
-
-    def predict(split: ShardSet) -> "Predictions":
-        evaluation = evaluate(
-            runtime,
-            model,
-            split,
-            image_px=card.image_px,
-            positive_at=card.positive_at,
-            channels_last=card.channels_last,
-            workers=runtime.workers(arguments.workers),
-        )
-        return predictions_of(evaluation, split)
-
-    tuning = predict(tune_shards) if tune_shards else None
-    predictions = predict(shards)
+    members = read_members(arguments.model, runtime.device)
+    card = shared_card(members)
+    views, workers = views_of(arguments.tta_flip, arguments.tta_scales), runtime.workers(arguments.workers)
+    tuning = together(run_passes(runtime, members, views, tune_shards, workers)) if tune_shards else None
+    passes = run_passes(runtime, members, views, shards, workers)
     if not runtime.is_main:
         return 0
+    predictions = together(passes)
     replicates = REPLICATES if arguments.protocol else None
     followed = _protocol(arguments, shards, card, tune_on, replicates)
     document = judge_split(
         predictions,
         shards,
         training,
-        source={"model": str(arguments.model), **({"protocol": "; ".join(followed)} if followed else {})},
+        source={
+            "model": " + ".join(map(str, arguments.model)),
+            **({"views": f"{len(views)} of each crop, averaged"} if len(views) > 1 else {}),
+            **({"protocol": "; ".join(followed)} if followed else {}),
+        },
         positive_at=card.positive_at,
         tuned=thresholds_from(tuning, tune_on, card.positive_at) if tuning and tune_on else None,
         replicates=replicates,
     )
-    print("\n".join([f"split '{arguments.split}': {headline(document)}", *followed]))
+    gain = describe_gain(passes, card.positive_at)
+    print("\n".join([f"split '{arguments.split}': {headline(document)}", *followed, *gain]))
     if arguments.out is not None:
         _write(arguments.out, document, predictions, shards, card)
     return 0

@@ -4,10 +4,13 @@ import argparse
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrtrain.errors import ConfigError, ImageError
-from attrtrain.inference.command import add_model_argument
+from attrtrain.inference.command import add_models_arguments, check_scales
+
+if TYPE_CHECKING:  # torch takes seconds, which `--help` need not
+    from attrtrain.inference.predictor import Predictor
 
 HELP = "tell the attributes of objects in a photograph"
 EXAMPLES = """examples:
@@ -19,7 +22,7 @@ Box = tuple[float, float, float, float]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    add_model_argument(parser)
+    add_models_arguments(parser)
     parser.add_argument("image", type=Path, metavar="IMAGE", help="a photograph")
     parser.add_argument(
         "--box",
@@ -39,7 +42,12 @@ def run(arguments: argparse.Namespace) -> int:
     boxes = [_box(text) for text in arguments.box]
     if arguments.top < 1:
         raise ConfigError(f"--top {arguments.top}: must be at least 1")
-    objects = predict(arguments.model, arguments.image, boxes, arguments.top)
+    check_scales(arguments.tta_scales)
+    from attrtrain.inference.members import views_of
+    from attrtrain.inference.predictor import Predictor
+
+    predictor = Predictor(arguments.model, views=views_of(arguments.tta_flip, arguments.tta_scales))
+    objects = predict(predictor, arguments.image, boxes, arguments.top)
     if arguments.json:
         print(json.dumps({"image": str(arguments.image), "objects": objects}, indent=1))
         return 0
@@ -50,22 +58,19 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def predict(model_path: Path, image_path: Path, boxes: list[Box], top: int) -> list[dict[str, Any]]:
+def predict(predictor: "Predictor", image_path: Path, boxes: list[Box], top: int) -> list[dict[str, Any]]:
     """The likeliest attributes of each box (x, y, width, height in pixels), or of the whole picture without boxes.
 
     Attributes that had no label in training are left out: what the model says of them is luck.
 
     Raises:
         ImageError: the picture cannot be read, or a box lies outside it.
-        WeightsError: there is no usable model.
     """
     import torch
 
-    from attrtrain.inference.predictor import Predictor
     from attrtrain.inference.scoring import BATCH
     from attrtrain.shards.crop import LeftOutError, load_image, whole_picture
 
-    predictor = Predictor(model_path)
     names = predictor.names
     if not image_path.is_file():
         raise ImageError(f"{image_path}: no such picture")

@@ -1,6 +1,7 @@
 """What commands that use a trained model have in common: their arguments, and what a result is worth. Imports no torch."""
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -13,6 +14,38 @@ def add_model_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", required=True, type=Path, metavar="RUN_OR_BUNDLE", help="a run directory or a bundle"
     )
+
+
+def add_models_arguments(parser: argparse.ArgumentParser) -> None:
+    """--model, which may be given several times, and the views that models take."""
+    parser.add_argument(
+        "--model",
+        required=True,
+        action="append",
+        type=Path,
+        metavar="RUN_OR_BUNDLE",
+        help="a run directory or a bundle; given several times, their logits are averaged",
+    )
+    parser.add_argument(
+        "--tta-flip",
+        action="store_true",
+        help="look at each crop mirrored too, and average (not where attributes tell left from right)",
+    )
+    parser.add_argument(
+        "--tta-scales",
+        type=float,
+        nargs="+",
+        default=[],
+        metavar="SCALE",
+        help="look at each crop in these sizes too, multiples of the model's own, such as 0.85 1.15, and average",
+    )
+
+
+def check_scales(scales: list[float]) -> None:
+    """Raises ConfigError for a scale that is out of range."""
+    for scale in scales:
+        if not (math.isfinite(scale) and 0.25 <= scale <= 4):
+            raise ConfigError(f"--tta-scales {scale:g}: must be from 0.25 to 4")
 
 
 def add_object_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,19 +1,18 @@
-"""One bundle, ready for use: crops → logits and features, in the arithmetic it was evaluated in."""
+"""Trained models, ready for use: crops → logits and features, in the arithmetic they were evaluated in."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from attrtrain.bundle import ModelCard, bundle_fingerprint, default_device, locate_bundle, read_bundle
+from attrtrain.bundle import default_device
 from attrtrain.data.decode import decode_crop
-from attrtrain.runtime import autocast, resolve_precision
+from attrtrain.inference.members import PLAIN, Pass, View, read_members, shared_card, shared_fingerprint
 from attrtrain.shards.crop import Box, cut
 
 UNTUNED = 0.5
@@ -21,11 +20,11 @@ UNTUNED = 0.5
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a model says of B crops.
+    """What is said of B crops.
 
     Attributes:
-        logits: (B, A) float32.
-        features: (B, F) float32, the backbone's pooled output, from which the head computes the logits.
+        logits: (B, A) float32, means over all models and views.
+        features: (B, F) float32, the pooled output of the first model's backbone, from which its head computes logits.
     """
 
     logits: Tensor
@@ -33,42 +32,51 @@ class Outputs:
 
 
 class Predictor:
-    """A model with its card, on its device.
+    """A model with its card, or several that answer together, on their device.
 
     Attributes:
-        card: what is known about it.
+        card: what is known about it; of several, the first one's with what holds for all (`shared_card`).
+        members: the models.
         names: (A) attribute names, in the order of the logits.
         device: where it computes.
-        precision: of the arithmetic: as it was evaluated, or what this device computes in where it lacks that.
+        precision: of the arithmetic, the first model's: as it was evaluated, or what this device computes in where it lacks that.
     """
 
-    def __init__(self, path: str | Path, device: str | torch.device | None = None) -> None:
-        """Reads the bundle of a bundle folder, a run directory or a repository `hf:owner/name`.
+    def __init__(
+        self,
+        model: str | Path | Sequence[str | Path],
+        device: str | torch.device | None = None,
+        views: Sequence[View] = (PLAIN,),
+    ) -> None:
+        """Reads models.
 
         Args:
+            model: a bundle folder, a run directory or a repository `hf:owner/name`, or several whose logits are averaged.
             device: where to; by default a GPU where there is one.
+            views: ways to look at each crop, the plain one first.
 
         Raises:
-            HubError: the repository cannot be fetched.
+            HubError: a repository cannot be fetched.
             WeightsError: there is no usable bundle.
+            ConfigError: the models do not fit together.
         """
-        self._folder = locate_bundle(path)
-        model, self.card = read_bundle(self._folder)
         self.device = torch.device(device) if device is not None else default_device()
-        self.precision = _usable(self.card, self.device)
+        self.members = read_members([model] if isinstance(model, str | Path) else model, self.device)
+        self._views = views
+        self._passes = [Pass(member, view).eval() for member in self.members for view in views]
+        self.card = shared_card(self.members)
+        self.precision = self.members[0].precision
         self.names = tuple(self.card.vocabulary.names)
-        self._layout = torch.channels_last if self.card.channels_last else torch.contiguous_format
-        self._model = model.to(self.device).to(memory_format=self._layout).eval()
 
     @property
     def feature_width(self) -> int:
         """F, the number of features of a crop."""
-        return next(part for part in self._model.head.modules() if isinstance(part, nn.Linear)).in_features
+        return next(part for part in self.members[0].model.head.modules() if isinstance(part, nn.Linear)).in_features
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of all that decides the logits; equal only for the same model."""
-        return bundle_fingerprint(self._folder, self.card)
+        """SHA-256 of all that decides the logits; equal only for the same models and views."""
+        return shared_fingerprint(self.members, self._views)
 
     @property
     def thresholds(self) -> list[float]:
@@ -77,13 +85,19 @@ class Predictor:
 
     @property
     def threshold_note(self) -> str:
-        """A line about attributes without a tuned threshold, "" where there are none."""
-        if not (untuned := sum(value is None for value in self.tuned)):
-            return ""
-        which = (
-            "no attribute has a" if untuned == len(self.names) else f"{untuned} of {len(self.names)} attributes have no"
-        )
-        return f"{which} threshold tuned on labels; such an attribute counts as present from a score of {UNTUNED:g} on"
+        """A line about thresholds that were not tuned for what is used, "" where there are none."""
+        if untuned := sum(value is None for value in self.tuned):
+            which = (
+                "no attribute has a"
+                if untuned == len(self.names)
+                else f"{untuned} of {len(self.names)} attributes have no"
+            )
+            return (
+                f"{which} threshold tuned on labels; such an attribute counts as present from a score of {UNTUNED:g} on"
+            )
+        if len(self._passes) > 1:
+            return "thresholds are those of the models by themselves; answering together, others may serve better"
+        return ""
 
     @property
     def tuned(self) -> list[float | None]:
@@ -92,11 +106,16 @@ class Predictor:
 
     def __call__(self, images: Tensor) -> Outputs:
         """Computes the outputs, on this predictor's device, for crops (B, 3, H, W) uint8 as `crop` and `decode` give them."""
-        images = images.to(self.device, non_blocking=True).contiguous(memory_format=self._layout)
-        with torch.inference_mode(), autocast(self.device, self.precision):
-            features = self._model.backbone(self._model.normalise(images))  # (B, F)
-            logits = self._model.head(features)  # (B, A)
-        return Outputs(logits.float(), features.float())
+        images = images.to(self.device, non_blocking=True)
+        logits, told = [], None
+        with torch.inference_mode():
+            for one in self._passes:
+                with one.arithmetic(self.device):
+                    features = one.features(images)  # (B, F)
+                    logits.append(one.model.head(features).float())  # (B, A)
+                told = features.float() if told is None else told
+        assert told is not None
+        return Outputs(logits[0] if len(logits) == 1 else torch.stack(logits).mean(dim=0), told)
 
     def crop(self, image: NDArray[np.uint8], box: Box) -> Tensor:
         """One object (3, image_px, image_px) uint8 of an upright RGB photograph (H, W, 3), cut, stored and decoded as sharding and training do, so pixels agree.
@@ -117,10 +136,3 @@ class Predictor:
             ValueError: one is no JPEG.
         """
         return torch.stack([decode_crop(jpeg, self.card.image_px) for jpeg in jpegs])
-
-
-def _usable(card: ModelCard, device: torch.device) -> Literal["no", "fp16", "bf16"]:
-    """The card's precision where the device computes in it; for a mixed one that it lacks, the device's own choice."""
-    if device.type == "cuda" or card.precision == "no":
-        return resolve_precision(card.precision, device.type)
-    return resolve_precision("auto", device.type)

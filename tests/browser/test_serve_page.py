@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from attrtrain.inference.predictor import Predictor
 from attrtrain.predict import predict
 from tests.bundles import NAMES, draw_bundle
 
@@ -67,7 +68,7 @@ def shown(page, text):
 def scores(bundle, picture, boxes):
     return {
         one["name"]: pytest.approx(one["score"], abs=1e-3)
-        for one in predict(bundle, picture, boxes, 8)[-1]["attributes"]
+        for one in predict(Predictor(bundle), picture, boxes, 8)[-1]["attributes"]
     }
 
 

@@ -22,6 +22,7 @@ import pytest
 from PIL import Image
 
 from attrtrain.cli import main
+from attrtrain.inference.predictor import Predictor
 from attrtrain.predict import predict
 from tests.bundles import NAMES, draw_bundle
 
@@ -101,7 +102,7 @@ def bomb(side=20_000):
 def reference(bundle, tmp_path, picture, boxes):
     path = tmp_path / "photo.jpg"
     path.write_bytes(picture)
-    return predict(bundle, path, list(boxes), len(NAMES))
+    return predict(Predictor(bundle), path, list(boxes), len(NAMES))
 
 
 def assert_same(answer, expected):

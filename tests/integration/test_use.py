@@ -21,6 +21,7 @@ from attrtrain.bundle import load_model
 from attrtrain.cli import main
 from attrtrain.data.reader import ShardSet
 from attrtrain.inference import annotating
+from attrtrain.inference.predictor import Predictor
 from attrtrain.predict import predict
 from tests.bundles import IMAGE_PX, NAMES, draw_bundle
 
@@ -79,10 +80,13 @@ def test_every_object_has_the_scores_that_predict_gives_it(
         one = objects[row["object_id"]]
         assert (row["image"], row["category"]) == (photographs[one["image_id"]], categories[one["category_id"]])
         assert list(row["box"].values()) == one["bbox"] and list(row["box"]) == ["x", "y", "width", "height"]
+    predictor = Predictor(bundle)
     for image in sorted({row["image"] for row in rows})[::3]:
         mine = [row for row in rows if row["image"] == image]
         boxes = [tuple(objects[row["object_id"]]["bbox"]) for row in mine]
-        for row, told in zip(mine, predict(bundle, toy_coco / "train2017" / image, boxes, top=len(NAMES)), strict=True):
+        for row, told in zip(
+            mine, predict(predictor, toy_coco / "train2017" / image, boxes, top=len(NAMES)), strict=True
+        ):
             scores = {entry["name"]: entry["score"] for entry in told["attributes"]}
             np.testing.assert_allclose([row[column] for column in COLUMNS], [scores[name] for name in NAMES], atol=2e-5)
 

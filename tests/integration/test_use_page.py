@@ -11,12 +11,7 @@ from PIL import Image
 from attrtrain.cli import main
 from attrtrain.data.reader import ShardSet
 from tests.bundles import NAMES, draw_bundle
-
-PAGE = Path(__file__).parents[2] / "docs" / "use.md"
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(), re.DOTALL)
+from tests.pages import blocks, commands
 
 
 def test_what_the_page_says_runs(
@@ -45,9 +40,9 @@ def test_what_the_page_says_runs(
     Image.open(photograph).resize((640, 480)).save(tmp_path / "photo.jpg")
     some_id = re.search(r'"id": (\d+), "image_id"', (tmp_path / "instances_val2017.json").read_text())
     assert some_id is not None
-    commands = [line for block in blocks("bash") for line in block.splitlines()]
-    assert len(commands) == 7
-    for command in commands:
+    typed = commands("use.md")
+    assert len(typed) == 7
+    for command in typed:
         words = shlex.split(command.replace("10782", some_id[1]))
         assert words[0] == "attrtrain" and main(words[1:]) == 0, command
     written = {
@@ -61,7 +56,7 @@ def test_what_the_page_says_runs(
     }
     assert written <= {path.name for path in tmp_path.iterdir()}
     capsys.readouterr()
-    snippets = blocks("python")
+    snippets = blocks("use.md", "python")
     assert len(snippets) == 2
     for snippet in snippets:
         scope: dict[str, object] = {}

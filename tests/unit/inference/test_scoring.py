@@ -49,7 +49,7 @@ def test_objects_cut_out_of_photographs_get_the_logits_of_their_shards_to_the_bi
 ):
     parts = scored(predictor, objects, [toy_coco / "train2017", toy_coco / "val2017"])
     ids, logits = objects.object_id[all_rows(parts, "rows")], all_rows(parts, "logits")
-    model, _ = load_model(predictor._folder, device="cpu")
+    model, _ = load_model(predictor.members[0].folder, device="cpu")
     for split in ("train", "val"):
         shards = ShardSet([toy_shards], split)
         expected = evaluate(
@@ -69,7 +69,7 @@ def test_objects_cut_out_of_photographs_get_the_logits_of_their_shards_to_the_bi
 def test_a_crop_alone_gets_the_same_scores_and_the_head_turns_features_into_them(predictor, objects, toy_coco):
     parts = scored(predictor, objects.take(slice(0, 20)), [toy_coco / "train2017", toy_coco / "val2017"])
     rows, logits, features = (all_rows(parts, name) for name in ("rows", "logits", "features"))
-    model, _ = load_model(predictor._folder, device="cpu")
+    model, _ = load_model(predictor.members[0].folder, device="cpu")
     for row, expected, feature in zip(rows, logits, features, strict=True):
         name = objects.image[row]
         folder = next(folder for folder in ("train2017", "val2017") if (toy_coco / folder / name).exists())
@@ -140,7 +140,7 @@ def test_logits_that_are_no_numbers_are_refused(predictor, tmp_path):
     path = draw_bundle(tmp_path / "b", predictor.names)
     broken = Predictor(path, "cpu")
     with torch.no_grad():
-        broken._model.head.bias.fill_(float("nan"))
+        broken.members[0].model.head.bias.fill_(float("nan"))
     batch = CropBatch(np.arange(3), torch.zeros((3, 3, IMAGE_PX, IMAGE_PX), dtype=torch.uint8), [])
     with pytest.raises(AttrtrainError, match="not finite"):
         list(score_batches(broken, [batch], 1))

@@ -1,0 +1,176 @@
+"""Trained models that answer together, and the views they take of a crop: mirrored, or in other sizes.
+
+Logits are averaged. In probabilities that is a geometric mean, renormalised (a logarithmic opinion pool, Heskes 1998); unlike a mean of probabilities it can be
+computed where scores round to 0 or 1. Averaging over views is test-time augmentation (Krizhevsky et al. 2012).
+"""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torchvision.transforms.v2 import functional as transforms
+
+from attrtrain.bundle import ModelCard, bundle_fingerprint, locate_bundle, read_bundle
+from attrtrain.errors import ConfigError
+from attrtrain.models.network import AttributeModel
+from attrtrain.runtime import autocast, resolve_precision
+
+
+@dataclass(frozen=True)
+class View:
+    """One way to look at a crop.
+
+    Attributes:
+        flip: mirrored, left to right.
+        scale: its side, as a multiple of the one that the model was trained with.
+    """
+
+    flip: bool = False
+    scale: float = 1.0
+
+
+PLAIN = View()
+
+
+def views_of(flip: bool, scales: Sequence[float]) -> tuple[View, ...]:
+    """Every scale, the model's own first, as it is and mirrored where asked for."""
+    sides = dict.fromkeys((1.0, *scales))
+    return tuple(View(mirrored, scale) for scale in sides for mirrored in ((False, True) if flip else (False,)))
+
+
+@dataclass(frozen=True)
+class Member:
+    """One model of those that answer together, on the device.
+
+    Attributes:
+        name: as it was given.
+        folder: its bundle.
+        model: the network.
+        card: what is known about it.
+        precision: of its arithmetic: as it was evaluated, or what the device computes in where it lacks that.
+    """
+
+    name: str
+    folder: Path
+    model: AttributeModel
+    card: ModelCard
+    precision: Literal["no", "fp16", "bf16"]
+
+    @property
+    def layout(self) -> torch.memory_format:
+        """The memory layout it computes in."""
+        return torch.channels_last if self.card.channels_last else torch.contiguous_format
+
+
+def read_members(paths: Sequence[str | Path], device: torch.device) -> list[Member]:
+    """Reads models that are to answer together.
+
+    Args:
+        paths: bundles, run directories, or repositories `hf:owner/name`.
+
+    Raises:
+        HubError: a repository cannot be fetched.
+        WeightsError: one is no usable model.
+        ConfigError: one is given twice, or they have other attributes or look at other crops.
+    """
+    if repeated := [path for number, path in enumerate(paths) if path in paths[:number]]:
+        raise ConfigError(f"--model {repeated[0]}: is given twice")
+    members = []
+    for path in paths:
+        folder = locate_bundle(path)
+        model, card = read_bundle(folder)
+        members.append(Member(str(path), folder, model.to(device), card, _usable(card, device)))
+        members[-1].model.to(memory_format=members[-1].layout)
+    first = members[0]
+    for other in members[1:]:
+        if other.card.vocabulary.fingerprint != first.card.vocabulary.fingerprint:
+            raise ConfigError(
+                f"--model {other.name}: has other attributes than {first.name}; only models of the same answer together"
+            )
+        if other.card.crop.context != first.card.crop.context or other.card.positive_at != first.card.positive_at:
+            raise ConfigError(
+                f"--model {other.name}: was trained with other crops or other labels than {first.name} (context {other.card.crop.context:g} and "
+                f"{first.card.crop.context:g}, positive_at {other.card.positive_at:g} and {first.card.positive_at:g}); only models of the same answer together"
+            )
+    return members
+
+
+def shared_card(members: Sequence[Member]) -> ModelCard:
+    """The card of the first, with what holds for all: the largest input size, every untrained attribute, and thresholds at the means of their log odds."""
+    card = members[0].card
+    if len(members) == 1:
+        return card
+    thresholds = None
+    if all(member.card.thresholds is not None for member in members):
+        columns = zip(*(member.card.thresholds or () for member in members), strict=True)
+        thresholds = [_shared(column) for column in columns]
+    untrained = {name for member in members for name in member.card.untrained}
+    return card.model_copy(
+        update={
+            "image_px": max(member.card.image_px for member in members),
+            "untrained": [name for name in card.vocabulary.names if name in untrained],
+            "thresholds": thresholds,
+        }
+    )
+
+
+def shared_fingerprint(members: Sequence[Member], views: Sequence[View]) -> str:
+    """SHA-256 of all that decides the logits; equal only for the same models and views. That of a model by itself is its bundle's."""
+    single = [bundle_fingerprint(member.folder, member.card) for member in members]
+    if len(single) == 1 and tuple(views) == (PLAIN,):
+        return single[0]
+    told = "\n".join([*single, *(f"{view.flip} {view.scale!r}" for view in views)])
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+class Pass(nn.Module):
+    """One model's look at crops through one view."""
+
+    def __init__(self, member: Member, view: View) -> None:
+        super().__init__()
+        self.model = member.model
+        self._member, self._view = member, view
+        self._side = max(1, round(view.scale * member.card.image_px))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Crops (B, 3, S, S) uint8 → logits (B, A) float32. Crops of another size than this view's are resized, bilinear with antialiasing."""
+        with self.arithmetic(images.device):
+            logits: Tensor = self.model.head(self.features(images))
+        return logits.float()
+
+    def features(self, images: Tensor) -> Tensor:
+        """Crops (B, 3, S, S) uint8 → the pooled output of the backbone (B, F), in the arithmetic of the context."""
+        if images.shape[-1] != self._side:
+            images = transforms.resize(images, [self._side, self._side], antialias=True)
+        if self._view.flip:
+            images = images.flip(-1)
+        features: Tensor = self.model.backbone(
+            self.model.normalise(images.contiguous(memory_format=self._member.layout))
+        )
+        return features
+
+    def arithmetic(self, device: torch.device) -> torch.autocast:
+        """The context in which this model computes."""
+        return autocast(device, self._member.precision)
+
+
+def _shared(thresholds: Sequence[float | None]) -> float | None:
+    known = [value for value in thresholds if value is not None]
+    if len(known) < len(thresholds):
+        return None
+    if len(set(known)) == 1 or max(known) >= 1:  # 1: an attribute that is never said to be present
+        return max(known)
+    odds = [math.log(value / (1 - value)) if value > 0 else -math.inf for value in known]
+    return 1 / (1 + math.exp(-sum(odds) / len(odds))) if min(odds) > -math.inf else 0.0
+
+
+def _usable(card: ModelCard, device: torch.device) -> Literal["no", "fp16", "bf16"]:
+    """The card's precision where the device computes in it; for a mixed one that it lacks, the device's own choice."""
+    if device.type == "cuda" or card.precision == "no":
+        return resolve_precision(card.precision, device.type)
+    return resolve_precision("auto", device.type)

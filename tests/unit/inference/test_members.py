@@ -1,0 +1,116 @@
+"""Models that answer together, and views of a crop, beside plain loops over single models."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.special import expit, logit
+
+from attrtrain.bundle import load_model
+from attrtrain.errors import ConfigError
+from attrtrain.inference.members import PLAIN, View, views_of
+from attrtrain.inference.predictor import Predictor
+from attrtrain.shards.manifest import CropSettings
+from tests.bundles import IMAGE_PX, NAMES, draw_bundle
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("members")
+    return [
+        draw_bundle(folder / "a", seed=1, thresholds=[0.5, 0.3, None, 1.0, 0.2, 0.9, 0.0]),
+        draw_bundle(folder / "b", seed=2, thresholds=[0.5, 0.6, 0.4, 0.5, 0.2, 0.7, 0.5], untrained=["round", "furry"]),
+        draw_bundle(folder / "larger", seed=3, image_px=48, thresholds=[0.5] * 7),
+    ]
+
+
+@pytest.fixture(scope="module")
+def crops():
+    rng = np.random.default_rng(0)
+    small = rng.integers(0, 256, (5, 4, 4, 3), dtype=np.uint8)
+    squares = [
+        np.asarray(Image.fromarray(one).resize((IMAGE_PX, IMAGE_PX), Image.Resampling.BILINEAR)) for one in small
+    ]
+    return torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2)
+
+
+def alone(bundle, images):
+    model, _ = load_model(bundle, device="cpu")
+    with torch.inference_mode():
+        return model(images).numpy()
+
+
+def resized(images, side):
+    pictures = [Image.fromarray(one.permute(1, 2, 0).numpy()) for one in images]
+    squares = [np.asarray(one.resize((side, side), Image.Resampling.BILINEAR)) for one in pictures]
+    return torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2)
+
+
+def test_views_are_all_scales_plain_and_mirrored_the_models_own_first():
+    assert views_of(False, []) == (PLAIN,)
+    assert views_of(True, [0.5, 1, 0.5]) == (View(), View(True), View(False, 0.5), View(True, 0.5))
+
+
+def test_several_models_give_their_mean_logits(bundles, crops):
+    predictor = Predictor(bundles[:2], "cpu")
+    expected = (alone(bundles[0], crops) + alone(bundles[1], crops)) / 2
+    assert np.abs(alone(bundles[0], crops) - alone(bundles[1], crops)).max() > 0.5
+    np.testing.assert_allclose(predictor(crops).logits.numpy(), expected, atol=1e-4)
+    single = Predictor(bundles[0], "cpu")(crops)
+    np.testing.assert_array_equal(predictor(crops).features.numpy(), single.features.numpy())
+
+
+def test_views_are_mirrored_and_resized_crops(bundles, crops):
+    predictor = Predictor(bundles[0], "cpu", views_of(True, [1.5]))
+    seen = [crops, crops.flip(-1), resized(crops, 48), resized(crops.flip(-1), 48)]
+    each = np.stack([alone(bundles[0], images) for images in seen])
+    assert np.ptp(each, axis=0).max() > 0.5  # so that a view left out is noticed
+    np.testing.assert_allclose(predictor(crops).logits.numpy(), each.mean(axis=0), atol=0.05)
+
+
+def test_a_model_of_another_size_sees_crops_in_its_own(bundles, crops):
+    predictor = Predictor([bundles[0], bundles[2]], "cpu")
+    assert predictor.card.image_px == 48
+    large = resized(crops, 48)
+    expected = (alone(bundles[0], resized(large, IMAGE_PX)) + alone(bundles[2], large)) / 2
+    np.testing.assert_allclose(predictor(large).logits.numpy(), expected, atol=0.05)
+
+
+def test_thresholds_meet_at_their_mean_log_odds_and_doubt_is_kept(bundles):
+    predictor = Predictor(bundles[:2], "cpu")
+    assert predictor.tuned[0] == 0.5 and predictor.tuned[2] is None
+    assert predictor.tuned[3] == 1 and predictor.tuned[6] == 0 and predictor.tuned[4] == 0.2
+    assert predictor.tuned[1] == pytest.approx(expit((logit(0.3) + logit(0.6)) / 2))
+    assert predictor.card.untrained == ["furry", "round"]
+    assert "1 of 7 attributes have no threshold" in predictor.threshold_note
+    assert "those of the models by themselves" in Predictor(bundles[2], "cpu", views_of(True, [])).threshold_note
+    assert Predictor(bundles[2], "cpu").threshold_note == ""
+
+
+def test_the_fingerprint_tells_models_and_views_apart(bundles):
+    first, second = bundles[:2]
+    made = [
+        Predictor(first, "cpu"),
+        Predictor([first, second], "cpu"),
+        Predictor([second, first], "cpu"),
+        Predictor(first, "cpu", views_of(True, [])),
+        Predictor(first, "cpu", views_of(True, [1.5])),
+    ]
+    assert len({predictor.fingerprint for predictor in made}) == 5
+    assert Predictor([first], "cpu").fingerprint == made[0].fingerprint
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"names": (*NAMES[:-1], "other")}, "other attributes"),
+        ({"crop": CropSettings(store_px=48, quality=85, context=0.5)}, "context 0.5 and 0.1"),
+        ({"positive_at": 0.25}, "positive_at 0.25 and 0.5"),
+    ],
+)
+def test_models_that_do_not_fit_together_are_refused_in_one_line(bundles, tmp_path, fields, told):
+    with pytest.raises(ConfigError, match=told) as caught:
+        Predictor([bundles[0], draw_bundle(tmp_path / "other", **fields)], "cpu")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match="given twice"):
+        Predictor([bundles[0], bundles[0]], "cpu")
