@@ -29,7 +29,7 @@ def add_models_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tta-flip",
         action="store_true",
-        help="look at each crop mirrored too, and average (not where attributes tell left from right)",
+        help="look at each crop mirrored too, and average",
     )
     parser.add_argument(
         "--tta-scales",
