@@ -40,8 +40,7 @@ def quantisation_cost(
         lines.append(f"{name:<8} split '{shards.split}': {headline(document)}")
     apart = paired_difference(judged["float32"], judged["int8"], positive_at=card.positive_at)
     if (difference := apart.overall.get("map")) is not None:
-        between = f" [{difference.interval[0]:+.4f}, {difference.interval[1]:+.4f}]" if difference.interval else ""
-        lines.append(f"int8 changes mAP by {difference.difference:+.4f}{between}, judged on the same objects")
+        lines.append(f"int8 changes mAP by {difference}, judged on the same objects")
     lines.append(
         f"int8 has {len(quantised) / 1e6:.1f} MB, float32 {len(plain) / 1e6:.1f} MB ({len(quantised) / len(plain):.2f} of it); "
         f"on this machine, {len(usable_cores())} cores, batches of {_BATCH}, it is {_speed_up(networks, card.image_px):.2f} times as fast"

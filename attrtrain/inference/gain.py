@@ -111,7 +111,4 @@ def _chosen(results: Sequence[PassResult], member: Member, views: Sequence[View]
 
 def _gain(first: Predictions, other: Predictions, positive_at: float) -> str:
     difference = paired_difference(first, other, positive_at=positive_at).overall.get("map")
-    if difference is None:
-        return "no attribute can be judged"
-    between = f" [{difference.interval[0]:+.4f}, {difference.interval[1]:+.4f}]" if difference.interval else ""
-    return f"{difference.difference:+.4f}{between}"
+    return "no attribute can be judged" if difference is None else str(difference)

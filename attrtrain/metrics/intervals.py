@@ -159,6 +159,11 @@ class Difference:
     interval: Interval | None
     p: float | None
 
+    def __str__(self) -> str:
+        """With its sign, and its interval where it has one, such as +0.0158 [+0.0093, +0.0236]."""
+        between = f" [{self.interval[0]:+.4f}, {self.interval[1]:+.4f}]" if self.interval else ""
+        return f"{self.difference:+.4f}{between}"
+
 
 @dataclass(frozen=True)
 class PairedDifference:
