@@ -103,6 +103,8 @@ class TrainSection:
 
     epochs: int = ranged(10, at_least=1)
     """Passes over the training split."""
+    patience: int = ranged(0, at_least=0)
+    """Early stopping: training ends after so many epochs in a row without a better val mAP. 0: never. The learning rate follows `epochs` all the same."""
     global_batch: int = ranged(64, at_least=1)
     """Objects an optimizer step, over all processes."""
     micro_batch: int = ranged(0, at_least=0)

@@ -61,7 +61,7 @@ def prepare_learner(runtime: Runtime, model: AttributeModel, config: TrainConfig
 
 
 def fit(task: Task, learner: Learner, state: RunState, window: Window) -> None:
-    """Trains to the last epoch, evaluating and saving on the way; `state` follows. Collective: every rank calls it.
+    """Trains to the last epoch, or until it no longer helps, evaluating and saving on the way; `state` follows. Collective: every rank calls it.
 
     Raises:
         PreemptedError: some rank was asked to stop; a checkpoint of this moment is saved.
@@ -75,7 +75,7 @@ def fit(task: Task, learner: Learner, state: RunState, window: Window) -> None:
         task.runtime.workers(config.data.workers),
     )
     clock = _SaveClock(task)
-    while state.epoch < config.train.epochs:
+    while not _is_finished(config, state):
         started = time.monotonic()
         _train_epoch(task, learner, state, window, batches, clock)
         trained = time.monotonic()
@@ -88,6 +88,25 @@ def fit(task: Task, learner: Learner, state: RunState, window: Window) -> None:
             _leave_if_asked(task, state)
         else:
             _save_and_leave_if_asked(task, learner, state, window)
+    _tell_early_stop(task, state)
+
+
+def _is_finished(config: TrainConfig, state: RunState) -> bool:
+    """Whether no epoch is left, or the last `train.patience` of them found nothing better. Follows from the state alone, so a resumed run stops where another would have."""
+    stale = state.epoch - state.best_epoch
+    return state.epoch >= config.train.epochs or 0 < config.train.patience <= stale
+
+
+def _tell_early_stop(task: Task, state: RunState) -> None:
+    if state.epoch >= task.config.train.epochs:
+        return
+    told = (
+        f"stopped early after epoch {state.epoch} of {task.config.train.epochs}: no better val mAP than {state.best_map:.4f}, "
+        f"of epoch {state.best_epoch}, for {state.epoch - state.best_epoch} epochs (train.patience)"
+    )
+    task.tracker.alert("training stopped early", f"{task.config.run.dir}: {told}")
+    if task.runtime.is_main:
+        print(told, flush=True)
 
 
 def _train_epoch(
@@ -174,7 +193,7 @@ def _save_and_leave_if_asked(task: Task, learner: Learner, state: RunState, wind
 
 
 def _leave_if_asked(task: Task, state: RunState) -> None:
-    if task.runtime.any_rank(task.stop.received is not None)[0] and state.epoch < task.config.train.epochs:
+    if task.runtime.any_rank(task.stop.received is not None)[0] and not _is_finished(task.config, state):
         raise _preempted(task, state)
 
 
@@ -190,7 +209,7 @@ def _is_saved_after(config: TrainConfig, state: RunState) -> bool:
     every_steps = config.checkpoint.every_steps
     return (
         state.epoch % config.checkpoint.every_epochs == 0
-        or state.epoch == config.train.epochs
+        or _is_finished(config, state)
         or state.best_epoch == state.epoch
         or (every_steps > 0 and state.step % every_steps == 0)
     )

@@ -234,3 +234,33 @@ def test_tensorboard_that_is_not_installed_is_one_line(toy_shards: Path, tmp_pat
     assert ended.returncode == 2 and ended.stderr.count("\n") == 1
     assert ended.stderr.startswith("error: track.tensorboard: the package tensorboard is not installed")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_no_longer_improves_stops_early_and_raises_an_alert(toy_shards: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    flags = ("--train.epochs", "40", "--train.patience", "2", "--optim.lr", "1e-9", "--checkpoint.every_epochs", "50")
+    with serving() as server:
+        process = start(run, toy_shards, server, *flags)
+        stdout, stderr = process.communicate()
+        assert process.returncode == 0 and warnings_in(stderr) == [], stderr
+    found = [line["map"] for line in logged(run) if line["kind"] == "val"]
+    best = max(found)
+    assert len(found) < 40 and found.index(best) == len(found) - 3  # two epochs without a better one, and not one more
+    running_best = [max(found[: end + 1]) for end in range(len(found))]
+    assert all(
+        running_best[end] > running_best[end - 2] for end in range(2, len(found) - 1)
+    )  # nor could it have ended before
+    (alert,) = server.alerts
+    told = f"stopped early after epoch {len(found)} of 40: no better val mAP than {best:.4f}, of epoch {len(found) - 2}, for 2 epochs"
+    assert alert["title"] == "training stopped early" and alert["text"].startswith(f"{run}: {told}")
+    assert told in stdout
+    result = json.loads((run / "result.json").read_text())
+    assert result["best_epoch"] == len(found) - 2 and result["val"]["map"] == pytest.approx(best)
+    again = subprocess.run(
+        [sys.executable, "-m", "attrtrain.train", "demo", "--run.dir", str(run), "--data.shards", str(toy_shards)]
+        + [*SMALL, *flags, "--track.wandb", "disabled"],
+        capture_output=True,
+        text=True,
+    )  # fmt: skip
+    assert again.returncode == 0 and told in again.stdout
+    assert [line["map"] for line in logged(run) if line["kind"] == "val"] == found  # it was finished, and stays so
