@@ -23,6 +23,7 @@ from attrtrain.engine.compiling import explained_compile_failure
 from attrtrain.engine.evaluate import evaluate
 from attrtrain.engine.fit import fit, prepare_learner
 from attrtrain.engine.judging import headline, judge_split, predictions_of, write_judgement
+from attrtrain.engine.objective import Objective
 from attrtrain.engine.resume import changed_settings, restore
 from attrtrain.engine.state import RunState, Task
 from attrtrain.engine.window import Window
@@ -73,7 +74,8 @@ def run(config: TrainConfig) -> None:
         found = _audit(config, folder, train_shards, runtime) if source is None else None
         learner = prepare_learner(runtime, model, config)
         state, window = RunState(), Window(runtime)
-        task = Task(config, runtime, train_shards, val_shards, order, folder, NullTracker(), stop)
+        objective = Objective.of(config, train_shards, runtime.device)
+        task = Task(config, runtime, train_shards, val_shards, order, objective, folder, NullTracker(), stop)
         if source is not None:
             restore(task, learner, state, window, source)
         if runtime.is_main:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Precision = Literal["auto", "no", "fp16", "bf16"]
-UnknownLabels = Literal["mask", "negative"]
+UnknownLabels = Literal["mask", "negative", "selective", "hill", "splc"]
 Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet101"]
 Head = Literal["linear", "mlp"]
 ResizeOn = Literal["worker", "device"]
@@ -70,7 +70,31 @@ class LabelsConfig:
     positive_at: float = ranged(0.5, above=0, at_most=1)
     """An attribute counts as present, in metrics, from this vote share on. The loss uses the vote shares themselves."""
     unknown: UnknownLabels = "mask"
-    """What an unknown label means to the loss: nothing (mask), or that the attribute is absent (negative)."""
+    """What an unknown label means to the loss: nothing (mask), that the attribute is absent (negative), or, for labels of which most were never asked for,
+    something between: absent where that kind of object hardly ever has it (selective), absent but cheap where the model is sure of the contrary (hill), absent at first
+    and later what the model is sure of (splc)."""
+    selective_below: float = ranged(0.05, at_least=0, at_most=1)
+    """selective: an unknown attribute counts as absent where at most this share of known labels of the object's category has it."""
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """What a known label costs."""
+
+    name: Literal["bce", "focal", "asl"] = "bce"
+    """Binary cross-entropy, focal loss, or asymmetric loss (ASL); all on vote shares, means over the cells that count."""
+    gamma: float = ranged(2.0, at_least=0)
+    """Focusing exponent of the focal loss."""
+    gamma_positive: float = ranged(0.0, at_least=0)
+    """Focusing exponent of positives in the asymmetric loss."""
+    gamma_negative: float = ranged(4.0, at_least=0)
+    """Focusing exponent of negatives in the asymmetric loss."""
+    clip: float = ranged(0.05, at_least=0, at_most=0.5)
+    """Probability up to which a negative costs nothing in the asymmetric loss."""
+    smoothing: float = ranged(0.0, at_least=0, at_most=1)
+    """Label smoothing: known labels are drawn this share of the way towards one half."""
+    positive_weight: float = ranged(1.0, at_least=1)
+    """Positives count as negatives / positives of their attribute in training, at most this much and at least one over it. 1: all alike."""
 
 
 @dataclass(frozen=True)
@@ -189,6 +213,7 @@ class TrainConfig:
     run: RunConfig = field(default_factory=RunConfig)
     data: DataConfig = field(default_factory=DataConfig)
     labels: LabelsConfig = field(default_factory=LabelsConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
     audit: AuditConfig = field(default_factory=AuditConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainSection = field(default_factory=TrainSection)

@@ -117,10 +117,9 @@ def _train_epoch(
     settings = StepSettings(
         config.run.seed,
         config.data.flip,
-        config.labels.unknown,
+        task.objective,
         config.train.clip_norm,
         config.train.channels_last,
-        config.train.global_batch,
     )
     learner.wrapped.train()
     first = state.samples_in_epoch // order.global_batch

@@ -11,6 +11,7 @@ from torch.optim.swa_utils import AveragedModel
 from attrtrain.config.schema import TrainConfig
 from attrtrain.data.order import TrainOrder
 from attrtrain.data.reader import ShardSet
+from attrtrain.engine.objective import Objective
 from attrtrain.models.network import AttributeModel
 from attrtrain.runtime import Runtime
 from attrtrain.signals import StopRequest
@@ -26,6 +27,7 @@ class Task:
     train_shards: ShardSet
     val_shards: ShardSet
     order: TrainOrder
+    objective: Objective
     folder: Path
     tracker: Tracker
     stop: StopRequest

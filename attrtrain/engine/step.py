@@ -9,10 +9,9 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from attrtrain.config.schema import UnknownLabels
 from attrtrain.data.augment import apply_flips, draw_flips
 from attrtrain.data.loader import Batch
-from attrtrain.losses import masked_bce
+from attrtrain.engine.objective import Objective
 from attrtrain.runtime import Runtime, seed_step
 
 
@@ -22,10 +21,9 @@ class StepSettings:
 
     seed: int
     flip: float
-    unknown: UnknownLabels
+    objective: Objective
     clip_norm: float
     channels_last: bool
-    global_batch: int
 
 
 def optimizer_step(
@@ -70,11 +68,6 @@ def _loss(runtime: Runtime, model: nn.Module, batch: Batch, settings: StepSettin
     images = apply_flips(batch.image, runtime.to_device(flips))
     if settings.channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
-    match settings.unknown:
-        case "mask":
-            known, denominator = batch.known, max(batch.step_known, 1)
-        case "negative":  # targets of unknown cells are 0 already
-            known, denominator = torch.ones_like(batch.known), settings.global_batch * batch.known.shape[1]
     with runtime.autocast():
         logits = model(images)
-    return masked_bce(logits, batch.target, known, denominator)
+    return settings.objective(runtime, logits, batch)

@@ -12,6 +12,7 @@ from attrtrain.data.loader import CropDataset, load_batches
 from attrtrain.data.order import TrainOrder
 from attrtrain.data.reader import ShardSet
 from attrtrain.engine.fit import prepare_learner
+from attrtrain.engine.objective import Objective
 from attrtrain.engine.step import StepSettings, optimizer_step
 from attrtrain.engine.window import Window
 from attrtrain.models.network import build_network
@@ -40,7 +41,8 @@ def trained(shards: Path, config: TrainConfig, steps: int, watched_from: int | N
     seed_everything(0)
     learner = prepare_learner(runtime, build_network("resnet18", "mlp", 32, 0.5, len(samples.vocabulary)), config)
     learner.wrapped.train()
-    settings = StepSettings(0, 0.5, "mask", config.train.clip_norm, config.train.channels_last, BATCH)
+    objective = Objective.of(config, samples, runtime.device)
+    settings = StepSettings(0, 0.5, objective, config.train.clip_norm, config.train.channels_last)
     window, losses = Window(runtime), []
     try:
         for step in range(steps):

@@ -257,8 +257,7 @@ def test_a_run_that_no_longer_improves_stops_early_and_raises_an_alert(toy_shard
     result = json.loads((run / "result.json").read_text())
     assert result["best_epoch"] == len(found) - 2 and result["val"]["map"] == pytest.approx(best)
     again = subprocess.run(
-        [sys.executable, "-m", "attrtrain.train", "demo", "--run.dir", str(run), "--data.shards", str(toy_shards)]
-        + [*SMALL, *flags, "--track.wandb", "disabled"],
+        [sys.executable, "-m", "attrtrain.train", "demo", "--run.dir", str(run), "--data.shards", str(toy_shards), *SMALL, *flags, "--track.wandb", "disabled"],
         capture_output=True,
         text=True,
     )  # fmt: skip

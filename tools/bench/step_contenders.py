@@ -13,7 +13,6 @@ from attrtrain.config.load import load_config
 from attrtrain.config.schema import TrainConfig
 from attrtrain.cores import usable_cores
 from attrtrain.engine.compiling import compile_in_place
-from attrtrain.losses import masked_bce
 from attrtrain.models.network import build_network
 from attrtrain.optim import build_optimizer
 from attrtrain.runtime import build_runtime
@@ -95,7 +94,8 @@ def _bare(task: dict[str, Any], computed_in: str) -> dict[str, Any]:
     while True:
         with context:
             logits = model(images)
-        torch.autograd.backward(masked_bce(logits, target, known, float(known.numel())))
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits.float(), target, weight=known.float())
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.train.clip_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

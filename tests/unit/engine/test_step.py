@@ -7,13 +7,21 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from attrtrain.config.schema import LossConfig
 from attrtrain.data.loader import Batch
+from attrtrain.engine.objective import Objective
 from attrtrain.engine.step import StepSettings, optimizer_step
 from attrtrain.engine.window import Window
+from attrtrain.losses import AttributeLoss
 from attrtrain.optim import MovingAverage
 from attrtrain.runtime import build_runtime
 
-SETTINGS = StepSettings(seed=0, flip=0.0, unknown="mask", clip_norm=0.0, channels_last=False, global_batch=8)
+
+def objective(unknown: str, positive_weight: torch.Tensor | None = None) -> Objective:
+    return Objective(AttributeLoss(LossConfig(), unknown, 0.0, 8, positive_weight))
+
+
+SETTINGS = StepSettings(seed=0, flip=0.0, objective=objective("mask"), clip_norm=0.0, channels_last=False)
 
 
 class Small(nn.Module):
@@ -75,7 +83,7 @@ def test_accumulation_gives_the_whole_batchs_step(runtime, size: int) -> None:
 @pytest.mark.parametrize("unknown", ["mask", "negative"])
 def test_equals_a_step_by_hand(runtime, unknown: str) -> None:
     batch = data()
-    settings = replace(SETTINGS, unknown=unknown)
+    settings = replace(SETTINGS, objective=objective(unknown))
     weight, loss, norm = train_once(runtime, [batch], settings)
     torch.manual_seed(0)
     model = Small()
@@ -132,7 +140,7 @@ class NoReading(TorchDispatchMode):
 @pytest.mark.parametrize("clip_norm", [0.0, 1.0])
 @pytest.mark.parametrize("unknown", ["mask", "negative"])
 def test_no_value_is_read_in_a_step(runtime, clip_norm: float, unknown: str) -> None:
-    settings = replace(SETTINGS, flip=0.5, clip_norm=clip_norm, unknown=unknown, channels_last=True)
+    settings = replace(SETTINGS, flip=0.5, clip_norm=clip_norm, objective=objective(unknown), channels_last=True)
     model = Small()
     average, window = MovingAverage(model, 0.9), Window(runtime)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
