@@ -19,6 +19,7 @@ from attrtrain.config.schema import TrainConfig
 from attrtrain.data.cache import ShardCache
 from attrtrain.data.order import TrainOrder
 from attrtrain.data.reader import ShardSet
+from attrtrain.data.sampling import repeat_factors
 from attrtrain.engine.compiling import explained_compile_failure
 from attrtrain.engine.evaluate import evaluate
 from attrtrain.engine.fit import fit, prepare_learner
@@ -111,6 +112,9 @@ def _build_order(config: TrainConfig, shards: ShardSet, runtime: Runtime) -> Tra
         world_size=world_size,
         shard_samples=shards.shard_samples,
         window_shards=window,
+        shares=repeat_factors(shards, config.data.repeat_below, config.labels.positive_at)
+        if config.data.repeat_below
+        else None,
     )
 
 

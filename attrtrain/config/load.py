@@ -58,6 +58,10 @@ def load_config(argv: list[str], prog: str = "python -m attrtrain.train") -> Tra
         raise ConfigError(
             f"optim.warmup_epochs: {config.optim.warmup_epochs:g} must be less than train.epochs, {config.train.epochs}"
         )
+    if config.data.repeat_below and config.data.order == "block":
+        raise ConfigError(
+            "data.repeat_below: objects can be seen more often in global order only; set --data.order global"
+        )
     return config
 
 

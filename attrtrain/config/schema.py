@@ -59,6 +59,9 @@ class DataConfig:
     """global: every epoch shuffles all objects. block: it shuffles shards, and the objects of a window of shards, for data that is streamed."""
     window_shards: int = ranged(16, at_least=1)
     """Shards that are read from at a time in block order."""
+    repeat_below: float = ranged(0.0, at_least=0, at_most=1)
+    """Repeat-factor sampling: objects with an attribute that less than this share of objects is known to have are seen more often, by the square root of what it lacks. An epoch is as
+    long as ever. 0: every object once. Only in global order."""
     workers: int = ranged(-1, at_least=-1)
     """Threads that decode crops, for each training process. -1: none on a CPU, which is busy with the model, up to 8 beside a GPU."""
 

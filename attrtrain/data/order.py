@@ -2,6 +2,9 @@
 
 An epoch is a permutation of the data set, cut into steps of `global_batch`; a remainder that fills no step is left out of that epoch. Of each step
 rank r takes the r-th contiguous part, in micro-batches. The permutation is of everything at once, or touches few shards at a time (`block_order`).
+
+Where some samples are to be seen more often than others, what is permuted are not samples but equally spaced places along all their shares laid end to end (systematic
+sampling): an epoch is as long as ever, and a sample that has 2.3 times the mean share is in it two or three times.
 """
 
 from collections.abc import Iterator
@@ -13,7 +16,9 @@ from numpy.typing import NDArray
 
 from attrtrain.data.block_order import BlockOrder
 from attrtrain.errors import ConfigError
-from attrtrain.keyed_random import permute
+from attrtrain.keyed_random import permute, uniform
+
+_SPACING_STREAM = 7  # keeps the draw of where the first place lies apart from others
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +40,8 @@ class BatchRequest:
 class TrainOrder:
     """The order in which one rank sees a data set of `size` samples.
 
-    Where `window_shards` is not 0, only about so many shards are touched at a time, of the `shard_samples` samples each.
+    Where `window_shards` is not 0, only about so many shards are touched at a time, of the `shard_samples` samples each. Where there are `shares`, (size,) and positive,
+    a sample is seen in proportion to its own.
     """
 
     size: int
@@ -46,10 +52,13 @@ class TrainOrder:
     world_size: int
     shard_samples: tuple[int, ...] = ()
     window_shards: int = 0
+    shares: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         if self.window_shards and sum(self.shard_samples) != self.size:
             raise ValueError(f"shard_samples has {sum(self.shard_samples)} samples, the data set {self.size}")
+        if self.shares is not None and (self.window_shards or len(self.shares) != self.size):
+            raise ValueError("shares are one a sample, and go with an order of everything at once")
         if self.size < self.global_batch:
             raise ConfigError(
                 f"train.global_batch: {self.global_batch} is more than the {self.size} samples there are to train on; lower it"
@@ -77,7 +86,18 @@ class TrainOrder:
         positions = np.arange(step * self.global_batch, (step + 1) * self.global_batch)
         if self.window_shards:
             return self._blocks.samples(epoch, positions)
-        return permute(positions, self.size, self.seed, epoch)
+        places = permute(positions, self.size, self.seed, epoch)
+        if self.shares is None:
+            return places
+        begun = (places + uniform(self.seed, epoch, _SPACING_STREAM)) * (self._ends[-1] / self.size)
+        chosen: NDArray[np.int64] = np.searchsorted(self._ends, begun, side="right")
+        return np.minimum(chosen, self.size - 1)
+
+    @cached_property
+    def _ends(self) -> NDArray[np.float64]:
+        """(size,) where the share of each sample ends."""
+        assert self.shares is not None
+        return np.cumsum(self.shares)
 
     @cached_property
     def _blocks(self) -> BlockOrder:

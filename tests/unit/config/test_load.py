@@ -104,6 +104,9 @@ def test_a_fault_in_a_file_is_one_line_naming_file_and_key(tmp_path: Path, yaml_
         (["--optim.lr", "fast"], ["optim.lr", "fast"]),
         (["--train.channels_last", "maybe"], ["train.channels_last", "bool"]),
         (["--optim.warmup_epochs", "99"], ["optim.warmup_epochs", "train.epochs"]),
+        (["--data.repeat_below", "0.1", "--data.order", "block"], ["data.repeat_below", "data.order global"]),
+        (["--loss.name", "asll"], ["loss.name", "asl"]),
+        (["--loss.positive_weight", "0.5"], ["loss.positive_weight", "at least 1"]),
     ],
 )
 def test_a_fault_in_a_flag_is_one_line(flags: list[str], told: list[str]) -> None:

@@ -162,3 +162,36 @@ def test_every_order_of_a_small_epoch_comes_up_in_a_window_as_wide_as_the_row() 
     orders = {tuple(whole_epoch([1, 2, 1], 3, seed).tolist()) for seed in range(400)}
     assert len(orders) == 24
     assert len({tuple(whole_epoch([1, 2, 1], 1, seed).tolist()) for seed in range(400)}) == 12  # 3! rows of shards, 2!
+
+
+def shared(shares: NDArray[np.float64], global_batch: int = 5, rank: int = 0, world_size: int = 1) -> TrainOrder:
+    return TrainOrder(len(shares), 5, global_batch, global_batch // world_size, rank, world_size, shares=shares)
+
+
+def test_shares_decide_how_often_a_sample_is_seen_to_within_one() -> None:
+    shares = np.random.default_rng(0).uniform(0.5, 6.0, 1000)
+    order, expected = shared(shares), shares * 1000 / shares.sum()
+    totals = np.zeros(1000)
+    for epoch in range(20):
+        seen = np.concatenate([order.step_index(epoch, step) for step in range(order.steps_per_epoch)])
+        counts = np.bincount(seen, minlength=1000)
+        assert len(counts) == 1000 and counts.sum() == 1000
+        assert (np.abs(counts - expected) < 1 + 1e-9).all()
+        totals += counts
+        assert len(set(np.diff(seen).tolist())) > 500  # and in no order of their own
+    assert np.abs(totals / 20 - expected).max() < 0.5
+
+
+def test_equal_shares_are_each_sample_once_and_shares_go_with_ranks_and_restarts() -> None:
+    equal = shared(np.full(100, 3.0))
+    seen = np.concatenate([equal.step_index(2, step) for step in range(20)])
+    assert sorted(seen.tolist()) == list(range(100))
+    shares = np.random.default_rng(1).uniform(1, 3, 100)
+    whole = [request.index for request in shared(shares, 10).requests(2, 0, 0)]
+    halves = [[request.index for request in shared(shares, 10, rank, 2).requests(2, 0, 0)] for rank in range(2)]
+    for step, parts in zip(whole, zip(*halves, strict=True), strict=True):
+        assert step.tolist() == np.concatenate(parts).tolist()
+    resumed = [request.index.tolist() for request in shared(shares, 10).requests(2, 1, 30)]
+    assert resumed == [index.tolist() for index in whole[13:]]
+    with pytest.raises(ValueError, match="everything at once"):
+        TrainOrder(103, 5, 12, 12, 0, 1, SHARDS, 3, np.ones(103))
