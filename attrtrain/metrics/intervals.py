@@ -232,6 +232,42 @@ def paired_difference(
     return PairedDifference(len(judged[0]), judged[0].images, len(weights), overall, attributes)
 
 
+def mean_difference(
+    a: Sequence[Predictions], b: Sequence[Predictions], key: str = "map", *, positive_at: float = 0.5, seed: int = 0
+) -> Difference:
+    """How much better one recipe is than another, each trained K times: the mean over pairs (a_k, b_k) of one overall score's difference.
+
+    A replicate draws photographs, the same for all runs, and K of the K pairs, both with replacement: so the interval holds the chance of what was judged on and, as far as K pairs
+    tell, that of training. Of three pairs little can be told: look at the single differences too.
+
+    Args:
+        a, b: predictions of K runs each for the same objects, paired by what they share, such as the seed.
+        key: of the overall scores.
+        positive_at: vote share from which an attribute counts as present.
+        seed: of the bootstrap.
+
+    Raises:
+        PredictionsError: they are of other objects, attributes, photographs or labels, or the score is not defined for them.
+    """
+    runs = [a[0], *(_aligned(other, a[0]) for other in (*a[1:], *b))]
+    cells = [JudgedSet.of(predictions, positive_at) for predictions in runs]
+    measured = [measure(one, 0.5) for one in cells]
+    scores = np.array([one.overall[key] for one in measured]).reshape(2, len(a))  # (2, K)
+    if np.isnan(scores).any():
+        raise PredictionsError(f"{key} is not defined on these objects")
+    images = cells[0].images
+    weights = image_weights(images, default_replicates(len(runs) * int(cells[0].known.sum())), seed)
+    drawn = np.array([resample(*one, weights).overall[key] for one in zip(cells, measured, strict=True)])
+    pairs = np.random.default_rng(seed + 1).integers(0, len(a), (len(weights), len(a)))
+    apart = (drawn[len(a) :] - drawn[: len(a)]).T  # (R, K)
+    chosen = np.take_along_axis(apart, pairs, axis=1).mean(axis=1)
+    before, after = scores.mean(axis=1).tolist()
+    return Difference(
+        before, after, after - before, interval(chosen, after - before, images, -np.inf, np.inf),
+        _two_sided_p(chosen, after - before),
+    )  # fmt: skip
+
+
 def _two_sided_p(apart: NDArray[np.float64], difference: float) -> float | None:
     defined = apart[~np.isnan(apart)]
     if len(defined) < 2:

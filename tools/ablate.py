@@ -1,0 +1,189 @@
+#!/usr/bin/env python
+"""Controlled comparisons: one setting is changed, everything else stays, and the difference gets an interval.
+
+    python -m tools.ablate tools/ablations/persons.yaml --shards shards/persons --out ablation [--seeds 0 1 2] [train flags ...]
+
+The YAML names a base and what is changed, in flags of the trainer:
+
+    preset: resnet50
+    base: {data.image_px: 64, train.epochs: 2}
+    comparisons:
+      asymmetric loss: {loss.name: asl}
+      three models' worth of epochs: {train.epochs: 6}
+
+A comparison may have `against: NAME`, another comparison to be held against instead of the base. Every recipe is trained with every seed; recipes take turns, so that a machine that slows down slows all of
+them down. What is done is kept: the same command goes on where it was stopped, and a YAML with more comparisons trains only those. Writes OUT/ablation.md and
+OUT/ablation.json: val mAP of the best epoch, gain with a 95 % interval by paired bootstrap over photographs and seeds, the gain of each seed, and the time of training
+beside the base's.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import yaml
+
+from attrtrain.metrics.intervals import Difference, mean_difference
+from attrtrain.predictions import PREDICTIONS, Predictions, read_predictions
+from attrtrain.report.run_directory import EVALUATION
+
+BASE = "base"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is trained.
+
+    Attributes:
+        name: for people.
+        changes: flags of the trainer, by name.
+        against: the recipe it is held against.
+    """
+
+    name: str
+    changes: dict[str, Any]
+    against: str = BASE
+
+    def folder(self, out: Path, seed: int) -> Path:
+        """The run directory."""
+        return out / "runs" / "".join(letter if letter.isalnum() else "-" for letter in self.name) / f"seed{seed}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a recipe did against another.
+
+    Attributes:
+        recipe: what was changed.
+        difference: mean val mAP of both, the gain and its interval.
+        by_seed: the gain with each seed.
+        seconds: mean time of a run, evaluations included.
+        relative_time: mean over seeds of its time by that of the other.
+    """
+
+    recipe: Recipe
+    difference: Difference
+    by_seed: list[float]
+    seconds: float
+    relative_time: float
+
+
+def read_recipes(path: Path) -> tuple[str, list[Recipe]]:
+    """The preset and the recipes of a YAML file, the base first.
+
+    Raises:
+        SystemExit: it is no such file.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SystemExit(f"error: {path}: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict) or set(content) != {"preset", "base", "comparisons"}:
+        raise SystemExit(f"error: {path}: must hold preset, base and comparisons")
+    for what in (content["base"], *content["comparisons"].values()):
+        if not isinstance(what, dict):
+            raise SystemExit(f"error: {path}: a recipe is flags with values, such as {{loss.name: asl}}, not {what!r}")
+    recipes = [Recipe(BASE, content["base"])]
+    for name, given in content["comparisons"].items():
+        changes = {flag: value for flag, value in given.items() if flag != "against"}
+        against = next((recipe for recipe in recipes if recipe.name == given.get("against", BASE)), None)
+        if against is None:
+            raise SystemExit(f"error: {path}: {name}: there is no {given['against']} before it to be held against")
+        recipes.append(Recipe(name, {**against.changes, **changes}, against.name))
+    return content["preset"], recipes
+
+
+def train(preset: str, recipe: Recipe, seed: int, shards: Sequence[str], out: Path, flags: Sequence[str]) -> None:
+    """Trains one recipe with one seed, if that is not done.
+
+    Raises:
+        SystemExit: it failed; the trainer has said why.
+    """
+    run = recipe.folder(out, seed)
+    if (run / "result.json").exists():
+        return
+    changes = [f"--{flag}={_as_flag(value)}" for flag, value in recipe.changes.items()]
+    command = [
+        *(sys.executable, "-m", "attrtrain.train", preset, "--data.shards", *shards, "--run.dir", str(run)),
+        *("--run.seed", str(seed), "--track.wandb", "disabled", *changes, *flags),
+    ]
+    print(f"$ {recipe.name}, seed {seed}: {' '.join(command[2:])}", flush=True)
+    if code := subprocess.run(command, check=False, env={**os.environ, "PYTHONUNBUFFERED": "1"}).returncode:
+        raise SystemExit(code)
+
+
+def _as_flag(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def compare(recipe: Recipe, other: Recipe, seeds: Sequence[int], out: Path) -> Outcome:
+    """Holds the runs of a recipe against those of another."""
+    theirs, mine = ([_predictions(one, seed, out) for seed in seeds] for one in (other, recipe))
+    seconds = [[_seconds(one, seed, out) for seed in seeds] for one in (other, recipe)]
+    return Outcome(
+        recipe=recipe,
+        difference=mean_difference(theirs, mine),
+        by_seed=[mean_difference([a], [b]).difference for a, b in zip(theirs, mine, strict=True)],
+        seconds=mean(seconds[1]),
+        relative_time=mean(b / a for a, b in zip(*seconds, strict=True)),
+    )
+
+
+def _predictions(recipe: Recipe, seed: int, out: Path) -> Predictions:
+    return read_predictions(recipe.folder(out, seed) / EVALUATION / PREDICTIONS)
+
+
+def _seconds(recipe: Recipe, seed: int, out: Path) -> float:
+    return float(json.loads((recipe.folder(out, seed) / "result.json").read_text())["seconds"])
+
+
+def table(base: Recipe, outcomes: Sequence[Outcome], seeds: Sequence[int]) -> str:
+    """The comparisons as a Markdown table."""
+    rows = [
+        "| changed | val mAP | gain, 95 % interval | gain by seed | time |",
+        "|---|---|---|---|---|",
+    ]
+    if outcomes:
+        rows.append(f"| {base.name} | {outcomes[0].difference.a:.4f} | | | 1 |")
+    for outcome in outcomes:
+        difference, against = outcome.difference, outcome.recipe.against
+        sure = difference.interval is not None and (difference.interval[0] > 0 or difference.interval[1] < 0)
+        gain = f"**{difference}**" if sure else str(difference)
+        label = outcome.recipe.name + (f" (against {against})" if against != BASE else "")
+        by_seed = " ".join(f"{value:+.4f}" for value in outcome.by_seed)
+        rows.append(f"| {label} | {difference.b:.4f} | {gain} | {by_seed} | {outcome.relative_time:.2f} |")
+    told = f"{len(seeds)} seeds; an interval in bold excludes zero"
+    return "\n".join([*rows, "", told, ""])
+
+
+def main() -> int:
+    """Parses the command line, trains what is missing, writes the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipes", type=Path, metavar="FILE.yaml")
+    parser.add_argument("--shards", nargs="+", required=True, metavar="DIR", help="what all are trained and judged on")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="runs and table")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N")
+    arguments, flags = parser.parse_known_args()
+    out: Path = arguments.out
+    preset, recipes = read_recipes(arguments.recipes)
+    for seed in arguments.seeds:
+        for recipe in recipes:
+            train(preset, recipe, seed, arguments.shards, out, flags)
+    by_name = {recipe.name: recipe for recipe in recipes}
+    outcomes = [compare(recipe, by_name[recipe.against], arguments.seeds, out) for recipe in recipes[1:]]
+    text = table(recipes[0], outcomes, arguments.seeds)
+    (out / "ablation.md").write_text(text)
+    (out / "ablation.json").write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=1) + "\n")
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
