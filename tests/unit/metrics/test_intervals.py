@@ -13,6 +13,7 @@ from attrtrain.metrics.intervals import (
     expansion,
     image_weights,
     interval,
+    mean_difference,
     paired_difference,
     resample,
 )
@@ -224,3 +225,35 @@ def test_one_photograph_has_no_interval():
     a = draw_predictions(n=50, images=1)
     gain = paired_difference(a, a).overall["map"]
     assert gain.interval is None and gain.p is None
+
+
+def test_the_mean_over_pairs_is_theirs_and_its_interval_grows_where_pairs_disagree():
+    runs = [draw_predictions(seed=4, images=80)]
+    noise = np.random.default_rng(0)
+    runs += [
+        replace(runs[0], logits=runs[0].logits + noise.normal(0, 0.2, runs[0].logits.shape).astype(np.float32))
+        for _ in range(2)
+    ]
+    truth = np.nan_to_num(runs[0].labels, nan=0.5) - 0.5
+    alike = [replace(run, logits=run.logits + 0.5 * truth) for run in runs]
+    apart = [replace(run, logits=run.logits + gain * truth) for run, gain in zip(runs, (0.0, 0.5, 1.0), strict=True)]
+    spans = []
+    for better in (alike, apart):
+        found = mean_difference(runs, better)
+        single = [paired_difference(a, b).overall["map"] for a, b in zip(runs, better, strict=True)]
+        assert found.difference == pytest.approx(np.mean([one.difference for one in single]))
+        assert found.a == pytest.approx(np.mean([one.a for one in single])) and found.b == pytest.approx(
+            found.a + found.difference
+        )
+        assert found.interval[0] < found.difference < found.interval[1]
+        spans.append(found.interval[1] - found.interval[0])
+    assert spans[1] > 1.5 * spans[0]
+    mixed = replace(
+        alike[0],
+        **{name: getattr(alike[0], name)[::-1] for name in ("object_id", "image_id", "category", "logits", "labels")},
+    )
+    again = mean_difference(runs, [mixed, *alike[1:]])
+    straight = mean_difference(runs, alike)
+    assert (again.difference, *again.interval) == pytest.approx((straight.difference, *straight.interval))
+    nothing = mean_difference(runs, runs)
+    assert (nothing.difference, nothing.interval, nothing.p) == (0, (0, 0), 1)

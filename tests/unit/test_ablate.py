@@ -1,0 +1,108 @@
+"""Comparisons: what is trained, what is held against what, and what the table says."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from drawn_cells import draw_predictions
+
+from attrtrain.config.load import load_config
+from attrtrain.metrics.intervals import mean_difference, paired_difference
+from attrtrain.predictions import Predictions, write_predictions
+from tools import ablate
+
+ROOT = Path(__file__).parents[2]
+RECIPES = """
+preset: resnet50
+base: {optim.lr: 0.1}
+comparisons:
+  better: {loss.name: asl}
+  better still: {against: better, train.channels_last: false}
+"""
+
+
+def finish(run: Path, predictions: Predictions, seconds: float) -> None:
+    (run / "evaluation").mkdir(parents=True)
+    write_predictions(run / "evaluation" / "predictions.npz", predictions)
+    (run / "result.json").write_text(json.dumps({"seconds": seconds}))
+
+
+def drawn(seed: int, gain: float) -> Predictions:
+    start = draw_predictions(seed=7, images=70)
+    noise = np.random.default_rng(seed).normal(0, 0.1, start.logits.shape).astype(np.float32)
+    towards = gain * (np.nan_to_num(start.labels, nan=0.5) - 0.5)
+    return replace(start, logits=(start.logits + noise + towards).astype(np.float32))
+
+
+def test_recipes_are_trained_once_and_held_against_what_they_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "recipes.yaml").write_text(RECIPES)
+    gains = {"base": 0.0, "better": 0.4, "better-still": 0.4}
+    commands: list[list[str]] = []
+
+    def train(command: list[str], **_: object) -> object:
+        commands.append(command)
+        run = Path(command[command.index("--run.dir") + 1])
+        seed = int(command[command.index("--run.seed") + 1])
+        finish(run, drawn(seed, gains[run.parent.name]), 10.0 if run.parent.name == "base" else 15.0)
+        return type("Ended", (), {"returncode": 0})
+
+    monkeypatch.setattr(ablate.subprocess, "run", train)
+    words = [str(tmp_path / "recipes.yaml"), "--shards", "a", "b", "--out", str(tmp_path / "out"), "--seeds", "5", "6"]
+    monkeypatch.setattr("sys.argv", ["x", *words, "--data.workers", "0"])
+    assert ablate.main() == 0
+    assert [Path(command[command.index("--run.dir") + 1]).parts[-2:] for command in commands] == [
+        (name, seed) for seed in ("seed5", "seed6") for name in gains
+    ]
+    last = commands[-1]
+    assert last[1:7] == ["-m", "attrtrain.train", "resnet50", "--data.shards", "a", "b"]
+    assert {"--optim.lr=0.1", "--loss.name=asl", "--train.channels_last=false", "--data.workers"} <= set(last)
+    assert not any("loss.name" in word for word in commands[0])
+
+    better, still = json.loads((tmp_path / "out" / "ablation.json").read_text())
+    base, mine = ([drawn(seed, gain) for seed in (5, 6)] for gain in (0.0, 0.4))
+    expected = mean_difference(base, mine)
+    assert better["difference"]["difference"] == pytest.approx(expected.difference) and expected.interval[0] > 0
+    assert better["by_seed"] == pytest.approx(
+        [paired_difference(a, b).overall["map"].difference for a, b in zip(base, mine, strict=True)]
+    )
+    assert better["relative_time"] == 1.5 and still["relative_time"] == 1
+    assert still["difference"]["difference"] == 0 and still["recipe"]["against"] == "better"
+    text = (tmp_path / "out" / "ablation.md").read_text()
+    assert f"| better | {expected.b:.4f} | **{expected}** |" in text
+    assert "| better still (against better) |" in text and "| base | " in text
+
+    commands.clear()
+    assert ablate.main() == 0 and not commands  # what is done is kept
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("preset: a\nbase: {}", "must hold preset, base and comparisons"),
+        ("preset: a\nbase: {}\ncomparisons: {x: 3}", "a recipe is flags with values"),
+        ("preset: a\nbase: {}\ncomparisons: {x: {against: y}}", "x: there is no y before it"),
+    ],
+)
+def test_what_is_no_list_of_recipes_is_one_line(text: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "recipes.yaml").write_text(text)
+    with pytest.raises(SystemExit) as caught:
+        ablate.read_recipes(tmp_path / "recipes.yaml")
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tools" / "ablations").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_that_is_shipped_is_a_configuration(path: Path) -> None:
+    preset, recipes = ablate.read_recipes(path)
+    assert len({recipe.folder(Path(), 0) for recipe in recipes}) == len(recipes)
+    for recipe in recipes:
+        flags = [
+            f"--{flag}={str(value).lower() if isinstance(value, bool) else value}"
+            for flag, value in recipe.changes.items()
+        ]
+        load_config([preset, "--data.shards", "x", *flags])
+    assert yaml.safe_load(path.read_text())["comparisons"]

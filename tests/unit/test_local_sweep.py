@@ -1,0 +1,84 @@
+"""A sweep without a server: which trials there are, and which is best."""
+
+import json
+import math
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from tools import local_sweep
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_sweep_for_wandb_is_drawn_within_its_ranges_and_always_alike() -> None:
+    parameters = yaml.safe_load((ROOT / "slurm" / "sweep.yaml").read_text())["parameters"]
+    trials = [local_sweep.draw(parameters, 3, number) for number in range(400)]
+    assert trials[17] == local_sweep.draw(parameters, 3, 17) != local_sweep.draw(parameters, 4, 17)
+    rates = np.log10([trial["optim.lr"] for trial in trials])
+    low, high = math.log10(0.0001), math.log10(0.003)
+    assert (rates >= low).all() and (rates <= high).all()
+    assert np.histogram(rates, 4, (low, high))[0] == pytest.approx([100] * 4, abs=30)  # evenly in the exponent
+    for name in ("model.head", "optim.schedule", "train.ema", "train.channels_last"):
+        seen = [trial[name] for trial in trials]
+        assert {str(value) for value in seen} == {str(value) for value in parameters[name]["values"]}
+        assert seen.count(parameters[name]["values"][0]) == pytest.approx(200, abs=50)
+    apart = np.corrcoef(rates, np.log10([trial["optim.weight_decay"] for trial in trials]))[0, 1]
+    assert abs(apart) < 0.15  # parameters do not move together
+
+
+def test_a_grid_is_every_combination() -> None:
+    found = local_sweep.grid({"a": {"values": [1, 2]}, "b": {"value": "x"}, "c": {"values": [True, False]}})
+    assert found == [{"a": a, "b": "x", "c": c} for a, c in product([1, 2], [True, False])]
+
+
+@pytest.mark.parametrize(
+    ("sweep", "words", "told"),
+    [
+        ("parameters: {a: {min: 0.1, max: 1.0}}\nmethod: grid", [], "a: a grid needs `values`"),
+        ("parameters: {a: {distribution: beta, min: 1, max: 2}}", ["--count", "1"], "a: the distribution beta"),
+        ("parameters: {a: {min: 1}}", ["--count", "1"], "a: needs value, values, or min and max"),
+        ("parameters: {a: {values: [1]}}\nmethod: random", [], "--count"),
+        ("[1, 2]", [], "no W&B sweep"),
+        ("a: [", [], "sweep.yaml"),
+    ],
+)
+def test_what_cannot_be_swept_is_one_line(
+    sweep: str, words: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sweep.yaml").write_text(sweep)
+    monkeypatch.setattr("sys.argv", ["x", str(tmp_path / "sweep.yaml"), "--out", str(tmp_path / "out"), *words])
+    with pytest.raises(SystemExit) as caught:
+        local_sweep.main()
+    assert told in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_trials_that_are_done_are_kept_and_the_best_comes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "sweep.yaml").write_text(
+        "method: grid\nmetric: {name: val/best_map, goal: maximize}\nparameters: {optim.lr: {values: [0.1, 0.2, 0.3]}, train.compile: {value: false}}"
+    )
+    for number, best in enumerate([0.5, None, 0.7]):
+        run = tmp_path / "out" / f"{number:04d}"
+        run.mkdir(parents=True)
+        (run / "result.json").write_text("{}")
+        lines = [
+            {"kind": "train", "best_map": 0.9},
+            {"kind": "val", "best_map": 0.1},
+            {"kind": "val", "best_map": best},
+        ]
+        if best is None:
+            lines.pop(1)
+        (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    monkeypatch.setattr("sys.argv", ["x", str(tmp_path / "sweep.yaml"), "--out", str(tmp_path / "out"), "resnet50"])
+    called: list[list[str]] = []
+    monkeypatch.setattr(local_sweep.subprocess, "run", lambda command, **_: called.append(command))
+    assert local_sweep.main() == 0 and not called
+    rows = (tmp_path / "out" / "sweep.md").read_text().splitlines()
+    assert [row.split(" | ")[0] for row in rows[2:]] == ["| 0002", "| 0000", "| 0001"]
+    assert rows[2] == "| 0002 | 0.7000 | 0.3 | False |" and "| nan |" in rows[4]
+    assert rows[0] == "| trial | val/best_map | optim.lr | train.compile |" and rows[0] in capsys.readouterr().out

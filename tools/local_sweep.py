@@ -1,0 +1,160 @@
+#!/usr/bin/env python
+"""A W&B sweep's YAML without W&B: the same parameters, tried one after the other on this machine.
+
+    python -m tools.local_sweep slurm/sweep.yaml --out runs/sweep --count 8 resnet50 --data.shards shards/coco [train flags ...]
+
+`method: grid` tries every combination of the values that the YAML lists. Otherwise trials are drawn at random; `bayes` asks for a server that learns, so it is drawn at random too, which is said. Trial k
+is the same whenever it is drawn, and what is done is kept: the same command goes on where it was stopped, a larger --count adds trials. Writes OUT/sweep.md, the trials by
+the metric that the YAML names. The YAML's `command` is for W&B's agent and not used here.
+"""
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import yaml
+
+from attrtrain.keyed_random import uniform
+
+Trial = dict[str, Any]
+
+
+def read_sweep(path: Path) -> dict[str, Any]:
+    """The sweep of a YAML file.
+
+    Raises:
+        SystemExit: it is no such file.
+    """
+    try:
+        sweep = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SystemExit(f"error: {path}: {' '.join(str(error).split())}") from None
+    if not isinstance(sweep, dict) or not isinstance(sweep.get("parameters"), dict):
+        raise SystemExit(f"error: {path}: holds no W&B sweep with `parameters`")
+    return sweep
+
+
+def grid(parameters: dict[str, dict[str, Any]]) -> list[Trial]:
+    """Every combination of the values of each parameter, the last one changing fastest.
+
+    Raises:
+        SystemExit: a parameter has a range in place of values.
+    """
+    for name, parameter in parameters.items():
+        if "values" not in parameter and "value" not in parameter:
+            raise SystemExit(f"error: {name}: a grid needs `values` or `value`")
+    values = [parameter.get("values", [parameter.get("value")]) for parameter in parameters.values()]
+    return [dict(zip(parameters, chosen, strict=True)) for chosen in product(*values)]
+
+
+def draw(parameters: dict[str, dict[str, Any]], seed: int, number: int) -> Trial:
+    """Trial `number` of a random search: a function of the seed, the number and each parameter's name.
+
+    Raises:
+        SystemExit: a distribution that is not known here.
+    """
+    return {
+        name: _value(name, parameter, float(uniform(seed, number, crc32(name.encode()))))
+        for name, parameter in parameters.items()
+    }
+
+
+def _value(name: str, parameter: dict[str, Any], share: float) -> Any:
+    """The value at a share in [0, 1) of a parameter's distribution."""
+    if "value" in parameter:
+        return parameter["value"]
+    if "values" in parameter:
+        return parameter["values"][int(share * len(parameter["values"]))]
+    low, high = parameter.get("min"), parameter.get("max")
+    if low is None or high is None:
+        raise SystemExit(f"error: {name}: needs value, values, or min and max")
+    whole = isinstance(low, int) and isinstance(high, int)
+    match parameter.get("distribution", "int_uniform" if whole else "uniform"):
+        case "uniform":
+            return low + share * (high - low)
+        case "int_uniform":
+            return low + int(share * (high - low + 1))
+        case "log_uniform_values":
+            return math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
+        case other:
+            raise SystemExit(
+                f"error: {name}: the distribution {other} is not known here; uniform, int_uniform and log_uniform_values are"
+            )
+
+
+def run_trial(trial: Trial, folder: Path, train: Sequence[str]) -> None:
+    """Trains one trial, if that is not done.
+
+    Raises:
+        SystemExit: it failed; the trainer has said why.
+    """
+    if (folder / "result.json").exists():
+        return
+    flags = [f"--{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in trial.items()]
+    command = [sys.executable, "-m", "attrtrain.train", *train, "--run.dir", str(folder), *flags]
+    print(f"$ {' '.join(command[1:])}", flush=True)
+    if code := subprocess.run(command, check=False).returncode:
+        raise SystemExit(code)
+
+
+def outcome(folder: Path, metric: str) -> float:
+    """The last value of a metric such as val/best_map in a run directory; NaN where it was never a number."""
+    kind, _, name = metric.partition("/")
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    found = [line[name] for line in lines if line["kind"] == kind and line.get(name) is not None]
+    return float(found[-1]) if found else math.nan
+
+
+def table(metric: str, largest_first: bool, trials: Sequence[Trial], values: Sequence[float]) -> str:
+    """The trials as a Markdown table, the best first."""
+    names = list(trials[0])
+    rows = [f"| trial | {metric} | {' | '.join(names)} |", "|---" * (len(names) + 2) + "|"]
+    by_value = sorted(
+        range(len(trials)), key=lambda number: (math.isnan(values[number]), (-1) ** largest_first * values[number])
+    )
+    for number in by_value:
+        told = [
+            f"{value:.4g}" if isinstance(value, float) else str(value) for value in (trials[number][n] for n in names)
+        ]
+        rows.append(f"| {number:04d} | {values[number]:.4f} | {' | '.join(told)} |")
+    return "\n".join([*rows, ""])
+
+
+def main() -> int:
+    """Parses the command line, runs what is missing, writes the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sweep", type=Path, metavar="SWEEP.yaml")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="runs and table")
+    parser.add_argument("--count", type=int, metavar="N", help="trials; a grid has as many as it has")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws")
+    arguments, train = parser.parse_known_args()
+    out: Path = arguments.out
+    sweep = read_sweep(arguments.sweep)
+    if sweep.get("method") == "grid":
+        trials = grid(sweep["parameters"])[: arguments.count]
+    else:
+        if arguments.count is None:
+            raise SystemExit("error: --count: trials that are drawn at random have no end; say how many")
+        if sweep.get("method") == "bayes":
+            print("method bayes: drawn at random here, for nothing learns between trials", file=sys.stderr)
+        trials = [draw(sweep["parameters"], arguments.seed, number) for number in range(arguments.count)]
+    metric = sweep.get("metric", {"name": "val/best_map", "goal": "maximize"})
+    folders = [out / f"{number:04d}" for number in range(len(trials))]
+    for trial, folder in zip(trials, folders, strict=True):
+        run_trial(trial, folder, train)
+    values = [outcome(folder, metric["name"]) for folder in folders]
+    text = table(metric["name"], metric.get("goal") == "maximize", trials, values)
+    (out / "sweep.md").write_text(text)
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
