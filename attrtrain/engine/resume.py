@@ -46,10 +46,16 @@ def identity(config: TrainConfig, shards: ShardSet) -> dict[str, Any]:
         "train.ema": config.train.ema > 0,
         "model": {name: value for name, value in asdict(config.model).items() if name != "weights"},
         "optim.name": config.optim.name,
-        "data.order": f"block of {config.data.window_shards}" if config.data.order == "block" else "global",
+        "data.order": _order(config),
         "attributes": shards.vocabulary.fingerprint,
         "training data": shards.fingerprint,
     }
+
+
+def _order(config: TrainConfig) -> str:
+    if config.data.order == "block":
+        return f"block of {config.data.window_shards}"
+    return f"global, repeats below {config.data.repeat_below:g}" if config.data.repeat_below else "global"
 
 
 def save_checkpoint(task: Task, learner: Learner, state: RunState, window: Window) -> None:
