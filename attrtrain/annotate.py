@@ -52,8 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_objects(arguments)
     check_work(arguments, (".parquet",))
     check_scales(arguments.tta_scales)
-    if arguments.coco_out is not None and len(arguments.instances) != 1:
-        raise ConfigError("--coco-out: is one instances file written once more, so give one with --instances")
+    _check_coco_out(arguments)
     from attrtrain.inference.annotating import annotate, of_photographs
     from attrtrain.inference.coco_out import write_coco
     from attrtrain.inference.members import views_of
@@ -73,3 +72,23 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.coco_out is not None:
             write_coco(arguments.instances[0], arguments.out, arguments.coco_out)
     return judge(info.written, info.left_out, arguments, failures_path(arguments.out))
+
+
+def _check_coco_out(arguments: argparse.Namespace) -> None:
+    """Raises ConfigError, before hours of work, for a COCO file that cannot be written or would take another's place."""
+    out: Path | None = arguments.coco_out
+    if out is None:
+        return
+    if len(arguments.instances) != 1:
+        raise ConfigError("--coco-out: is one instances file written once more, so give one with --instances")
+    for flag, other in (("--instances", arguments.instances[0]), ("--out", arguments.out)):
+        if out.resolve() == other.resolve():
+            raise ConfigError(f"--coco-out {out}: would replace the file of {flag}; choose another name")
+    if out.is_dir():
+        raise ConfigError(f"--coco-out {out}: is a folder; give the name of a file")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"--coco-out {out}: cannot be written there ({error.strerror}); choose another place"
+        ) from None

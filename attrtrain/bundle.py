@@ -110,6 +110,14 @@ def locate_bundle(path: str | Path) -> Path:
     return require_bundle(hub.fetch(str(path), (CARD, WEIGHTS)) if hub.is_repository(path) else Path(path))
 
 
+def model_name(path: str | Path) -> str:
+    """What people call a model: a repository as it is given, a run or a bundle by its folder; a run's own bundle has the run's name."""
+    if hub.is_repository(path):
+        return str(path)
+    here = Path(path).resolve()
+    return here.parent.name if here.name == "bundle" else here.name
+
+
 def read_card(folder: Path) -> ModelCard:
     """Reads the card of a bundle folder. Raises WeightsError if it is damaged."""
     try:

@@ -65,6 +65,10 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ConfigError("nothing to search for; give an expression, or --like and --features")
     if arguments.images and arguments.html is None:
         raise ConfigError("--images: are for the page; say where to write it with --html")
+    if arguments.html is not None and arguments.html.resolve() in (
+        path.resolve() for path in (arguments.predictions, arguments.features) if path is not None
+    ):
+        raise ConfigError(f"--html {arguments.html}: would replace what is searched; choose another name")
     require_folders("--images", arguments.images)
 
 

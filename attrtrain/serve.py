@@ -1,6 +1,7 @@
 """`attrtrain serve`: a trained model behind HTTP, with a page to try it on."""
 
 import argparse
+import logging
 import math
 import signal
 import socket
@@ -42,6 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
         if (error.name or "").split(".")[0] not in ("fastapi", "starlette", "uvicorn", "multipart", "python_multipart"):
             raise
         raise ConfigError("serve needs fastapi, uvicorn and python-multipart: pip install 'attrtrain[serve]'") from None
+    from attrtrain.bundle import model_name
     from attrtrain.inference.predictor import Predictor
     from attrtrain.serving.contracts import Limits
 
@@ -54,13 +56,16 @@ def run(arguments: argparse.Namespace) -> int:
     )
     with _listening(arguments.host, arguments.port) as listener:  # first: it fails at once, a model takes seconds
         predictor = Predictor(arguments.model)
-        app = make_app(predictor, arguments.model.resolve().name, limits, arguments.max_batch, arguments.max_wait_ms)
+        app = make_app(predictor, model_name(arguments.model), limits, arguments.max_batch, arguments.max_wait_ms)
         config = uvicorn.Config(
             app, log_level="warning", access_log=False, server_header=False, ws="none", http="h11", loop="asyncio",
             timeout_graceful_shutdown=math.ceil(arguments.timeout) + 1,
         )  # fmt: skip
         for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them once more when it has stopped
             signal.signal(number, lambda *_: None)
+        logging.getLogger("python_multipart").setLevel(
+            logging.ERROR
+        )  # tells of each malformed form, as its answer does
         listener.listen(2048)
         if predictor.threshold_note:
             print(f"note: {predictor.threshold_note}", file=sys.stderr)

@@ -15,10 +15,10 @@ def caption(names: Sequence[str], category: str) -> str:
     """One line.
 
     Args:
-        names: attributes that are present, the likeliest first. Of synonyms, "wet / damp", the first is taken.
+        names: attributes that are present, the likeliest first. Of synonyms, "wet / damp", the first is taken; "_" stands for a space.
         category: what it is; "" makes it an object.
     """
-    words = [name.split(" / ")[0].strip() for name in names[:MOST]]
+    words = [name.split(" / ")[0].replace("_", " ").strip() for name in names[:MOST]]
     phrase = " ".join([*([", ".join(words)] if words else []), category or "object"])
     return f"{article(phrase)} {phrase}"
 

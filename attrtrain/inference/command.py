@@ -12,7 +12,7 @@ from attrtrain.urls import as_place, require_folders
 def add_model_argument(parser: argparse.ArgumentParser) -> None:
     """--model."""
     parser.add_argument(
-        "--model", required=True, type=Path, metavar="RUN_OR_BUNDLE", help="a run directory or a bundle"
+        "--model", required=True, type=Path, metavar="RUN_OR_BUNDLE", help="a run directory, a bundle, or hf:owner/name"
     )
 
 
@@ -24,7 +24,7 @@ def add_models_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         type=Path,
         metavar="RUN_OR_BUNDLE",
-        help="a run directory or a bundle; given several times, their logits are averaged",
+        help="a run directory, a bundle, or hf:owner/name; given several times, their logits are averaged",
     )
     parser.add_argument(
         "--tta-flip",

@@ -82,9 +82,8 @@ def read_published_model(run: Path, evaluation: Path | None = None) -> Published
         *([] if config else [f"no training settings: {run / CONFIG} is not there"]),
         *([trouble] if trouble else []),
     ]
-    here = run.resolve()
     return PublishedModel(
-        name=here.parent.name if here.name == "bundle" else here.name,
+        name=bundle.model_name(run),
         folder=folder,
         card=card,
         metrics=metrics,

@@ -176,7 +176,7 @@ function startChoosing() {
   for (const kind of ["dragover", "drop"]) document.addEventListener(kind, (event) => event.preventDefault()); // else the browser leaves the page
   drop.addEventListener("dragover", () => drop.classList.add("over"));
   drop.addEventListener("dragleave", () => drop.classList.remove("over"));
-  drop.addEventListener("drop", (event) => { drop.classList.remove("over"); take(event.dataTransfer.files[0]); });
+  drop.addEventListener("drop", (event) => { drop.classList.remove("over"); find("file").files = event.dataTransfer.files; take(event.dataTransfer.files[0]); });
   find("numbers").addEventListener("submit", (event) => {
     event.preventDefault();
     const fields = ["x", "y", "width", "height"].map(find);

@@ -13,11 +13,12 @@ from attrtrain.predict import predict
 from tests.bundles import NAMES, draw_bundle
 
 HOSTILE = "<img src=x onerror=alert(1)>"
+LONG = "right_shoulder_visible_from_behind_in_the_mirror"
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
-    return draw_bundle(tmp_path_factory.mktemp("page") / "bundle", (HOSTILE, *NAMES), thresholds=[0.0] * 8)
+    return draw_bundle(tmp_path_factory.mktemp("page") / "bundle", (HOSTILE, LONG, *NAMES), thresholds=[0.0] * 9)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,7 @@ def shown(page, text):
 def scores(bundle, picture, boxes):
     return {
         one["name"]: pytest.approx(one["score"], abs=1e-3)
-        for one in predict(Predictor(bundle), picture, boxes, 8)[-1]["attributes"]
+        for one in predict(Predictor(bundle), picture, boxes, 9)[-1]["attributes"]
     }
 
 
@@ -99,6 +100,21 @@ def test_the_keyboard_alone_is_enough(opened, bundle, picture):
     assert shown(page, "Box 1: 5, 6, 50, 40.") == scores(bundle, picture, [(5, 6, 50, 40)])
     page.get_by_label("Remove box 1").press("Enter")
     shown(page, "The whole picture")
+
+
+def test_a_picture_is_dropped(opened, bundle, picture):
+    page = opened()
+    dropped = page.evaluate_handle(
+        """bytes => {
+            const dropped = new DataTransfer();
+            dropped.items.add(new File([new Uint8Array(bytes)], "photo.png", { type: "image/png" }));
+            return dropped;
+        }""",
+        list(picture.read_bytes()),
+    )
+    page.dispatch_event("#drop", "drop", {"dataTransfer": dropped})
+    assert shown(page, "The whole picture") == scores(bundle, picture, [])
+    assert page.evaluate("() => document.getElementById('file').files[0].name") == "photo.png"
 
 
 def test_what_is_wrong_is_said_in_words(opened, picture, tmp_path):

@@ -277,6 +277,10 @@ def test_search_finds_shows_and_draws(
         (["annotate", "--out", "p.csv", "--instances", "{i}", "--images", "{v}"], "ends in .parquet"),
         (["annotate", "--out", "p.parquet", "--instances", "no.json", "--images", "{v}"], "no.json: no such file"),
         (["annotate", "--out", "p.parquet", "--boxes", "{i}", "--images", "{v}", "--coco-out", "c.json"], "--coco-out"),
+        (["annotate", "--out", "{text}", "--instances", "{i}", "--images", "{v}", "--coco-out", "./text.parquet"], "the file of --out"),
+        (["annotate", "--out", "p.parquet", "--instances", "{text}", "--images", "{v}", "--coco-out", "{text}"], "the file of --instances"),
+        (["annotate", "--out", "p.parquet", "--instances", "{i}", "--images", "{v}", "--coco-out", "{v}"], "is a folder"),
+        (["annotate", "--out", "p.parquet", "--instances", "{i}", "--images", "{v}", "--coco-out", "{text}/c.json"], "cannot be written there"),
         (["annotate", "--out", "p.parquet", "--instances", "{i}", "--images", "{v}", "--workers", "-2"], "--workers -2"),
         (["annotate", "--out", "p.parquet", "--instances", "{i}", "--images", "{v}", "--model", "{v}"], "no bundle here"),
         (["annotate", "--out", "{text}", "--instances", "{i}", "--images", "{v}"], "not a file that"),
@@ -288,6 +292,7 @@ def test_search_finds_shows_and_draws(
         (["search", "{p}", "fury"], "did you mean furry"),
         (["search", "{p}", "furry", "--like", "3"], "--like and --features go together"),
         (["search", "{p}", "furry", "--limit", "0"], "--limit 0"),
+        (["search", "{p}", "furry", "--html", "{p}"], "would replace what is searched"),
         (["search", "{p}", "furry", "--html", "{v}/no/such/x.html"], "--html"),
     ],
 )  # fmt: skip

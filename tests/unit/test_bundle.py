@@ -1,10 +1,11 @@
 """The card of a bundle, of this version and of the one before."""
 
 import json
+from pathlib import Path
 
 import pytest
 
-from attrtrain.bundle import read_bundle
+from attrtrain.bundle import model_name, read_bundle
 from attrtrain.errors import WeightsError
 from attrtrain.inference.predictor import Predictor
 from tests.bundles import NAMES, draw_bundle
@@ -48,3 +49,12 @@ def test_a_card_that_does_not_fit_is_one_line(tmp_path, fields):
     with pytest.raises(WeightsError, match=r"model\.json: damaged or of another version") as caught:
         read_bundle(folder)
     assert "\n" not in str(caught.value)
+
+
+def test_a_model_is_called_as_people_know_it(tmp_path, monkeypatch):
+    (tmp_path / "run" / "bundle").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "run")
+    assert [model_name(place) for place in (".", "bundle", tmp_path / "run" / "bundle")] == ["run"] * 3
+    assert model_name(tmp_path) == tmp_path.name
+    repositories = ["hf:me/toy", "hf:me/toy@v2"]
+    assert [model_name(Path(place)) for place in repositories] == repositories

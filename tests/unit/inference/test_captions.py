@@ -10,6 +10,7 @@ from attrtrain.inference.captions import MOST, article, caption, present
         ([], "elephant", "an elephant"),
         (["old"], "person", "an old person"),
         (["wet / damp"], "", "a wet object"),
+        (["left_hand_visible"], "person", "a left hand visible person"),
         ([], "", "an object"),
         ([f"a{n}" for n in range(9)], "cat", "an " + ", ".join(f"a{n}" for n in range(MOST)) + " cat"),
     ],
