@@ -7,7 +7,7 @@ bundle/
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import Field, ValidationError, model_validator
@@ -16,10 +16,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from attrtrain import __version__, hub
-from attrtrain.config.schema import Backbone, Head, Precision
-from attrtrain.errors import WeightsError
+from attrtrain.config.schema import Head, Precision
+from attrtrain.errors import ConfigError, WeightsError, first_line
 from attrtrain.files import atomic_folder, sha256_of
-from attrtrain.models.network import AttributeModel, build_network
+from attrtrain.models.network import IMAGE_MEAN, IMAGE_STD, AttributeModel, build_network
 from attrtrain.models.plain import model_from_tensors
 from attrtrain.models.weights import read_tensors
 from attrtrain.shards.manifest import Contract, CropSettings, VocabularyRecord
@@ -28,12 +28,21 @@ WEIGHTS, CARD = "weights.safetensors", "model.json"
 
 
 class Architecture(Contract):
-    """Arguments of `build_network`."""
+    """Arguments of `build_network`.
 
-    backbone: Backbone
+    Attributes:
+        backbone: a ResNet of torchvision's, or `timm:NAME`.
+        mean: (3) that is taken from RGB in [0, 1] before the backbone. Here, so that another version of timm cannot change it; ImageNet's in bundles older
+            than this field.
+        std: (3) that is then divided by, likewise.
+    """
+
+    backbone: str
     head: Head
     hidden: int
     dropout: float
+    mean: tuple[float, float, float] = IMAGE_MEAN
+    std: tuple[float, float, float] = IMAGE_STD
 
 
 class ModelCard(Contract):
@@ -135,7 +144,12 @@ def read_bundle(path: str | Path) -> tuple[AttributeModel, ModelCard]:
     """
     folder = locate_bundle(path)
     card = read_card(folder)
-    model = build_network(**card.architecture.model_dump(), attributes=len(card.vocabulary.names))
+    try:
+        model = build_network(
+            **card.architecture.model_dump(), attributes=len(card.vocabulary.names), image_px=card.image_px
+        )
+    except (ConfigError, KeyError) as error:  # a timm that lacks the backbone, or a card that names none
+        raise WeightsError(f"{folder / CARD}: its network cannot be built ({first_line(error)})") from None
     try:
         model.load_state_dict(read_tensors(folder / WEIGHTS))
     except RuntimeError as error:
@@ -146,7 +160,9 @@ def read_bundle(path: str | Path) -> tuple[AttributeModel, ModelCard]:
 def bundle_fingerprint(folder: Path, card: ModelCard) -> str:
     """SHA-256 over the weights in a bundle folder and what of its card decides logits: of two bundles equal only where they are the same model."""
     decisive = {"architecture", "vocabulary", "image_px", "crop", "precision", "channels_last"}
-    told = card.model_dump_json(include=decisive)
+    # As before there were mean and std, so that what an older version began can be gone on with.
+    plain = (card.architecture.mean, card.architecture.std) == (IMAGE_MEAN, IMAGE_STD)
+    told = card.model_dump_json(include=decisive, exclude={"architecture": {"mean", "std"}} if plain else None)
     return hashlib.sha256(f"{sha256_of(folder / WEIGHTS)}\n{told}".encode()).hexdigest()
 
 
@@ -173,7 +189,7 @@ def load_model(
         model = model_from_tensors(read_tensors(path), str(path))
     else:
         model, _ = read_bundle(path)
-    found = _attributes(model.state_dict())
+    found = model.attributes
     if num_attributes is not None and found != num_attributes:
         raise WeightsError(f"{path}: the model has {found} attributes, not {num_attributes}")
     chosen = torch.device(device) if device is not None else default_device()
@@ -185,8 +201,3 @@ def default_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def _attributes(tensors: dict[str, Any]) -> int:
-    last = [tensor for name, tensor in tensors.items() if name.startswith("head.") and name.endswith("weight")][-1]
-    return int(last.shape[0])

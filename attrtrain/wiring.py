@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from attrtrain import __version__, bundle, checkpoint
 from attrtrain.auditing.quick import QuickAudit, quick_audit
 from attrtrain.config.load import dump_config
-from attrtrain.config.schema import TrainConfig
+from attrtrain.config.schema import TIMM, TrainConfig
 from attrtrain.data.cache import ShardCache
 from attrtrain.data.order import TrainOrder
 from attrtrain.data.reader import ShardSet
@@ -31,6 +31,7 @@ from attrtrain.engine.window import Window
 from attrtrain.errors import AttrtrainError, CheckpointError, LabelError, PreemptedError
 from attrtrain.files import atomic_write, remove_partials
 from attrtrain.models.network import AttributeModel, build_network
+from attrtrain.models.timm_backbone import try_out
 from attrtrain.models.weights import load_backbone_weights
 from attrtrain.report.for_trackers import describe_bundle, describe_shards, track_judgement
 from attrtrain.report.run_directory import AUDIT, EVALUATION, read_run, write_run_report
@@ -70,7 +71,10 @@ def run(config: TrainConfig) -> None:
             config.model.hidden,
             config.model.dropout,
             len(train_shards.vocabulary),
+            image_px=config.data.image_px,
         )
+        if config.model.backbone.startswith(TIMM):
+            try_out(model, config.data.image_px, config.model.backbone)
         told = _fill(config, model, source)
         found = _audit(config, folder, train_shards, runtime) if source is None else None
         learner = prepare_learner(runtime, model, config)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_origin, get_type_hints
 
 from attrtrain.config.help import CONFIG_HELP, config_help
-from attrtrain.config.schema import TrainConfig
+from attrtrain.config.schema import RESNETS, TIMM, TrainConfig
 from attrtrain.errors import ConfigError
 
 if TYPE_CHECKING:  # imported where they are used: `--help` needs neither this nor yaml
@@ -154,7 +154,19 @@ def _parse(parser: "ArgumentParser", argv: list[str], source: str) -> TrainConfi
             for rule, bound in knob.metadata.get("bounds", {}).items():
                 if not {"at least": value >= bound, "above": value > bound, "at most": value <= bound}[rule]:
                     raise ConfigError(f"{source}: {section}.{knob.name}: must be {rule} {bound}, not {value}")
+    _check_backbone(config.model.backbone, source)
     return config
+
+
+def _check_backbone(name: str, source: str) -> None:
+    """Whether there is a timm:NAME only timm can tell, which is asked when the network is built."""
+    if name in RESNETS or (name.startswith(TIMM) and name != TIMM):
+        return
+    close = get_close_matches(name, RESNETS, n=1)
+    raise ConfigError(
+        f"{source}: model.backbone: must be one of {', '.join(RESNETS)}, or {TIMM}NAME, not {name!r}"
+        + (f"; did you mean {close[0]}?" if close else "")
+    )
 
 
 def _one_line(message: str) -> str:

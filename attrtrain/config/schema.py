@@ -8,9 +8,13 @@ from typing import Any, Literal
 
 Precision = Literal["auto", "no", "fp16", "bf16"]
 UnknownLabels = Literal["mask", "negative", "selective", "hill", "splc"]
-Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet101"]
-Head = Literal["linear", "mlp"]
+Head = Literal["linear", "mlp", "ml_decoder"]
 ResizeOn = Literal["worker", "device"]
+RGB = tuple[float, float, float]
+
+RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
+TIMM = "timm:"
+"""In front of a backbone's name: one of timm's. What follows is known to timm alone, which takes seconds to import."""
 
 
 def ranged(
@@ -50,7 +54,7 @@ class DataConfig:
     val_split: str = "val"
     """Split to be judged on."""
     image_px: int = ranged(224, at_least=32)
-    """Side of the square every crop is resized to, pixels; at least 32, which a ResNet halves five times."""
+    """Side of the square every crop is resized to, pixels; at least 32, which a ResNet halves five times. The patch size of a vision transformer must divide it."""
     resize_on: ResizeOn = "worker"
     """Who resizes crops: the thread that decodes them, or (device) the GPU, a batch at a time, which leaves workers with decoding alone."""
     flip: float = ranged(0.5, at_least=0, at_most=1)
@@ -112,16 +116,16 @@ class AuditConfig:
 class ModelConfig:
     """The network."""
 
-    backbone: Backbone = "resnet50"
-    """Torchvision network that turns a crop into features."""
+    backbone: str = "resnet50"
+    """Network that turns a crop into features: resnet18, resnet34, resnet50 or resnet101 of torchvision, or timm:NAME, such as timm:convnext_tiny."""
     head: Head = "linear"
-    """From features to one logit an attribute: one layer, or features → hidden → attributes with dropout (mlp)."""
+    """From features to one logit an attribute: one layer, features → hidden → attributes with dropout (mlp), or attribute queries that attend to the feature map before pooling (ml_decoder)."""
     hidden: int = ranged(512, at_least=1)
     """Width of the mlp head."""
     dropout: float = ranged(0.5, at_least=0, at_most=1)
     """Dropout of the mlp head."""
     weights: str = "imagenet"
-    """Where the backbone starts: imagenet (torchvision's, downloaded), a .safetensors or .pth file, or none."""
+    """Where the backbone starts: imagenet (torchvision's or timm's own pretrained weights, downloaded), a .safetensors or .pth file, or none."""
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,10 @@ def prepare_learner(runtime: Runtime, model: AttributeModel, config: TrainConfig
             "train.ema, train.channels_last and train.compile: a model that is sharded over GPUs has none of them; "
             "under FSDP give --train.ema 0 --train.channels_last false --train.compile false"
         )
+    if runtime.accelerator.distributed_type == DistributedType.FSDP and config.model.head == "ml_decoder":
+        raise ConfigError(
+            "model.head: ml_decoder reads inside the backbone, which FSDP shards as a whole; take linear or mlp"
+        )
     if config.train.sync_batchnorm and runtime.accelerator.num_processes > 1:
         if runtime.device.type != "cuda":
             raise ConfigError(
@@ -267,12 +271,15 @@ def _save_bundle(task: Task, learner: Learner, evaluation: Evaluation) -> None:
     tensors = full_tensors(learner.judged)  # collective
     if not task.runtime.is_main:
         return
+    mean, std = learner.module.normalisation
     card = bundle.ModelCard(
         architecture=bundle.Architecture(
             backbone=config.model.backbone,
             head=config.model.head,
             hidden=config.model.hidden,
             dropout=config.model.dropout,
+            mean=mean,
+            std=std,
         ),
         vocabulary=VocabularyRecord.of(shards.vocabulary),
         image_px=config.data.image_px,

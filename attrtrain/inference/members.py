@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as transforms
 
 from attrtrain.bundle import ModelCard, bundle_fingerprint, locate_bundle, read_bundle
-from attrtrain.errors import ConfigError
+from attrtrain.config.schema import TIMM
+from attrtrain.errors import ConfigError, first_line
 from attrtrain.models.network import AttributeModel
 from attrtrain.runtime import autocast, resolve_precision
 
@@ -136,27 +137,42 @@ class Pass(nn.Module):
         self.model = member.model
         self._member, self._view = member, view
         self._side = max(1, round(view.scale * member.card.image_px))
+        if view.scale != 1 and member.card.architecture.backbone.startswith(TIMM):
+            _require_side(member, self._side, view.scale)
 
     def forward(self, images: Tensor) -> Tensor:
         """Crops (B, 3, S, S) uint8 → logits (B, A) float32. Crops of another size than this view's are resized, bilinear with antialiasing."""
         with self.arithmetic(images.device):
-            logits: Tensor = self.model.head(self.features(images))
+            logits: Tensor = self.model(self._seen(images))
         return logits.float()
 
-    def features(self, images: Tensor) -> Tensor:
-        """Crops (B, 3, S, S) uint8 → the pooled output of the backbone (B, F), in the arithmetic of the context."""
+    def outputs(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Crops (B, 3, S, S) uint8 → logits (B, A) and pooled features (B, F), in the arithmetic of the context."""
+        return self.model.outputs(self._seen(images))
+
+    def _seen(self, images: Tensor) -> Tensor:
+        """Crops as this view shows them."""
         if images.shape[-1] != self._side:
             images = transforms.resize(images, [self._side, self._side], antialias=True)
         if self._view.flip:
             images = images.flip(-1)
-        features: Tensor = self.model.backbone(
-            self.model.normalise(images.contiguous(memory_format=self._member.layout))
-        )
-        return features
+        return images.contiguous(memory_format=self._member.layout)
 
     def arithmetic(self, device: torch.device) -> torch.autocast:
         """The context in which this model computes."""
         return autocast(device, self._member.precision)
+
+
+def _require_side(member: Member, side: int, scale: float) -> None:
+    """Refuses pictures of a size that a network cannot take which was built for one size."""
+    picture = torch.zeros(1, 3, side, side, device=member.model.mean.device)
+    try:
+        with torch.inference_mode():
+            member.model(picture)
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise ConfigError(
+            f"--tta-scales {scale:g}: {member.name} ({member.card.architecture.backbone}) takes no pictures of {side} x {side} pixels ({first_line(error)})"
+        ) from None
 
 
 def _shared(thresholds: Sequence[float | None]) -> float | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from attrtrain.bundle import default_device
 from attrtrain.data.decode import decode_crop
@@ -24,7 +24,7 @@ class Outputs:
 
     Attributes:
         logits: (B, A) float32, means over all models and views.
-        features: (B, F) float32, the pooled output of the first model's backbone, from which its head computes logits.
+        features: (B, F) float32, the pooled output of the first model's backbone.
     """
 
     logits: Tensor
@@ -71,7 +71,7 @@ class Predictor:
     @property
     def feature_width(self) -> int:
         """F, the number of features of a crop."""
-        return next(part for part in self.members[0].model.head.modules() if isinstance(part, nn.Linear)).in_features
+        return self.members[0].model.feature_width
 
     @cached_property
     def fingerprint(self) -> str:
@@ -111,8 +111,8 @@ class Predictor:
         with torch.inference_mode():
             for one in self._passes:
                 with one.arithmetic(self.device):
-                    features = one.features(images)  # (B, F)
-                    logits.append(one.model.head(features).float())  # (B, A)
+                    said, features = one.outputs(images)  # (B, A), (B, F)
+                    logits.append(said.float())
                 told = features.float() if told is None else told
         assert told is not None
         return Outputs(logits[0] if len(logits) == 1 else torch.stack(logits).mean(dim=0), told)

@@ -1,12 +1,10 @@
-"""The network: torchvision backbone, pooled features, a head."""
-
-from typing import Literal
+"""The network: a backbone of torchvision's or timm's, pooled features or a feature map, a head."""
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
-from attrtrain.config.schema import Backbone, Head
+from attrtrain.config.schema import RGB, TIMM, Head
+from attrtrain.models.resnet import ResNet
 
 # Statistics of ImageNet, which torchvision's weights were trained with; the same in training from nothing, for one rule everywhere.
 IMAGE_MEAN = (0.485, 0.456, 0.406)
@@ -16,18 +14,37 @@ IMAGE_STD = (0.229, 0.224, 0.225)
 class AttributeModel(nn.Module):
     """Images → attribute logits. Normalisation is inside, so nobody has to remember it.
 
-    `backbone` maps normalised images to features (B, F), `head` features to logits (B, A).
+    `backbone` maps normalised images to pooled features (B, F). Heads come in two kinds: `linear` and `mlp` map those to logits (B, A); `ml_decoder` maps the
+    feature map before pooling, (B, C, h, w) or tokens (B, N, C), to logits.
+
+    Attributes:
+        attributes: A.
+        feature_width: F.
+        normalisation: mean and standard deviation (3) of RGB in [0, 1], exactly as they were given.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        head: nn.Module,
+        *,
+        attributes: int,
+        reads_map: bool = False,
+        mean: RGB = IMAGE_MEAN,
+        std: RGB = IMAGE_STD,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
-        self.register_buffer("mean", torch.tensor(IMAGE_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGE_STD).view(1, 3, 1, 1), persistent=False)
+        self.attributes = attributes
+        self.feature_width = feature_width(backbone)
+        self.normalisation = (mean, std)
+        self._reads_map = reads_map
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Computes logits.
@@ -38,46 +55,93 @@ class AttributeModel(nn.Module):
         Returns:
             (B, A) logits; `sigmoid` gives scores in (0, 1).
         """
-        logits: Tensor = self.head(self.backbone(self.normalise(images)))
+        normalised = self.normalise(images)
+        logits: Tensor = self.head(self.feature_map(normalised) if self._reads_map else self.backbone(normalised))
         return logits
 
+    def outputs(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, A), those of `forward`, and pooled features (B, F) of the same pass; images as `forward` takes them."""
+        normalised = self.normalise(images)
+        if not self._reads_map:
+            features: Tensor = self.backbone(normalised)
+            return self.head(features), features
+        found = self._unpooled(normalised)
+        return self.head(self._channels_first(found)), self.backbone.forward_head(found)  # type: ignore[operator]
+
+    def feature_map(self, normalised: Tensor) -> Tensor:
+        """Normalised images (B, 3, H, W) → what the backbone pools features from: (B, C, h, w), or tokens (B, N, C) of a transformer."""
+        return self._channels_first(self._unpooled(normalised))
+
+    def _unpooled(self, normalised: Tensor) -> Tensor:
+        found: Tensor = self.backbone.forward_features(normalised)  # type: ignore[operator]  # a method of both kinds
+        return found
+
+    def _channels_first(self, found: Tensor) -> Tensor:
+        # Swin transformers and a few others of timm's say that their maps have channels last.
+        is_last = found.ndim == 4 and str(getattr(self.backbone, "output_fmt", "")).endswith("NHWC")
+        return found.permute(0, 3, 1, 2) if is_last else found
+
     def normalise(self, images: Tensor) -> Tensor:
-        """uint8 or [0, 1] → zero mean and unit variance on ImageNet, float32."""
+        """uint8 or [0, 1] → zero mean and unit variance on the data of the backbone's weights, float32."""
         scaled = images.float() / 255 if images.dtype == torch.uint8 else images.float()
         return (scaled - self.mean) / self.std
 
 
-def build_network(backbone: Backbone, head: Head, hidden: int, dropout: float, attributes: int) -> AttributeModel:
+def build_network(
+    backbone: str,
+    head: Head,
+    hidden: int,
+    dropout: float,
+    attributes: int,
+    *,
+    image_px: int = 224,
+    mean: RGB | None = None,
+    std: RGB | None = None,
+) -> AttributeModel:
     """Builds a network with random weights.
 
     Args:
-        hidden: width of the mlp head's one hidden layer; a linear head has none.
-        dropout: share of hidden activations dropped in training; a linear head drops none.
+        backbone: a ResNet of torchvision's, or `timm:NAME`.
+        hidden: width of the mlp head's one hidden layer; other heads ignore it.
+        dropout: share of hidden activations dropped in training of the mlp head; other heads ignore it.
         attributes: number of logits.
+        image_px: side of the pictures, for backbones that are built for one size.
+        mean: (3) of RGB in [0, 1]; None: what the backbone's pretrained weights take.
+        std: (3) likewise.
+
+    Raises:
+        ConfigError: timm has no such model, or it takes no pictures of that size.
     """
-    network = bare_backbone(backbone)
-    features = network.fc.in_features
-    network.fc = nn.Identity()
-    return AttributeModel(network, build_head(head, features, hidden, dropout, attributes))
+    network, known = bare_backbone(backbone, image_px)
+    features = feature_width(network)
+    channels = int(network.num_features)  # type: ignore[arg-type]  # an attribute of both kinds
+    return AttributeModel(
+        network,
+        build_head(head, channels if head == "ml_decoder" else features, hidden, dropout, attributes),
+        attributes=attributes,
+        reads_map=head == "ml_decoder",
+        mean=mean or known[0],
+        std=std or known[1],
+    )
 
 
-def bare_backbone(name: Backbone) -> torchvision.models.ResNet:
-    """A torchvision ResNet with random weights and its classifier `fc` in place."""
-    match name:
-        case "resnet18":
-            return torchvision.models.resnet18()
-        case "resnet34":
-            return torchvision.models.resnet34()
-        case "resnet50":
-            return torchvision.models.resnet50()
-        case "resnet101":
-            return torchvision.models.resnet101()
+def bare_backbone(name: str, image_px: int) -> tuple[nn.Module, tuple[RGB, RGB]]:
+    """A backbone with random weights and without classifier, and the mean and standard deviation that its pretrained weights take."""
+    if not name.startswith(TIMM):
+        return ResNet(name), (IMAGE_MEAN, IMAGE_STD)
+    from attrtrain.models import timm_backbone
+
+    name = name.removeprefix(TIMM)
+    return timm_backbone.build_timm(name, image_px), timm_backbone.normalisation(name)
 
 
-def build_head(
-    kind: Literal["linear", "mlp"], features: int, hidden: int, dropout: float, attributes: int
-) -> nn.Module:
-    """A head from features (B, `features`) to logits (B, `attributes`)."""
+def feature_width(backbone: nn.Module) -> int:
+    """F, the number of a backbone's pooled features. A few models of timm widen what they pool, so it need not be the channels of their feature map."""
+    return int(backbone.head_hidden_size)  # type: ignore[arg-type]  # an attribute of both kinds
+
+
+def build_head(kind: Head, features: int, hidden: int, dropout: float, attributes: int) -> nn.Module:
+    """A head from features (B, `features`), or from a feature map of so many channels (ml_decoder), to logits (B, `attributes`)."""
     match kind:
         case "linear":
             return nn.Linear(features, attributes)
@@ -85,3 +149,7 @@ def build_head(
             return nn.Sequential(
                 nn.Linear(features, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, attributes)
             )
+        case "ml_decoder":
+            from attrtrain.models.decoder import AttributeDecoder
+
+            return AttributeDecoder(features, attributes)

@@ -2,17 +2,11 @@
 
 from torch import Tensor
 
-from attrtrain.config.schema import Backbone
 from attrtrain.errors import WeightsError
 from attrtrain.models.network import AttributeModel, build_network
+from attrtrain.models.resnet import RESNETS
 
-# Blocks in layer1 … layer4, and whether a block has a third convolution (He et al., "Deep residual learning", 2015, table 1).
-_RESNETS: dict[tuple[tuple[int, ...], bool], Backbone] = {
-    ((2, 2, 2, 2), False): "resnet18",
-    ((3, 4, 6, 3), False): "resnet34",
-    ((3, 4, 6, 3), True): "resnet50",
-    ((3, 4, 23, 3), True): "resnet101",
-}
+_BY_SHAPE = {shape: name for name, shape in RESNETS.items()}
 
 
 def model_from_tensors(tensors: dict[str, Tensor], origin: str) -> AttributeModel:
@@ -57,7 +51,7 @@ def model_from_tensors(tensors: dict[str, Tensor], origin: str) -> AttributeMode
     return model
 
 
-def backbone_of(tensors: dict[str, Tensor], origin: str) -> Backbone:
+def backbone_of(tensors: dict[str, Tensor], origin: str) -> str:
     """Which backbone a state dict belongs to, with or without a head.
 
     Raises:
@@ -74,14 +68,12 @@ def _attrtrain_name(name: str) -> str:
     return f"head{name.removeprefix('fc')}" if name.startswith("fc.") else f"backbone.{name}"
 
 
-def _backbone(named: dict[str, Tensor], origin: str) -> Backbone:
+def _backbone(named: dict[str, Tensor], origin: str) -> str:
     blocks = tuple(
         len({name.split(".")[2] for name in named if name.startswith(f"backbone.layer{stage}.")})
         for stage in (1, 2, 3, 4)
     )
     bottleneck = "backbone.layer1.0.conv3.weight" in named
-    if (backbone := _RESNETS.get((blocks, bottleneck))) is None:
-        raise WeightsError(
-            f"{origin}: not the weights of a torchvision ResNet ({', '.join(sorted(set(_RESNETS.values())))})"
-        )
+    if (backbone := _BY_SHAPE.get((blocks, bottleneck))) is None:
+        raise WeightsError(f"{origin}: not the weights of a torchvision ResNet ({', '.join(sorted(RESNETS))})")
     return backbone

@@ -8,18 +8,18 @@ import torch
 import torchvision
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from attrtrain.config.schema import Backbone
+from attrtrain.config.schema import TIMM
 from attrtrain.errors import WeightsError
 from attrtrain.models.network import AttributeModel
 
 
-def load_backbone_weights(model: AttributeModel, backbone: Backbone, source: str) -> str:
+def load_backbone_weights(model: AttributeModel, backbone: str, source: str) -> str:
     """Fills a model's backbone; its head stays as it is.
 
     Args:
-        source: "imagenet", "none", or the path of a .safetensors or .pth file with torchvision's names or attrtrain's.
+        source: "imagenet", "none", or the path of a .safetensors or .pth file with torchvision's or timm's names, or attrtrain's.
 
     Returns:
         One line that says what was loaded and what of the file was not used.
@@ -27,9 +27,11 @@ def load_backbone_weights(model: AttributeModel, backbone: Backbone, source: str
     Raises:
         WeightsError: no network and no cached download, an unreadable file, or one that lacks part of the backbone.
     """
+    if source == "none":
+        return "weights: none, the backbone starts at random"
+    if backbone.startswith(TIMM):
+        return _load_timm(model.backbone, backbone.removeprefix(TIMM), source)
     match source:
-        case "none":
-            return "weights: none, the backbone starts at random"
         case "imagenet":
             tensors, origin = _download(backbone), "torchvision's ImageNet weights"
         case path:
@@ -60,6 +62,40 @@ def load_backbone_weights(model: AttributeModel, backbone: Backbone, source: str
     if unused:
         told.append(f"{len(unused)} unknown tensors not used (first: {unused[0]})")
     return "; ".join(told)
+
+
+def _load_timm(network: nn.Module, name: str, source: str) -> str:
+    from attrtrain.models import timm_backbone
+
+    told = []
+    if source == "imagenet":
+        tensors, origin = None, "timm's pretrained weights"
+    else:
+        tensors, origin = read_tensors(Path(source)), source
+        if any(
+            key.startswith("backbone.") for key in tensors
+        ):  # attrtrain's names; timm has layers of its own that begin with "head."
+            dropped = sorted(key for key in tensors if not key.startswith("backbone."))
+        else:
+            classifiers = tuple(f"{layer}." for layer in timm_backbone.classifier_of(network))
+            dropped = sorted(key for key in tensors if key.startswith(classifiers))
+        tensors = {
+            key.removeprefix("backbone."): value.float() if value.is_floating_point() else value
+            for key, value in tensors.items()
+            if key not in dropped
+        }
+        if dropped:
+            told.append(f"its classifier ({', '.join(dropped)}) left out")
+    missing, unexpected = timm_backbone.load_pretrained(network, name, tensors)
+    missing = sorted(key for key in missing if not key.endswith("num_batches_tracked"))
+    expected = len(network.state_dict())
+    if missing:
+        raise WeightsError(
+            f"model.weights: {origin} lacks {len(missing)} of {expected} tensors (first: {missing[0]}), so it is no timm:{name}; give weights of that model"
+        )
+    if unexpected:
+        told.append(f"{len(unexpected)} unknown tensors not used (first: {min(unexpected)})")
+    return "; ".join([f"weights: {expected} tensors of timm:{name} from {origin}", *told])
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -94,7 +130,7 @@ def _backbone_part(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[
     return {name.removeprefix("backbone."): tensor for name, tensor in tensors.items() if name not in dropped}, dropped
 
 
-def _download(backbone: Backbone) -> dict[str, Tensor]:
+def _download(backbone: str) -> dict[str, Tensor]:
     weights = torchvision.models.get_model_weights(backbone)["DEFAULT"]
     try:
         return dict(weights.get_state_dict(progress=False, check_hash=True))

@@ -27,7 +27,7 @@ def front_matter(model: PublishedModel, options: CardOptions) -> ModelCardData:
         license=options.license,
         library_name="attrtrain",
         pipeline_tag=TASK,
-        tags=["attrtrain", "visual-attributes", "multi-label", model.card.architecture.backbone],
+        tags=["attrtrain", "visual-attributes", "multi-label", *model.card.architecture.backbone.split(":")],
         datasets=list(options.datasets) or None,
         metrics=["map"] if results else None,
         model_name=model.name,

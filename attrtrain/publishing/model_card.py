@@ -10,6 +10,7 @@ from typing import Any
 from huggingface_hub import ModelCard
 from jinja2 import DictLoader, Environment, StrictUndefined
 
+from attrtrain.config.schema import TIMM
 from attrtrain.metrics.document import AttributeEntry, Interval, MetricsDocument
 from attrtrain.publishing.front_matter import front_matter
 from attrtrain.publishing.options import CardOptions
@@ -70,7 +71,7 @@ def _facts(model: PublishedModel, options: CardOptions, place: str) -> dict[str,
         "model": model,
         "card": card,
         "metrics": metrics,
-        "backbone": card.architecture.backbone.replace("resnet", "ResNet"),
+        "backbone": _backbone(card.architecture.backbone),
         "own": {key: card.metrics.get(f"val.{name}") for key, name in _OWN.items()},
         **(_judged(metrics) if metrics else {"split": None, "judged": []}),
         "same_data": model.is_judged_on_own_data,
@@ -87,6 +88,10 @@ def _facts(model: PublishedModel, options: CardOptions, place: str) -> dict[str,
         "versions": installed_versions(),
         "license": options.license,
     }
+
+
+def _backbone(name: str) -> str:
+    return f"{name.removeprefix(TIMM)} of timm" if name.startswith(TIMM) else name.replace("resnet", "ResNet")
 
 
 _OWN = {"map": "map", "prior": "prior_map", "objects": "objects"}
@@ -199,7 +204,8 @@ def _training(model: PublishedModel) -> list[tuple[str, str]]:
         return []
     told = {name: model.setting(*place) for name, place in _SETTINGS.items()}
     if isinstance(weights := told["backbone starts from"], str):
-        told["backbone starts from"] = {"none": "random weights", "imagenet": "ImageNet"}.get(
+        pretrained = "timm's pretrained weights" if model.card.architecture.backbone.startswith(TIMM) else "ImageNet"
+        told["backbone starts from"] = {"none": "random weights", "imagenet": pretrained}.get(
             weights, Path(weights).name
         )
     rows = [("crops", f"{model.card.image_px} × {model.card.image_px} px")]

@@ -57,7 +57,20 @@ def test_a_commands_help_has_every_option_and_an_example(name):
         assert "default: 256" in done.stdout
 
 
-_SLOW = ("torch", "numpy", "scipy", "pydantic", "PIL", "pyarrow", "yaml", "jsonargparse", "fsspec", "jinja2", "tqdm")
+_SLOW = (
+    "torch",
+    "numpy",
+    "scipy",
+    "pydantic",
+    "PIL",
+    "pyarrow",
+    "yaml",
+    "jsonargparse",
+    "fsspec",
+    "jinja2",
+    "tqdm",
+    "timm",
+)
 
 
 @pytest.mark.parametrize("words", [[], *([name] for name in cli.COMMANDS)], ids=" ".join)

@@ -1,0 +1,132 @@
+"""A backbone of timm's through everything that is done with a model: trained, gone on with, judged, used, described, exported."""
+
+import json
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file
+
+import attrtrain
+from attrtrain.bundle import read_bundle
+from attrtrain.cli import main
+from attrtrain.inference.predictor import Predictor
+from attrtrain.shards.crop import load_image
+from attrtrain.signals import STOP_SIGNALS
+from attrtrain.train import main as train_main
+
+SMALL = [
+    *("demo", "--model.weights", "none", "--data.image_px", "32", "--train.global_batch", "64", "--train.precision", "no"),
+    *("--optim.schedule", "constant", "--track.wandb", "disabled"),
+]  # fmt: skip
+
+
+def train(run: Path, shards: Path, *flags: str) -> int:
+    """In this process, whose imports are dear; what a run takes over of it is given back."""
+    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    try:
+        return train_main([*SMALL, "--run.dir", str(run), "--data.shards", str(shards), *flags])
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def attrtrain_(*words: object) -> int:
+    return main([str(word) for word in words])
+
+
+VIT = ("--model.backbone", "timm:test_vit", "--model.head", "ml_decoder", "--train.ema", "0.9")
+
+
+@pytest.fixture(scope="module")
+def run(toy_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two epochs of a tiny vision transformer under attribute queries; the second gone on with from the checkpoint of the first."""
+    run = tmp_path_factory.mktemp("timm") / "run"
+    for epochs in ("1", "2"):
+        assert train(run, toy_shards, *VIT, "--train.epochs", epochs) == 0
+    return run
+
+
+def test_the_bundle_remembers_what_the_backbone_was_normalised_with(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = json.loads((run / "bundle" / "model.json").read_text())["architecture"]
+    assert (told["backbone"], told["mean"], told["std"]) == ("timm:test_vit", [0.5] * 3, [0.5] * 3)
+    before, _ = read_bundle(run)
+    later = timm.models.get_pretrained_cfg
+    monkeypatch.setattr(
+        timm.models, "get_pretrained_cfg", lambda name: vars(cfg := later(name)).update(mean=(0.1, 0.1, 0.1)) or cfg
+    )
+    after, _ = read_bundle(run)
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    with torch.inference_mode():
+        assert torch.equal(before(images), after(images))
+
+
+def test_judged_and_described_by_commands_it_gives_what_the_network_gives(
+    run: Path, toy_shards: Path, tmp_path: Path
+) -> None:
+    assert attrtrain_("evaluate", "--model", run, "--shards", toy_shards, "--out", tmp_path / "judged") == 0
+    own, again = (
+        json.loads((place / "metrics.json").read_text()) for place in (run / "evaluation", tmp_path / "judged")
+    )
+    assert again["overall"] == own["overall"]
+    assert (
+        attrtrain_("features", "--model", run, "--shards", toy_shards, "--out", tmp_path / "f.npy", "--workers", 1) == 0
+    )
+    features = np.load(tmp_path / "f.npy")
+    assert features.shape[1] == 64 and features.std() > 0
+    assert attrtrain_("card", run, "--out", tmp_path / "README.md") == 0
+    text = (tmp_path / "README.md").read_text()
+    assert "test_vit of timm" in text and "- timm\n" in text and "random weights" in text
+
+
+def test_predict_says_what_load_model_says(run: Path, toy_coco: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photograph = sorted((toy_coco / "val2017").glob("*.jpg"))[0]
+    capsys.readouterr()
+    assert attrtrain_("predict", "--model", run, photograph, "--box", "5,5,40,40", "--top", 30, "--json") == 0
+    (said,) = json.loads(capsys.readouterr().out)["objects"]
+    model, _ = attrtrain.load_model(run, num_attributes=30, device="cpu")
+    predictor = Predictor(run, "cpu")
+    with torch.inference_mode():
+        scores = model(predictor.crop(load_image(photograph), (5, 5, 40, 40))[None]).sigmoid()[0]
+    expected = dict(zip(predictor.names, scores.tolist(), strict=True))
+    assert {one["name"]: one["score"] for one in said["attributes"]} == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["--onnx", "--torch-export"])
+def test_exported_it_computes_the_same(run: Path, toy_shards: Path, tmp_path: Path, kind: str) -> None:
+    out = tmp_path / ("m.onnx" if kind == "--onnx" else "m.pt2")
+    assert attrtrain_("export", "--model", run, kind, out, "--check", toy_shards) == 0
+    assert out.is_file()
+
+
+def test_other_sizes_are_looked_at_where_patches_divide_them_and_else_refused_in_a_line(
+    run: Path, toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ("evaluate", "--model", run, "--shards", toy_shards, "--out", tmp_path / "views", "--tta-scales")
+    assert attrtrain_(*command, "1.5") == 0
+    capsys.readouterr()
+    assert attrtrain_(*command, "1.1") == 2
+    line = capsys.readouterr().err.split("\r")[-1]  # behind what is left of a progress bar
+    assert line.startswith("error: --tta-scales 1.1: ") and line.count("\n") == 1 and "35 x 35" in line
+
+
+def test_a_backbone_that_timm_does_not_have_ends_in_one_line(
+    toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(tmp_path / "run", toy_shards, "--model.backbone", "timm:test_vitt") == 2
+    line = capsys.readouterr().err
+    assert line.startswith("error: model.backbone: timm ") and line.count("\n") == 1
+    assert "did you mean timm:test_vit" in line
+
+
+def test_gone_on_with_it_ends_with_the_weights_of_an_undisturbed_run(
+    run: Path, toy_shards: Path, tmp_path: Path
+) -> None:
+    assert train(tmp_path / "run", toy_shards, *VIT, "--train.epochs", "2") == 0
+    ends = [sorted((folder / "checkpoints").glob("step-*"))[-1] for folder in (run, tmp_path / "run")]
+    for name in ("model.safetensors", "average.safetensors"):
+        one, other = (load_file(end / name) for end in ends)
+        assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
