@@ -19,6 +19,7 @@ from attrtrain import __version__, hub
 from attrtrain.config.schema import Backbone, Head, Precision
 from attrtrain.errors import WeightsError
 from attrtrain.files import atomic_folder, sha256_of
+from attrtrain.framing import Framing
 from attrtrain.models.network import AttributeModel, build_network
 from attrtrain.models.plain import model_from_tensors
 from attrtrain.models.weights import read_tensors
@@ -42,6 +43,7 @@ class ModelCard(Contract):
     Attributes:
         image_px: side of the square that crops are squashed to.
         crop: how the crops it was trained on were cut and stored.
+        framing: what of such a crop it sees, and how that fills the square; all of it, squashed, in bundles older than this field.
         positive_at: vote share that counted as present.
         precision: arithmetic it was evaluated in.
         data_fingerprint: of the shards it was trained on.
@@ -58,6 +60,7 @@ class ModelCard(Contract):
     vocabulary: VocabularyRecord
     image_px: int
     crop: CropSettings
+    framing: Framing = Field(default_factory=Framing)
     positive_at: float
     precision: Precision
     channels_last: bool
@@ -138,6 +141,8 @@ def read_bundle(path: str | Path) -> tuple[AttributeModel, ModelCard]:
 def bundle_fingerprint(folder: Path, card: ModelCard) -> str:
     """SHA-256 over the weights in a bundle folder and what of its card decides logits: of two bundles equal only where they are the same model."""
     decisive = {"architecture", "vocabulary", "image_px", "crop", "precision", "channels_last"}
+    if not card.framing.is_plain:  # so that bundles older than the field keep their fingerprint
+        decisive.add("framing")
     told = card.model_dump_json(include=decisive)
     return hashlib.sha256(f"{sha256_of(folder / WEIGHTS)}\n{told}".encode()).hexdigest()
 

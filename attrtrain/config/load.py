@@ -148,6 +148,8 @@ def _parse(parser: "ArgumentParser", argv: list[str], source: str) -> TrainConfi
         for knob in dataclasses.fields(kind):
             value = getattr(getattr(config, section), knob.name)
             for rule, bound in knob.metadata.get("bounds", {}).items():
+                if value is None:
+                    continue
                 if not {"at least": value >= bound, "above": value > bound, "at most": value <= bound}[rule]:
                     raise ConfigError(f"{source}: {section}.{knob.name}: must be {rule} {bound}, not {value}")
     return config

@@ -11,12 +11,13 @@ UnknownLabels = Literal["mask", "negative"]
 Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet101"]
 Head = Literal["linear", "mlp"]
 ResizeOn = Literal["worker", "device"]
+Fit = Literal["squash", "pad"]
 
 
 def ranged(
-    default: float, *, at_least: float | None = None, above: float | None = None, at_most: float | None = None
+    default: float | None, *, at_least: float | None = None, above: float | None = None, at_most: float | None = None
 ) -> Any:
-    """A field with a default and the range that `attrtrain.config.load` holds its values to."""
+    """A field with a default and the range that `attrtrain.config.load` holds its values to, where they are no None."""
     bounds = {"at least": at_least, "above": above, "at most": at_most}
     return field(
         default=default, metadata={"bounds": {rule: bound for rule, bound in bounds.items() if bound is not None}}
@@ -53,6 +54,10 @@ class DataConfig:
     """Side of the square every crop is resized to, pixels; at least 32, which a ResNet halves five times."""
     resize_on: ResizeOn = "worker"
     """Who resizes crops: the thread that decodes them, or (device) the GPU, a batch at a time, which leaves workers with decoding alone."""
+    context: float | None = ranged(None, at_least=0)
+    """Picture around the box that the network sees, as a share of the box's sides; at most what the shards store. null: all that they store."""
+    fit: Fit = "squash"
+    """How a crop fills the square: squash changes its aspect ratio; pad keeps it and adds bars of the mean colour."""
     flip: float = ranged(0.5, at_least=0, at_most=1)
     """Share of training crops mirrored left to right."""
     order: Literal["global", "block"] = "global"

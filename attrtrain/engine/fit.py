@@ -21,6 +21,7 @@ from attrtrain.engine.state import Learner, RunState, Task
 from attrtrain.engine.step import StepSettings, optimizer_step
 from attrtrain.engine.window import Window
 from attrtrain.errors import AttrtrainError, ConfigError, PreemptedError
+from attrtrain.framing import Framing
 from attrtrain.metrics.functional import MeanScores
 from attrtrain.models.network import AttributeModel
 from attrtrain.optim import MovingAverage, build_optimizer, learning_rate, set_learning_rate
@@ -69,7 +70,7 @@ def fit(task: Task, learner: Learner, state: RunState, window: Window) -> None:
     """
     config = task.config
     batches = load_batches(
-        CropDataset(task.train_shards, config.data.image_px, config.data.resize_on),
+        CropDataset(task.train_shards, config.data.image_px, config.data.resize_on, _framing(task)),
         task.order.requests(config.train.epochs, state.epoch, state.samples_in_epoch),
         task.runtime.device,
         task.runtime.workers(config.data.workers),
@@ -88,6 +89,10 @@ def fit(task: Task, learner: Learner, state: RunState, window: Window) -> None:
             _leave_if_asked(task, state)
         else:
             _save_and_leave_if_asked(task, learner, state, window)
+
+
+def _framing(task: Task) -> Framing:
+    return Framing.within(task.train_shards.crop, task.config.data.context, task.config.data.fit)
 
 
 def _train_epoch(
@@ -206,6 +211,7 @@ def _evaluate(task: Task, learner: Learner, state: RunState, window: Window) -> 
             learner.judged,
             task.val_shards,
             image_px=config.data.image_px,
+            framing=_framing(task),
             positive_at=config.labels.positive_at,
             channels_last=config.train.channels_last,
             workers=task.runtime.workers(config.data.workers),
@@ -259,6 +265,7 @@ def _save_bundle(task: Task, learner: Learner, evaluation: Evaluation) -> None:
         vocabulary=VocabularyRecord.of(shards.vocabulary),
         image_px=config.data.image_px,
         crop=shards.crop,
+        framing=_framing(task),
         positive_at=config.labels.positive_at,
         precision=task.runtime.precision,
         channels_last=config.train.channels_last,

@@ -102,6 +102,8 @@ def test_a_fault_in_a_file_is_one_line_naming_file_and_key(tmp_path: Path, yaml_
         (["--train.epoch", "3"], ["--train.epoch", "did you mean train.epochs"]),
         (["--train.epochs", "-1"], ["train.epochs", "at least 1"]),
         (["--optim.lr", "fast"], ["optim.lr", "fast"]),
+        (["--data.context", "-1"], ["data.context", "at least 0"]),
+        (["--data.fit", "stretch"], ["data.fit", "squash"]),
         (["--train.channels_last", "maybe"], ["train.channels_last", "bool"]),
         (["--optim.warmup_epochs", "99"], ["optim.warmup_epochs", "train.epochs"]),
     ],
@@ -165,6 +167,12 @@ def test_help_tells_ranges_choices_and_defaults() -> None:
     assert "Memory layout that convolutions run fastest in. (type: bool, default: true)" in shown
     assert "(type: float, at least 0, at most 1, default: 0.5)" in shown
     assert "(type: list[str], default: [])" in shown
+
+
+def test_a_setting_that_may_be_left_open_says_so_and_takes_a_number() -> None:
+    assert "(type: float | None, at least 0, default: null)" in " ".join(config_help("x", "x", "x").split())
+    assert load_config(["--data.shards", "x", "--data.context", "0.1"]).data.context == 0.1
+    assert load_config(["--data.shards", "x", "--data.context", "null"]).data.context is None
 
 
 def test_print_config_prints_what_would_be_used() -> None:
