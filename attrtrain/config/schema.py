@@ -60,6 +60,8 @@ class DataConfig:
     """How a crop fills the square: squash changes its aspect ratio; pad keeps it and adds bars of the mean colour."""
     flip: float = ranged(0.5, at_least=0, at_most=1)
     """Share of training crops mirrored left to right."""
+    jitter: float = ranged(0.0, at_least=0, at_most=0.5)
+    """Largest random shift of a training crop's box, and largest change of its width and height, as a share of each; the box stays inside the stored crop."""
     order: Literal["global", "block"] = "global"
     """global: every epoch shuffles all objects. block: it shuffles shards, and the objects of a window of shards, for data that is streamed."""
     window_shards: int = ranged(16, at_least=1)

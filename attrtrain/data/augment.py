@@ -5,14 +5,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from attrtrain.data.streams import Stream
 from attrtrain.keyed_random import uniform
-
-_FLIP_STREAM = 1  # keeps the draws of one purpose apart from those of another
 
 
 def draw_flips(seed: int, epoch: int, index: NDArray[np.int64], share: float) -> Tensor:
     """Which samples (B,) are mirrored in this epoch: (B,) bool, each with probability `share`."""
-    return torch.from_numpy(uniform(seed, epoch, index, _FLIP_STREAM) < share)
+    return torch.from_numpy(uniform(seed, epoch, index, Stream.FLIP) < share)
 
 
 def apply_flips(images: Tensor, flips: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from attrtrain.config.schema import ResizeOn
 from attrtrain.data.buffers import Buffers
 from attrtrain.data.decode import decode, squash
 from attrtrain.data.device_resize import resize_packed
+from attrtrain.data.jitter import Jitter
 from attrtrain.data.order import BatchRequest
 from attrtrain.data.reader import ShardSet
 from attrtrain.errors import ShardError
@@ -90,7 +91,12 @@ class CropDataset:
     """Map-style access to a shard set by the batch: a request goes in, a whole batch comes out."""
 
     def __init__(
-        self, shards: ShardSet, image_px: int, resize_on: ResizeOn = "worker", framing: Framing = WHOLE
+        self,
+        shards: ShardSet,
+        image_px: int,
+        resize_on: ResizeOn = "worker",
+        framing: Framing = WHOLE,
+        jitter: Jitter | None = None,
     ) -> None:
         """Wraps a shard set.
 
@@ -99,6 +105,7 @@ class CropDataset:
             image_px: side of the squares.
             resize_on: whether crops are resized here or by the device that gets them.
             framing: what of the stored crops is seen.
+            jitter: moves that about, for training.
 
         Raises:
             ShardError: the shards store less context than is to be seen.
@@ -111,11 +118,12 @@ class CropDataset:
         self.image_px = image_px
         self.resize_on = resize_on
         self.framing = framing
+        self.jitter = jitter
         self._buffers = Buffers()
 
     def own_copy(self) -> "CropDataset":
         """The same for another thread, with file handles and buffers of its own."""
-        return CropDataset(copy.copy(self.shards), self.image_px, self.resize_on, self.framing)
+        return CropDataset(copy.copy(self.shards), self.image_px, self.resize_on, self.framing, self.jitter)
 
     def __getitem__(self, request: BatchRequest) -> Batch | PackedBatch:
         """Reads and decodes the samples of one request.
@@ -151,9 +159,11 @@ class CropDataset:
 
     def _windows(self, request: BatchRequest) -> NDArray[np.int64] | None:
         """Which part of each crop is shown, (B, 4) as `Framing.windows` gives it; None where it is all of every crop, as it is."""
-        if self.framing.is_plain:
+        if self.framing.is_plain and self.jitter is None:
             return None
-        return self.framing.windows(self.shards.column("box", request.index), self._stored_sizes(request.index))
+        sizes = self._stored_sizes(request.index)
+        windows = self.framing.windows(self.shards.column("box", request.index), sizes)
+        return windows if self.jitter is None else self.jitter.moved(windows, sizes, request.epoch, request.index)
 
     def _stored_sizes(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
         """Width and height (B, 2) of the stored crops."""

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from attrtrain import bundle
 from attrtrain.config.schema import TrainConfig
+from attrtrain.data.jitter import Jitter
 from attrtrain.data.loader import Batch, CropDataset, load_batches
 from attrtrain.engine.compiling import compile_in_place
 from attrtrain.engine.evaluate import BAR_SECONDS, Evaluation, EvaluationStoppedError, evaluate
@@ -69,8 +70,9 @@ def fit(task: Task, learner: Learner, state: RunState, window: Window) -> None:
         AttrtrainError: the loss is no number any more.
     """
     config = task.config
+    jitter = Jitter(config.run.seed, config.data.jitter) if config.data.jitter else None
     batches = load_batches(
-        CropDataset(task.train_shards, config.data.image_px, config.data.resize_on, _framing(task)),
+        CropDataset(task.train_shards, config.data.image_px, config.data.resize_on, _framing(task), jitter),
         task.order.requests(config.train.epochs, state.epoch, state.samples_in_epoch),
         task.runtime.device,
         task.runtime.workers(config.data.workers),
