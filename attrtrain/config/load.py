@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_origin, get_type_hints
 
 from attrtrain.config.help import CONFIG_HELP, config_help
-from attrtrain.config.schema import TrainConfig
+from attrtrain.config.schema import LEAST_PX, MOST_PX, TrainConfig
 from attrtrain.errors import ConfigError
 
 if TYPE_CHECKING:  # imported where they are used: `--help` needs neither this nor yaml
@@ -54,6 +54,11 @@ def load_config(argv: list[str], prog: str = "python -m attrtrain.train") -> Tra
     config = _parse(parser, ["--config", str(path), *_join_lists(argv)], "command line")
     if not config.data.shards:
         raise ConfigError("data.shards: names no shard folder; give --data.shards DIR")
+    for scale in config.data.scales:
+        if not LEAST_PX <= scale * config.data.image_px <= MOST_PX:
+            raise ConfigError(
+                f"data.scales: {scale:g} of data.image_px, {config.data.image_px}, is not between {LEAST_PX} and {MOST_PX} pixels"
+            )
     if config.optim.warmup_epochs >= config.train.epochs:
         raise ConfigError(
             f"optim.warmup_epochs: {config.optim.warmup_epochs:g} must be less than train.epochs, {config.train.epochs}"

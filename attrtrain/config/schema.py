@@ -12,6 +12,7 @@ Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet101"]
 Head = Literal["linear", "mlp"]
 ResizeOn = Literal["worker", "device"]
 Fit = Literal["squash", "pad"]
+LEAST_PX, MOST_PX = 32, 4096  # sides of the network's input; a ResNet halves them five times
 
 
 def ranged(
@@ -50,7 +51,7 @@ class DataConfig:
     """Split to learn from."""
     val_split: str = "val"
     """Split to be judged on."""
-    image_px: int = ranged(224, at_least=32)
+    image_px: int = ranged(224, at_least=LEAST_PX)
     """Side of the square every crop is resized to, pixels; at least 32, which a ResNet halves five times."""
     resize_on: ResizeOn = "worker"
     """Who resizes crops: the thread that decodes them, or (device) the GPU, a batch at a time, which leaves workers with decoding alone."""
@@ -62,6 +63,10 @@ class DataConfig:
     """Share of training crops mirrored left to right."""
     jitter: float = ranged(0.0, at_least=0, at_most=0.5)
     """Largest random shift of a training crop's box, and largest change of its width and height, as a share of each; the box stays inside the stored crop."""
+    rotate: float = ranged(0.0, at_least=0, at_most=180)
+    """Training crops are rotated by a random angle of up to this many degrees either way; corners are filled with the mean colour."""
+    scales: list[float] = field(default_factory=list)
+    """Sides of the network's training input, as multiples of image_px; every step draws one. Empty: image_px itself."""
     order: Literal["global", "block"] = "global"
     """global: every epoch shuffles all objects. block: it shuffles shards, and the objects of a window of shards, for data that is streamed."""
     window_shards: int = ranged(16, at_least=1)

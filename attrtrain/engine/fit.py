@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from attrtrain import bundle
 from attrtrain.config.schema import TrainConfig
+from attrtrain.data.augment import Augmentation
 from attrtrain.data.jitter import Jitter
 from attrtrain.data.loader import Batch, CropDataset, load_batches
 from attrtrain.engine.compiling import compile_in_place
@@ -104,7 +105,7 @@ def _train_epoch(
     config, order = task.config, task.order
     settings = StepSettings(
         config.run.seed,
-        config.data.flip,
+        Augmentation.of(config.data, config.run.seed),
         config.labels.unknown,
         config.train.clip_norm,
         config.train.channels_last,

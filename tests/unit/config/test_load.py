@@ -203,3 +203,11 @@ def test_a_mistake_is_told_before_anything_heavy_is_imported() -> None:
 
 def test_shard_folders_are_added_to_those_that_were_named() -> None:
     assert load_config(["--data.shards", "a", "--data.shards+", "b", "c"]).data.shards == ["a", "b", "c"]
+
+
+def test_sizes_are_multiples_of_the_side_and_no_smaller_than_the_network_takes() -> None:
+    assert load_config(["--data.shards", "x", "--data.scales", "0.75", "1", "1.25"]).data.scales == [0.75, 1, 1.25]
+    with pytest.raises(
+        ConfigError, match=r"data\.scales: 0\.1 of data\.image_px, 224, is not between 32 and 4096 pixels"
+    ):
+        load_config(["--data.shards", "x", "--data.scales", "1", "0.1"])

@@ -7,13 +7,16 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from attrtrain.data.augment import Augmentation
 from attrtrain.data.loader import Batch
 from attrtrain.engine.step import StepSettings, optimizer_step
 from attrtrain.engine.window import Window
 from attrtrain.optim import MovingAverage
 from attrtrain.runtime import build_runtime
 
-SETTINGS = StepSettings(seed=0, flip=0.0, unknown="mask", clip_norm=0.0, channels_last=False, global_batch=8)
+SETTINGS = StepSettings(
+    seed=0, augmentation=Augmentation(), unknown="mask", clip_norm=0.0, channels_last=False, global_batch=8
+)
 
 
 class Small(nn.Module):
@@ -132,7 +135,9 @@ class NoReading(TorchDispatchMode):
 @pytest.mark.parametrize("clip_norm", [0.0, 1.0])
 @pytest.mark.parametrize("unknown", ["mask", "negative"])
 def test_no_value_is_read_in_a_step(runtime, clip_norm: float, unknown: str) -> None:
-    settings = replace(SETTINGS, flip=0.5, clip_norm=clip_norm, unknown=unknown, channels_last=True)
+    settings = replace(
+        SETTINGS, augmentation=Augmentation(flip=0.5), clip_norm=clip_norm, unknown=unknown, channels_last=True
+    )
     model = Small()
     average, window = MovingAverage(model, 0.9), Window(runtime)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
