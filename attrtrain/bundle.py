@@ -19,6 +19,7 @@ from attrtrain import __version__, hub
 from attrtrain.config.schema import Head, Precision
 from attrtrain.errors import ConfigError, WeightsError, first_line
 from attrtrain.files import atomic_folder, sha256_of
+from attrtrain.framing import Framing
 from attrtrain.models.network import IMAGE_MEAN, IMAGE_STD, AttributeModel, build_network
 from attrtrain.models.plain import model_from_tensors
 from attrtrain.models.weights import read_tensors
@@ -51,6 +52,7 @@ class ModelCard(Contract):
     Attributes:
         image_px: side of the square that crops are squashed to.
         crop: how the crops it was trained on were cut and stored.
+        framing: what of such a crop it sees, and how that fills the square; all of it, squashed, in bundles older than this field.
         positive_at: vote share that counted as present.
         precision: arithmetic it was evaluated in.
         data_fingerprint: of the shards it was trained on.
@@ -67,6 +69,7 @@ class ModelCard(Contract):
     vocabulary: VocabularyRecord
     image_px: int
     crop: CropSettings
+    framing: Framing = Field(default_factory=Framing)
     positive_at: float
     precision: Precision
     channels_last: bool
@@ -160,6 +163,8 @@ def read_bundle(path: str | Path) -> tuple[AttributeModel, ModelCard]:
 def bundle_fingerprint(folder: Path, card: ModelCard) -> str:
     """SHA-256 over the weights in a bundle folder and what of its card decides logits: of two bundles equal only where they are the same model."""
     decisive = {"architecture", "vocabulary", "image_px", "crop", "precision", "channels_last"}
+    if not card.framing.is_plain:  # so that bundles older than the field keep their fingerprint
+        decisive.add("framing")
     # As before there were mean and std, so that what an older version began can be gone on with.
     plain = (card.architecture.mean, card.architecture.std) == (IMAGE_MEAN, IMAGE_STD)
     told = card.model_dump_json(include=decisive, exclude={"architecture": {"mean", "std"}} if plain else None)

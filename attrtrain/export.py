@@ -32,7 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     target.add_argument("--onnx", type=Path, metavar="FILE", help="write an ONNX model (needs attrtrain[export])")
     target.add_argument("--torch-export", type=Path, metavar="FILE", help="write a torch.export program (.pt2)")
     parser.add_argument(
-        "--preprocess", action="store_true", help="squash pictures of any size to the network's square inside the file"
+        "--preprocess",
+        action="store_true",
+        help="resize pictures of any size to the network's square inside the file, as training did",
     )
     parser.add_argument("--int8", action="store_true", help="quantise the ONNX model, and say what that costs")
     parser.add_argument(
@@ -64,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     model, card = read_bundle(arguments.model)
     judged, photographs = _sources(arguments, card)
-    network = ExportedNetwork(model, card.image_px, arguments.preprocess).eval()
+    network = ExportedNetwork(model, card.image_px, arguments.preprocess, card.framing.fit).eval()
     crops, origin = _crops(judged, photographs, card)
     if arguments.onnx:
         content, agreement, lines = _as_onnx(network, card, crops, arguments, judged)
@@ -133,7 +135,7 @@ def _crops(judged: "ShardSet | None", photographs: list[Path], card: "ModelCard"
 
     crops, origins = [], []
     if judged is not None:
-        crops += crops_of_shards(judged)
+        crops += crops_of_shards(judged, card.framing)
         origins.append(f"{len(crops)} crops of split '{judged.split}'")
     if photographs:
         crops += crops_of_photographs(photographs, card.crop)
@@ -181,7 +183,7 @@ def _as_onnx(
     from attrtrain.exporting.quantise import quantise
 
     calibration = _opened(arguments.calibrate, "train", card)
-    quantised = serialise(quantise(model, calibration, card.image_px), record_of(network, card, "int8"))
+    quantised = serialise(quantise(model, calibration, card.image_px, card.framing), record_of(network, card, "int8"))
     known = "train" in judged.manifests[0].splits and judged.split != "train"
     training = _opened(list(judged.folders), "train", card) if known else None
     return quantised, agreement, [*lines, *quantisation_cost(plain, quantised, judged, training, card)]

@@ -30,6 +30,7 @@ from attrtrain.engine.state import RunState, Task
 from attrtrain.engine.window import Window
 from attrtrain.errors import AttrtrainError, CheckpointError, LabelError, PreemptedError
 from attrtrain.files import atomic_write, remove_partials
+from attrtrain.framing import Framing
 from attrtrain.models.network import AttributeModel, build_network
 from attrtrain.models.timm_backbone import try_out
 from attrtrain.models.weights import load_backbone_weights
@@ -59,6 +60,7 @@ def run(config: TrainConfig) -> None:
     cache = ShardCache.of(config.data.cache_dir, config.data.cache_gb)
     train_shards = ShardSet(config.data.shards, config.data.train_split, cache)
     val_shards = ShardSet(config.data.shards, config.data.val_split, cache)
+    Framing.within(train_shards.crop, config.data.context, config.data.fit)  # refused before anything is loaded
     runtime = _build_runtime(config)
     order = _build_order(config, train_shards, runtime)
     folder = Path(config.run.dir)
@@ -247,6 +249,7 @@ def _finish(task: Task, state: RunState) -> None:
         model.to(runtime.device),
         task.val_shards,
         image_px=card.image_px,
+        framing=card.framing,
         positive_at=card.positive_at,
         channels_last=card.channels_last,
         workers=runtime.workers(task.config.data.workers),

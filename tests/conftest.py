@@ -20,7 +20,16 @@ def toy_coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def toy_shards(toy_coco: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The toy COCO as shards of about 25 objects: several in train and in val. Read them, never write into them."""
-    folder = tmp_path_factory.mktemp("toy") / "shards"
+    return _shard(toy_coco, tmp_path_factory.mktemp("toy") / "shards")
+
+
+@pytest.fixture(scope="session")
+def wide_shards(toy_coco: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with half a box's sides of context around each object, the larger of them made smaller."""
+    return _shard(toy_coco, tmp_path_factory.mktemp("toy") / "wide", "--context", "0.5", "--store-px", "64")
+
+
+def _shard(toy_coco: Path, folder: Path, *more: str) -> Path:
     annotations = toy_coco / "annotations"
     sources = {
         "--labels": (toy_coco / "cocottributes.pkl",),
@@ -29,7 +38,7 @@ def toy_shards(toy_coco: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
         "--out": (folder,),
     }
     given = [str(word) for flag, paths in sources.items() for word in (flag, *paths)]
-    code = main(["shard", *given, "--workers", "1", "--shard-objects", "25"])
+    code = main(["shard", *given, *more, "--workers", "1", "--shard-objects", "25"])
     assert code == 0
     return folder
 

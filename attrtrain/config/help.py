@@ -62,7 +62,11 @@ def _facts(knob: "dataclasses.Field[Any]", kind: Any) -> str:
     """Such as `type: int, at least 1, default: 10`."""
     default = knob.default_factory() if knob.default_factory is not dataclasses.MISSING else knob.default
     bounds = [f"{rule} {bound:g}" for rule, bound in knob.metadata.get("bounds", {}).items()]
-    shown = str(default).lower() if isinstance(default, bool) else "empty" if default == "" else str(default)
+    shown = (
+        str(default).lower()
+        if isinstance(default, bool)
+        else {"": "empty", "None": "null"}.get(str(default), str(default))
+    )
     return ", ".join([f"type: {_type_name(kind)}", *bounds, f"default: {shown}"])
 
 
@@ -77,7 +81,9 @@ def _metavar(kind: Any) -> str:
         return f"{{{','.join(map(str, get_args(kind)))}}}"
     if get_origin(kind) is list:
         return "ITEM ..."
-    return {str: "TEXT", int: "N", float: "X", bool: "{true,false}"}.get(kind, _type_name(kind).upper())
+    return {str: "TEXT", int: "N", float: "X", float | None: "X", bool: "{true,false}"}.get(
+        kind, _type_name(kind).upper()
+    )
 
 
 def _plain(text: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_origin, get_type_hints
 
 from attrtrain.config.help import CONFIG_HELP, config_help
-from attrtrain.config.schema import RESNETS, TIMM, TrainConfig
+from attrtrain.config.schema import LEAST_PX, MOST_PX, RESNETS, TIMM, TrainConfig
 from attrtrain.errors import ConfigError
 
 if TYPE_CHECKING:  # imported where they are used: `--help` needs neither this nor yaml
@@ -54,6 +54,11 @@ def load_config(argv: list[str], prog: str = "python -m attrtrain.train") -> Tra
     config = _parse(parser, ["--config", str(path), *_join_lists(argv)], "command line")
     if not config.data.shards:
         raise ConfigError("data.shards: names no shard folder; give --data.shards DIR")
+    for scale in config.data.scales:
+        if not LEAST_PX <= scale * config.data.image_px <= MOST_PX:
+            raise ConfigError(
+                f"data.scales: {scale:g} of data.image_px, {config.data.image_px}, is not between {LEAST_PX} and {MOST_PX} pixels"
+            )
     if config.optim.warmup_epochs >= config.train.epochs:
         raise ConfigError(
             f"optim.warmup_epochs: {config.optim.warmup_epochs:g} must be less than train.epochs, {config.train.epochs}"
@@ -152,6 +157,8 @@ def _parse(parser: "ArgumentParser", argv: list[str], source: str) -> TrainConfi
         for knob in dataclasses.fields(kind):
             value = getattr(getattr(config, section), knob.name)
             for rule, bound in knob.metadata.get("bounds", {}).items():
+                if value is None:
+                    continue
                 if not {"at least": value >= bound, "above": value > bound, "at most": value <= bound}[rule]:
                     raise ConfigError(f"{source}: {section}.{knob.name}: must be {rule} {bound}, not {value}")
     _check_backbone(config.model.backbone, source)

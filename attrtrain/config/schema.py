@@ -15,12 +15,14 @@ RGB = tuple[float, float, float]
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
 TIMM = "timm:"
 """In front of a backbone's name: one of timm's. What follows is known to timm alone, which takes seconds to import."""
+Fit = Literal["squash", "pad"]
+LEAST_PX, MOST_PX = 32, 4096  # sides of the network's input; a ResNet halves them five times
 
 
 def ranged(
-    default: float, *, at_least: float | None = None, above: float | None = None, at_most: float | None = None
+    default: float | None, *, at_least: float | None = None, above: float | None = None, at_most: float | None = None
 ) -> Any:
-    """A field with a default and the range that `attrtrain.config.load` holds its values to."""
+    """A field with a default and the range that `attrtrain.config.load` holds its values to, where they are no None."""
     bounds = {"at least": at_least, "above": above, "at most": at_most}
     return field(
         default=default, metadata={"bounds": {rule: bound for rule, bound in bounds.items() if bound is not None}}
@@ -53,12 +55,22 @@ class DataConfig:
     """Split to learn from."""
     val_split: str = "val"
     """Split to be judged on."""
-    image_px: int = ranged(224, at_least=32)
+    image_px: int = ranged(224, at_least=LEAST_PX)
     """Side of the square every crop is resized to, pixels; at least 32, which a ResNet halves five times. The patch size of a vision transformer must divide it."""
     resize_on: ResizeOn = "worker"
     """Who resizes crops: the thread that decodes them, or (device) the GPU, a batch at a time, which leaves workers with decoding alone."""
+    context: float | None = ranged(None, at_least=0)
+    """Picture around the box that the network sees, as a share of the box's sides; at most what the shards store. null: all that they store."""
+    fit: Fit = "squash"
+    """How a crop fills the square: squash changes its aspect ratio; pad keeps it and adds bars of the mean colour."""
     flip: float = ranged(0.5, at_least=0, at_most=1)
     """Share of training crops mirrored left to right."""
+    jitter: float = ranged(0.0, at_least=0, at_most=0.5)
+    """Largest random shift of a training crop's box, and largest change of its width and height, as a share of each; the box stays inside the stored crop."""
+    rotate: float = ranged(0.0, at_least=0, at_most=180)
+    """Training crops are rotated by a random angle of up to this many degrees either way; corners are filled with the mean colour."""
+    scales: list[float] = field(default_factory=list)
+    """Sides of the network's training input, as multiples of image_px; every step draws one. Empty: image_px itself."""
     order: Literal["global", "block"] = "global"
     """global: every epoch shuffles all objects. block: it shuffles shards, and the objects of a window of shards, for data that is streamed."""
     window_shards: int = ranged(16, at_least=1)

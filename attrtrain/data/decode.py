@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
+from attrtrain.framing import Framing
+from attrtrain.shards.crop import Crop
+
 cv2.setNumThreads(0)  # crops are small and many; threads are for batches of them
 
 
@@ -21,6 +24,12 @@ def decode_crop(jpeg: bytes, image_px: int) -> Tensor:
         ValueError: the bytes are no JPEG.
     """
     return squashed(decode(jpeg), image_px)
+
+
+def framed_crop(crop: Crop, image_px: int, framing: Framing) -> Tensor:
+    """A crop that was just cut out of a photograph, as `CropDataset` gives it once it is stored: (3, image_px, image_px) uint8."""
+    window = framing.windows([crop.box], [crop.size])[0]
+    return squashed(framing.shown(decode(crop.jpeg), window), image_px)
 
 
 def squashed(pixels: NDArray[np.uint8], image_px: int) -> Tensor:
@@ -45,7 +54,7 @@ def decode(jpeg: bytes) -> NDArray[np.uint8]:
 def squash(pixels: NDArray[np.uint8], square: NDArray[np.uint8]) -> None:
     """Resizes (H, W, 3) into (S, S, 3), bilinear with antialiasing.
 
-    Squashed, not cropped or padded: no part of an object is lost, and the aspect ratio carries little about attributes.
+    Squashed, not cropped: no part of an object is lost. Who wants to keep the aspect ratio pads before (`Framing`).
 
     Where neither side shrinks there is nothing to antialias, and OpenCV's kernel gives the pixels of torchvision's within rounding in a third of the time. Most objects of COCO
     are such: smaller than what networks take.

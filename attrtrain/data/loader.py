@@ -20,11 +20,14 @@ from attrtrain.config.schema import ResizeOn
 from attrtrain.data.buffers import Buffers
 from attrtrain.data.decode import decode, squash
 from attrtrain.data.device_resize import resize_packed
+from attrtrain.data.jitter import Jitter
 from attrtrain.data.order import BatchRequest
 from attrtrain.data.reader import ShardSet
 from attrtrain.errors import ShardError
+from attrtrain.framing import Framing
 
 _AHEAD = 4  # batches a thread
+WHOLE = Framing()
 _LONGEST = 2  # times image_px: longer crops are resized by who decodes them all the same, for they would make others wait that are padded to their size
 
 
@@ -87,18 +90,40 @@ class PackedBatch:
 class CropDataset:
     """Map-style access to a shard set by the batch: a request goes in, a whole batch comes out."""
 
-    def __init__(self, shards: ShardSet, image_px: int, resize_on: ResizeOn = "worker") -> None:
+    def __init__(
+        self,
+        shards: ShardSet,
+        image_px: int,
+        resize_on: ResizeOn = "worker",
+        framing: Framing = WHOLE,
+        jitter: Jitter | None = None,
+    ) -> None:
         """Wraps a shard set.
 
         Args:
             shards: the samples.
             image_px: side of the squares.
             resize_on: whether crops are resized here or by the device that gets them.
+            framing: what of the stored crops is seen.
+            jitter: moves that about, for training.
+
+        Raises:
+            ShardError: the shards store less context than is to be seen.
         """
+        if framing.context is not None and framing.context > shards.crop.context:
+            raise ShardError(
+                f"{shards.folders[0]} stores a context of {shards.crop.context:g}, the network is to see {framing.context:g}; shard with --context {framing.context:g}"
+            )
         self.shards = shards
         self.image_px = image_px
         self.resize_on = resize_on
+        self.framing = framing
+        self.jitter = jitter
         self._buffers = Buffers()
+
+    def own_copy(self) -> "CropDataset":
+        """The same for another thread, with file handles and buffers of its own."""
+        return CropDataset(copy.copy(self.shards), self.image_px, self.resize_on, self.framing, self.jitter)
 
     def __getitem__(self, request: BatchRequest) -> Batch | PackedBatch:
         """Reads and decodes the samples of one request.
@@ -107,8 +132,8 @@ class CropDataset:
             ShardError: naming a sample that cannot be read or decoded.
         """
         if self.resize_on == "worker":
-            return self._batch(request, self._squares(request.index))
-        sizes, pixels = self._packed(request.index)
+            return self._batch(request, self._squares(request))
+        sizes, pixels = self._packed(request)
         return PackedBatch(self._batch(request, pixels), sizes, self.image_px)
 
     def _batch(self, request: BatchRequest, image: Tensor) -> Batch:
@@ -123,17 +148,36 @@ class CropDataset:
             step_known=int(self.shards.column("known", request.step_index).sum()),
         )
 
-    def _squares(self, index: NDArray[np.int64]) -> Tensor:
+    def _squares(self, request: BatchRequest) -> Tensor:
         """The crops (B, 3, image_px, image_px), channels last in memory."""
+        index = request.index
         images = self._buffers.take(len(index) * self.image_px**2 * 3).view(len(index), self.image_px, self.image_px, 3)
         squares = images.numpy()
-        for row, pixels in enumerate(self._decoded(index)):
+        for row, pixels in enumerate(self._shown(index, self._windows(request))):
             squash(pixels, squares[row])
         return images.permute(0, 3, 1, 2)
 
-    def _packed(self, index: NDArray[np.int64]) -> tuple[list[tuple[int, int]], Tensor]:
-        """Sizes of the crops, B times (H, W), and their pixels one behind the other."""
-        widths, heights = self.shards.column("width", index), self.shards.column("height", index)
+    def _windows(self, request: BatchRequest) -> NDArray[np.int64] | None:
+        """Which part of each crop is shown, (B, 4) as `Framing.windows` gives it; None where it is all of every crop, as it is."""
+        if self.framing.is_plain and self.jitter is None:
+            return None
+        sizes = self._stored_sizes(request.index)
+        windows = self.framing.windows(self.shards.column("box", request.index), sizes)
+        return windows if self.jitter is None else self.jitter.moved(windows, sizes, request.epoch, request.index)
+
+    def _stored_sizes(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Width and height (B, 2) of the stored crops."""
+        return np.stack([self.shards.column("width", index), self.shards.column("height", index)], axis=1).astype(
+            np.int64
+        )
+
+    def _packed(self, request: BatchRequest) -> tuple[list[tuple[int, int]], Tensor]:
+        """Sizes of what is shown of the crops, B times (H, W), and their pixels one behind the other."""
+        index, windows = request.index, self._windows(request)
+        shown = self._stored_sizes(index) if windows is None else windows[:, 2:] - windows[:, :2]
+        if self.framing.fit == "pad":
+            shown = shown.max(axis=1, keepdims=True).repeat(2, axis=1)
+        widths, heights = shown.T
         longest = _LONGEST * self.image_px
         sizes = [
             (height, width) if max(height, width) <= longest else (self.image_px, self.image_px)
@@ -141,7 +185,7 @@ class CropDataset:
         ]
         packed = self._buffers.take(sum(3 * height * width for height, width in sizes))
         pixels, end = packed.numpy(), 0
-        for position, (height, width), decoded in zip(index, sizes, self._decoded(index), strict=True):
+        for position, (height, width), decoded in zip(index, sizes, self._shown(index, windows), strict=True):
             start, end = end, end + 3 * height * width
             place = pixels[start:end].reshape(height, width, 3)
             if max(decoded.shape) > longest:
@@ -151,6 +195,17 @@ class CropDataset:
             else:
                 raise self._broken(position, "its crop has another size than the index says")
         return sizes, packed
+
+    def _shown(self, index: NDArray[np.int64], windows: NDArray[np.int64] | None) -> Iterator[NDArray[np.uint8]]:
+        """The pictures (H, W, 3) that are to be resized."""
+        if windows is None:
+            yield from self._decoded(index)
+            return
+        sizes = self._stored_sizes(index)
+        for position, size, window, pixels in zip(index, sizes, windows, self._decoded(index), strict=True):
+            if pixels.shape[1::-1] != tuple(size.tolist()):
+                raise self._broken(position, "its crop has another size than the index says")
+            yield self.framing.shown(pixels, window)
 
     def _decoded(self, index: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
         for position, jpeg in zip(index, self.shards.jpegs(index), strict=True):
@@ -198,7 +253,7 @@ def _decoded_ahead(
     own = threading.local()  # file handles and buffers are each thread's own
 
     def start() -> None:
-        own.dataset = CropDataset(copy.copy(dataset.shards), dataset.image_px, dataset.resize_on)
+        own.dataset = dataset.own_copy()
         if device.type == "cuda":
             torch.cuda.set_device(device)  # else pinning would open a context on the first GPU
 

@@ -15,6 +15,7 @@ from attrtrain.data.loader import CropDataset, load_batches
 from attrtrain.data.order import evaluation_requests
 from attrtrain.data.reader import ShardSet
 from attrtrain.errors import AttrtrainError
+from attrtrain.framing import Framing
 from attrtrain.metrics.functional import MeanScores, mean_scores
 from attrtrain.runtime import Runtime
 from attrtrain.signals import StopRequest
@@ -49,6 +50,7 @@ def evaluate(
     shards: ShardSet,
     *,
     image_px: int,
+    framing: Framing,
     positive_at: float,
     channels_last: bool,
     workers: int,
@@ -58,6 +60,7 @@ def evaluate(
 
     Args:
         image_px: side of the square crops are resized to.
+        framing: what of the stored crops is seen.
         positive_at: vote share from which an attribute counts as present.
         channels_last: memory layout to compute in; part of what a score is rounded by.
         workers: decoding threads of each rank.
@@ -65,6 +68,7 @@ def evaluate(
 
     Raises:
         EvaluationStoppedError: on every rank, because one of them was asked to stop.
+        ShardError: the shards store less context than is to be seen.
         AttrtrainError: the model gave NaN for an object, or samples were lost or counted twice between ranks.
     """
     accelerator = runtime.accelerator
@@ -80,8 +84,9 @@ def evaluate(
         total=sum(len(request.index) for request in requests), desc="evaluating", unit="object", disable=not runtime.is_main, leave=False,
         dynamic_ncols=True, mininterval=BAR_SECONDS,
     )  # fmt: skip
+    dataset = CropDataset(shards, image_px, framing=framing)
     with torch.inference_mode(), bar:
-        for number, batch in enumerate(load_batches(CropDataset(shards, image_px), requests, runtime.device, workers)):
+        for number, batch in enumerate(load_batches(dataset, requests, runtime.device, workers)):
             looks_now = stop is not None and number < looks and number % _LOOK_EVERY == 0
             if looks_now and runtime.any_rank(stop is not None and stop.received is not None)[0]:
                 model.train(was_training)

@@ -12,6 +12,8 @@ from tqdm import tqdm
 
 from attrtrain import bundle
 from attrtrain.config.schema import TrainConfig
+from attrtrain.data.augment import Augmentation
+from attrtrain.data.jitter import Jitter
 from attrtrain.data.loader import Batch, CropDataset, load_batches
 from attrtrain.engine.compiling import compile_in_place
 from attrtrain.engine.evaluate import BAR_SECONDS, Evaluation, EvaluationStoppedError, evaluate
@@ -21,6 +23,7 @@ from attrtrain.engine.state import Learner, RunState, Task
 from attrtrain.engine.step import StepSettings, optimizer_step
 from attrtrain.engine.window import Window
 from attrtrain.errors import AttrtrainError, ConfigError, PreemptedError
+from attrtrain.framing import Framing
 from attrtrain.metrics.functional import MeanScores
 from attrtrain.models.network import AttributeModel
 from attrtrain.optim import MovingAverage, build_optimizer, learning_rate, set_learning_rate
@@ -72,8 +75,9 @@ def fit(task: Task, learner: Learner, state: RunState, window: Window) -> None:
         AttrtrainError: the loss is no number any more.
     """
     config = task.config
+    jitter = Jitter(config.run.seed, config.data.jitter) if config.data.jitter else None
     batches = load_batches(
-        CropDataset(task.train_shards, config.data.image_px, config.data.resize_on),
+        CropDataset(task.train_shards, config.data.image_px, config.data.resize_on, _framing(task), jitter),
         task.order.requests(config.train.epochs, state.epoch, state.samples_in_epoch),
         task.runtime.device,
         task.runtime.workers(config.data.workers),
@@ -113,6 +117,10 @@ def _tell_early_stop(task: Task, state: RunState) -> None:
         print(told, flush=True)
 
 
+def _framing(task: Task) -> Framing:
+    return Framing.within(task.train_shards.crop, task.config.data.context, task.config.data.fit)
+
+
 def _train_epoch(
     task: Task, learner: Learner, state: RunState, window: Window, batches: Iterator[Batch], clock: "_SaveClock"
 ) -> None:
@@ -120,7 +128,7 @@ def _train_epoch(
     config, order = task.config, task.order
     settings = StepSettings(
         config.run.seed,
-        config.data.flip,
+        Augmentation.of(config.data, config.run.seed),
         task.objective,
         config.train.clip_norm,
         config.train.channels_last,
@@ -228,6 +236,7 @@ def _evaluate(task: Task, learner: Learner, state: RunState, window: Window) -> 
             learner.judged,
             task.val_shards,
             image_px=config.data.image_px,
+            framing=_framing(task),
             positive_at=config.labels.positive_at,
             channels_last=config.train.channels_last,
             workers=task.runtime.workers(config.data.workers),
@@ -284,6 +293,7 @@ def _save_bundle(task: Task, learner: Learner, evaluation: Evaluation) -> None:
         vocabulary=VocabularyRecord.of(shards.vocabulary),
         image_px=config.data.image_px,
         crop=shards.crop,
+        framing=_framing(task),
         positive_at=config.labels.positive_at,
         precision=task.runtime.precision,
         channels_last=config.train.channels_last,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from attrtrain.data.augment import apply_flips, draw_flips
+from attrtrain.data.augment import Augmentation, augmented
 from attrtrain.data.loader import Batch
 from attrtrain.engine.objective import Objective
 from attrtrain.runtime import Runtime, seed_step
@@ -20,7 +20,7 @@ class StepSettings:
     """What a step needs to know besides its batches."""
 
     seed: int
-    flip: float
+    augmentation: Augmentation
     objective: Objective
     clip_norm: float
     channels_last: bool
@@ -45,7 +45,7 @@ def optimizer_step(
     for number, batch in enumerate(batches):
         is_last = number == len(batches) - 1
         with nullcontext() if is_last else accelerator.no_sync(model):
-            loss = _loss(runtime, model, batch, settings)
+            loss = _loss(runtime, model, batch, step, settings)
             # DDP averages gradients over ranks; each holds its part of a mean over all of them, so their sum is wanted.
             accelerator.backward(loss * accelerator.num_processes)
         loss_sum += loss.detach()
@@ -63,9 +63,8 @@ def optimizer_step(
     return loss_sum, norm
 
 
-def _loss(runtime: Runtime, model: nn.Module, batch: Batch, settings: StepSettings) -> Tensor:
-    flips = draw_flips(settings.seed, batch.epoch, batch.index.numpy(), settings.flip)
-    images = apply_flips(batch.image, runtime.to_device(flips))
+def _loss(runtime: Runtime, model: nn.Module, batch: Batch, step: int, settings: StepSettings) -> Tensor:
+    images = augmented(batch, settings.augmentation, step, runtime.to_device)
     if settings.channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
     with runtime.autocast():

@@ -13,7 +13,8 @@ from torch import Tensor
 from attrtrain.data.decode import decode, squashed
 from attrtrain.data.reader import ShardSet
 from attrtrain.errors import ExportError, ImageError, ShardError
-from attrtrain.exporting.graph import ExportedNetwork, squash_as_floats
+from attrtrain.exporting.graph import ExportedNetwork
+from attrtrain.framing import Framing
 from attrtrain.shards.crop import LeftOutError, cut, load_image, whole_picture
 from attrtrain.shards.manifest import CropSettings
 
@@ -60,10 +61,11 @@ def compare(network: ExportedNetwork, exported: Callable[[Tensor], Tensor], crop
     differences, resizing = [], []
     with torch.inference_mode():
         for group in _groups(crops):
-            usual = torch.stack([squashed(_as_read(crop), network.image_px) for crop in group])
+            framing = Framing(fit=network.fit)
+            usual = torch.stack([squashed(framing.fitted(_as_read(crop)), network.image_px) for crop in group])
             trained = expected = network.model(usual)
             if network.resize:  # crops of different sizes make no batch
-                inside = torch.cat([squash_as_floats(crop[None], network.image_px) for crop in group])
+                inside = torch.cat([network.resized(crop[None]) for crop in group])
                 expected = network.model(inside)
                 logits = torch.cat([exported(crop[None]) for crop in group])
             else:
@@ -93,16 +95,19 @@ def spread(available: int, wanted: int) -> list[int]:
     return [int(place) for place in np.linspace(0, available - 1, min(available, wanted))]
 
 
-def crops_of_shards(shards: ShardSet) -> list[Tensor]:
-    """Some stored crops (3, H, W), spread over the split.
+def crops_of_shards(shards: ShardSet, framing: Framing) -> list[Tensor]:
+    """Some stored crops (3, H, W), spread over the split, as far as the network sees them.
 
     Raises:
         ShardError: one cannot be read.
     """
     crops = []
-    for position in spread(len(shards), CROPS):
+    chosen = np.array(spread(len(shards), CROPS), dtype=np.int64)
+    sizes = np.stack([shards.column("width", chosen), shards.column("height", chosen)], axis=1)
+    windows = framing.windows(shards.column("box", chosen), sizes)
+    for position, (left, top, right, bottom) in zip(chosen.tolist(), windows.tolist(), strict=True):
         try:
-            crops.append(_pixels(shards.jpeg(position)))
+            crops.append(_pixels(shards.jpeg(position))[:, top:bottom, left:right])
         except ValueError as error:
             raise ShardError(
                 f"{shards.folders[0]}: {error}; check the shards with `attrtrain verify {shards.folders[0]}`"

@@ -54,6 +54,7 @@ def _predict(runtime: Runtime, network: OnnxNetwork, shards: ShardSet, card: Mod
         network,
         shards,
         image_px=card.image_px,
+        framing=card.framing,
         positive_at=card.positive_at,
         channels_last=False,
         workers=runtime.workers(-1),

@@ -5,6 +5,8 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.nn import functional
 
+from attrtrain.config.schema import Fit
+from attrtrain.framing import MEAN_COLOUR
 from attrtrain.models.network import AttributeModel
 
 INPUT, OUTPUTS = "images", ("logits", "scores")
@@ -17,23 +19,39 @@ _TIE = 0.5 + 2.0**-12
 class ExportedNetwork(nn.Module):
     """The network as it is exported, normalisation included.
 
-    Without `resize` the input is uint8 RGB (B, 3, image_px, image_px). With it (B, 3, H, W) of any size, which is squashed to the square inside.
+    Without `resize` the input is uint8 RGB (B, 3, image_px, image_px). With it (B, 3, H, W) of any size, which is brought to the square inside, as `fit` says.
     """
 
-    def __init__(self, model: AttributeModel, image_px: int, resize: bool) -> None:
+    def __init__(self, model: AttributeModel, image_px: int, resize: bool, fit: Fit = "squash") -> None:
         super().__init__()
+        self.fit = fit
         self.model = model
         self.image_px = image_px
         self.resize = resize
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (B, A) and scores (B, A), their sigmoid."""
-        logits = self.model(squash_as_floats(images, self.image_px) if self.resize else images)
+        logits = self.model(self.resized(images) if self.resize else images)
         return logits, logits.sigmoid()
+
+    def resized(self, images: Tensor) -> Tensor:
+        """Pictures (B, 3, H, W) uint8 of any size → (B, 3, image_px, image_px) uint8."""
+        return squash_as_floats(padded_to_square(images) if self.fit == "pad" else images, self.image_px)
+
+
+def padded_to_square(images: Tensor) -> Tensor:
+    """(B, 3, H, W) with the bars of `Framing.fitted`: (B, 3, S, S) float32 in levels of 0 to 255, S the larger of H and W."""
+    height, width = images.shape[2:]
+    side = torch.sym_max(height, width)
+    above, beside = (side - height) // 2, (side - width) // 2
+    # Runtimes pad with one value for all channels.
+    mean = torch.tensor(MEAN_COLOUR, dtype=torch.float32).view(1, 3, 1, 1)
+    bars = (beside, side - width - beside, above, side - height - above)
+    return functional.pad(images.float() - mean, bars) + mean  # type: ignore[arg-type]  # sizes of a captured program are symbols
 
 
 def squash_as_floats(images: Tensor, image_px: int) -> Tensor:
-    """Resizes uint8 (B, 3, H, W) to (B, 3, image_px, image_px) uint8 by operations that every runtime has.
+    """Resizes levels (B, 3, H, W) to (B, 3, image_px, image_px) uint8 by operations that every runtime has.
 
     Where a crop shrinks, training resizes with torch's uint8 kernel, which works as Pillow's: first along the width, rounded to whole levels, then along the
     height, in 16-bit fixed point. The same two passes in floating point agree with it but for one level in a few pixels of a thousand; in a single pass one pixel in

@@ -17,12 +17,13 @@ from attrtrain.data.order import BatchRequest
 from attrtrain.data.reader import ShardSet
 from attrtrain.exporting.check import spread
 from attrtrain.exporting.graph import INPUT
+from attrtrain.framing import Framing
 
 CALIBRATION_CROPS = 256
 _BATCH = 16
 
 
-def quantise(model: ModelProto, shards: ShardSet, image_px: int) -> ModelProto:
+def quantise(model: ModelProto, shards: ShardSet, image_px: int, framing: Framing) -> ModelProto:
     """Weights in 7 of 8 bits a channel, activations in 8 bits between the least and the greatest value that calibration crops gave them (QDQ format).
 
     The eighth bit of weights is left free because processors without VNNI add pairs of products in 16 bits, which would overflow in silence
@@ -32,7 +33,8 @@ def quantise(model: ModelProto, shards: ShardSet, image_px: int) -> ModelProto:
     Args:
         model: in float32.
         shards: what to calibrate on: real crops, but not those that are judged.
-        image_px: side of the square that crops are squashed to.
+        image_px: side of the square that crops are resized to.
+        framing: what of the crops is seen.
     """
     with TemporaryDirectory() as folder:
         plain, prepared, quantised = (Path(folder) / f"{name}.onnx" for name in ("plain", "prepared", "quantised"))
@@ -41,7 +43,7 @@ def quantise(model: ModelProto, shards: ShardSet, image_px: int) -> ModelProto:
         quantize_static(
             prepared,
             quantised,
-            _CalibrationCrops(shards, image_px),
+            _CalibrationCrops(shards, image_px, framing),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             reduce_range=True,
@@ -57,8 +59,9 @@ def quantise(model: ModelProto, shards: ShardSet, image_px: int) -> ModelProto:
 class _CalibrationCrops(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
     """Hands crops, spread over a split, to onnxruntime by the batch."""
 
-    def __init__(self, shards: ShardSet, image_px: int) -> None:
-        self._batches = self._read(CropDataset(shards, image_px), spread(len(shards), CALIBRATION_CROPS))
+    def __init__(self, shards: ShardSet, image_px: int, framing: Framing) -> None:
+        dataset = CropDataset(shards, image_px, framing=framing)
+        self._batches = self._read(dataset, spread(len(shards), CALIBRATION_CROPS))
 
     def get_next(self) -> dict[str, Any] | None:
         """The next batch, None after the last."""

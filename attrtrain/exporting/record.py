@@ -5,6 +5,7 @@ from typing import Literal
 from attrtrain import __version__
 from attrtrain.bundle import ModelCard
 from attrtrain.exporting.graph import ExportedNetwork
+from attrtrain.framing import MEAN_COLOUR
 from attrtrain.models.network import IMAGE_MEAN, IMAGE_STD
 from attrtrain.shards.manifest import Contract
 
@@ -23,7 +24,7 @@ class ExportRecord(Contract):
         outputs: what comes out, for people, by name.
         attributes: names in the order of the outputs' columns.
         image_px: side of the square the network sees.
-        resizes: whether pictures of any size are squashed to it inside.
+        resizes: whether pictures of any size are resized to it inside.
         mean, std: the normalisation inside, of channels in [0, 1].
         card: the bundle's model.json: vocabulary with its fingerprint, crop settings, the data's fingerprint, metrics.
     """
@@ -44,9 +45,13 @@ class ExportRecord(Contract):
 def record_of(network: ExportedNetwork, card: ModelCard, arithmetic: Arithmetic) -> ExportRecord:
     """The record of one exported file."""
     side = network.image_px
-    size = (
-        f"of any size, which is squashed to {side} x {side} inside" if network.resize else f"of {side} x {side} pixels"
-    )
+    bars = f"padded with RGB {MEAN_COLOUR} to a square and resized" if network.fit == "pad" else "squashed"
+    if network.resize:
+        size = f"of any size, which is {bars} to {side} x {side} inside"
+    else:
+        size = f"of {side} x {side} pixels" + (f", {bars} to that" if network.fit == "pad" else "")
+    if card.framing.context is not None:
+        size += f", with a context of {card.framing.context:g} of the box's sides"
     return ExportRecord(
         arithmetic=arithmetic,
         input=f"images: uint8 RGB (batch, 3, height, width) {size}; one object's crop each, normalised inside",

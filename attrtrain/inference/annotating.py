@@ -52,7 +52,8 @@ class Source:
 
 def of_photographs(predictor: Predictor, objects: Objects, folders: list[Path | str]) -> Source:
     """Objects to be cut out of photographs."""
-    cutter = CropCutter(folders, predictor.card.crop, predictor.card.image_px)
+    card = predictor.card
+    cutter = CropCutter(folders, card.crop, card.image_px, card.framing)
     is_cuda = predictor.device.type == "cuda"
 
     def batches(first: int, workers: int) -> Iterator[CropBatch]:
@@ -79,7 +80,8 @@ def of_shards(predictor: Predictor, shards: ShardSet) -> Source:
     )
 
     def batches(first: int, workers: int) -> Iterator[CropBatch]:
-        return stored_batches(shards, first, BATCH, predictor.card.image_px, predictor.device, workers=workers)
+        card = predictor.card
+        return stored_batches(shards, first, BATCH, card.image_px, card.framing, predictor.device, workers=workers)
 
     return Source(objects, [*map(str, shards.folders), f"split {shards.split}, {shards.fingerprint}"], batches)
 

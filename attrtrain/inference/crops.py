@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from attrtrain.data.decode import decode_crop
+from attrtrain.data.decode import framed_crop
 from attrtrain.data.loader import CropDataset, load_batches
 from attrtrain.data.order import BatchRequest
 from attrtrain.data.reader import ShardSet
 from attrtrain.errors import AttrtrainError
+from attrtrain.framing import Framing
 from attrtrain.inference.objects import Objects
 from attrtrain.shards.crop import LeftOutError
 from attrtrain.shards.manifest import CropSettings
@@ -47,17 +48,19 @@ class CropBatch:
 class CropCutter(Dataset[CropBatch]):
     """Cuts objects out of photographs as sharding does: a request with some objects goes in, their crops come out."""
 
-    def __init__(self, folders: Sequence[Path | str], crop: CropSettings, image_px: int) -> None:
+    def __init__(self, folders: Sequence[Path | str], crop: CropSettings, image_px: int, framing: Framing) -> None:
         """Takes what is the same for all requests.
 
         Args:
             folders: where photographs are, paths or URLs.
             crop: how crops were cut and stored for training.
             image_px: side of the squares.
+            framing: what of the crops is seen.
         """
         self.folders = tuple(folders)
         self.crop = crop
         self.image_px = image_px
+        self.framing = framing
 
     def __getitem__(self, request: tuple[int, Objects]) -> CropBatch:
         """Cuts the objects of a request: the row of its first object, and the objects. Each photograph in it is decoded once."""
@@ -87,7 +90,7 @@ class CropCutter(Dataset[CropBatch]):
             boxes, crowds = objects.box[photograph].tolist(), objects.crowd[photograph].tolist()
             crops = cut_photograph(source, (width, height), boxes, crowds, self.crop)
             for row, crop in enumerate(crops, first):
-                yield row, crop if isinstance(crop, LeftOutError) else decode_crop(crop.jpeg, self.image_px)
+                yield row, crop if isinstance(crop, LeftOutError) else framed_crop(crop, self.image_px, self.framing)
 
 
 def cut_batches(
@@ -126,16 +129,16 @@ def cut_batches(
 
 
 def stored_batches(
-    shards: ShardSet, first: int, size: int, image_px: int, device: torch.device, *, workers: int
+    shards: ShardSet, first: int, size: int, image_px: int, framing: Framing, device: torch.device, *, workers: int
 ) -> Iterator[CropBatch]:
     """The same from the stored crops of shards, rows being positions in them.
 
     Raises:
-        ShardError: a crop cannot be read or decoded.
+        ShardError: a crop cannot be read or decoded, or the shards store less context than is to be seen.
     """
     positions = (np.arange(begin, min(begin + size, len(shards))) for begin in range(first, len(shards), size))
     requests = (BatchRequest(0, part, part) for part in positions)
-    for batch in load_batches(CropDataset(shards, image_px), requests, device, workers):
+    for batch in load_batches(CropDataset(shards, image_px, framing=framing), requests, device, workers):
         yield CropBatch(batch.index.numpy(), batch.image, [])
 
 

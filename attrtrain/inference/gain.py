@@ -47,6 +47,7 @@ def run_passes(
                 member.model if alone else Pass(member, view),
                 shards,
                 image_px=card.image_px,
+                framing=card.framing,
                 positive_at=card.positive_at,
                 channels_last=member.card.channels_last,
                 workers=workers,

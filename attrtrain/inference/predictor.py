@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from attrtrain.bundle import default_device
-from attrtrain.data.decode import decode_crop
+from attrtrain.data.decode import framed_crop
 from attrtrain.inference.members import PLAIN, Pass, View, read_members, shared_card, shared_fingerprint
 from attrtrain.shards.crop import Box, cut
 
@@ -105,7 +105,7 @@ class Predictor:
         return self.card.thresholds or [None] * len(self.names)
 
     def __call__(self, images: Tensor) -> Outputs:
-        """Computes the outputs, on this predictor's device, for crops (B, 3, H, W) uint8 as `crop` and `decode` give them."""
+        """Computes the outputs, on this predictor's device, for crops (B, 3, H, W) uint8 as `crop` gives them."""
         images = images.to(self.device, non_blocking=True)
         logits, told = [], None
         with torch.inference_mode():
@@ -127,12 +127,4 @@ class Predictor:
         Raises:
             LeftOutError: the box is empty or lies outside the photograph.
         """
-        return decode_crop(cut(image, box, False, self.card.crop).jpeg, self.card.image_px)
-
-    def decode(self, jpegs: Sequence[bytes]) -> Tensor:
-        """Stored crops → (B, 3, image_px, image_px) uint8.
-
-        Raises:
-            ValueError: one is no JPEG.
-        """
-        return torch.stack([decode_crop(jpeg, self.card.image_px) for jpeg in jpegs])
+        return framed_crop(cut(image, box, False, self.card.crop), self.card.image_px, self.card.framing)

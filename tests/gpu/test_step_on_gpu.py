@@ -8,6 +8,7 @@ import torch
 
 from attrtrain.config.load import load_config
 from attrtrain.config.schema import TrainConfig
+from attrtrain.data.augment import Augmentation
 from attrtrain.data.loader import CropDataset, load_batches
 from attrtrain.data.order import TrainOrder
 from attrtrain.data.reader import ShardSet
@@ -41,8 +42,8 @@ def trained(shards: Path, config: TrainConfig, steps: int, watched_from: int | N
     seed_everything(0)
     learner = prepare_learner(runtime, build_network("resnet18", "mlp", 32, 0.5, len(samples.vocabulary)), config)
     learner.wrapped.train()
-    objective = Objective.of(config, samples, runtime.device)
-    settings = StepSettings(0, 0.5, objective, config.train.clip_norm, config.train.channels_last)
+    augmentation, objective = Augmentation.of(config.data, 0), Objective.of(config, samples, runtime.device)
+    settings = StepSettings(0, augmentation, objective, config.train.clip_norm, config.train.channels_last)
     window, losses = Window(runtime), []
     try:
         for step in range(steps):
@@ -64,6 +65,12 @@ def trained(shards: Path, config: TrainConfig, steps: int, watched_from: int | N
 def test_no_step_waits_for_the_gpu(toy_shards: Path, precision: str, clip_norm: float) -> None:
     config = settings_of(toy_shards, precision=precision, clip_norm=clip_norm, ema=0.9)
     assert len(trained(toy_shards, config, 10, watched_from=4)) == 10
+
+
+def test_no_step_that_augments_waits_for_the_gpu(toy_shards: Path) -> None:
+    config = settings_of(toy_shards)
+    data = replace(config.data, rotate=10.0, scales=[1.0, 0.75])
+    assert len(trained(toy_shards, replace(config, data=data), 12, watched_from=8)) == 12
 
 
 def test_batches_copied_beside_the_work_are_whole(toy_shards: Path) -> None:

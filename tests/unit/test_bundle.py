@@ -1,5 +1,6 @@
 """The card of a bundle, of this version and of the one before."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from attrtrain.bundle import model_name, read_bundle
 from attrtrain.errors import WeightsError
+from attrtrain.framing import Framing
 from attrtrain.inference.predictor import Predictor
 from tests.bundles import NAMES, draw_bundle
 
@@ -29,6 +31,20 @@ def test_a_bundle_of_version_1_has_no_thresholds_and_counts_from_one_half(tmp_pa
     predictor = Predictor(folder, "cpu")
     assert predictor.thresholds == [0.5] * len(NAMES)
     assert predictor.threshold_note.startswith("no attribute has a threshold tuned on labels")
+
+
+def test_a_bundle_older_than_framing_is_the_model_that_it_was(tmp_path):
+    folder = draw_bundle(tmp_path / "b")
+    now = Predictor(folder, "cpu")
+    told = json.loads((folder / "model.json").read_text())
+    decisive = {
+        name: told[name] for name in ("architecture", "vocabulary", "image_px", "crop", "precision", "channels_last")
+    }
+    written = ",".join(f'"{name}":{json.dumps(told[name], separators=(",", ":"))}' for name in told if name in decisive)
+    content = hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
+    before = hashlib.sha256(f"{content}\n{{{written}}}".encode()).hexdigest()  # as versions without the field had it
+    then = Predictor(rewritten(folder, framing=None), "cpu")
+    assert then.card.framing == Framing() and then.fingerprint == now.fingerprint == before
 
 
 def test_thresholds_come_back_as_they_were_saved(tmp_path):

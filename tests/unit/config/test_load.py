@@ -102,6 +102,8 @@ def test_a_fault_in_a_file_is_one_line_naming_file_and_key(tmp_path: Path, yaml_
         (["--train.epoch", "3"], ["--train.epoch", "did you mean train.epochs"]),
         (["--train.epochs", "-1"], ["train.epochs", "at least 1"]),
         (["--optim.lr", "fast"], ["optim.lr", "fast"]),
+        (["--data.context", "-1"], ["data.context", "at least 0"]),
+        (["--data.fit", "stretch"], ["data.fit", "squash"]),
         (["--train.channels_last", "maybe"], ["train.channels_last", "bool"]),
         (["--optim.warmup_epochs", "99"], ["optim.warmup_epochs", "train.epochs"]),
         (["--data.repeat_below", "0.1", "--data.order", "block"], ["data.repeat_below", "data.order global"]),
@@ -170,6 +172,12 @@ def test_help_tells_ranges_choices_and_defaults() -> None:
     assert "(type: list[str], default: [])" in shown
 
 
+def test_a_setting_that_may_be_left_open_says_so_and_takes_a_number() -> None:
+    assert "(type: float | None, at least 0, default: null)" in " ".join(config_help("x", "x", "x").split())
+    assert load_config(["--data.shards", "x", "--data.context", "0.1"]).data.context == 0.1
+    assert load_config(["--data.shards", "x", "--data.context", "null"]).data.context is None
+
+
 def test_print_config_prints_what_would_be_used() -> None:
     command = [
         sys.executable,
@@ -198,3 +206,11 @@ def test_a_mistake_is_told_before_anything_heavy_is_imported() -> None:
 
 def test_shard_folders_are_added_to_those_that_were_named() -> None:
     assert load_config(["--data.shards", "a", "--data.shards+", "b", "c"]).data.shards == ["a", "b", "c"]
+
+
+def test_sizes_are_multiples_of_the_side_and_no_smaller_than_the_network_takes() -> None:
+    assert load_config(["--data.shards", "x", "--data.scales", "0.75", "1", "1.25"]).data.scales == [0.75, 1, 1.25]
+    with pytest.raises(
+        ConfigError, match=r"data\.scales: 0\.1 of data\.image_px, 224, is not between 32 and 4096 pixels"
+    ):
+        load_config(["--data.shards", "x", "--data.scales", "1", "0.1"])

@@ -1,6 +1,7 @@
 """Batches: the pixels torchvision's reference transform gives, in the order asked for, whatever the workers."""
 
 import io
+import math
 import shutil
 import threading
 from pathlib import Path
@@ -19,6 +20,7 @@ from attrtrain.data.loader import CropDataset, load_batches
 from attrtrain.data.order import BatchRequest, TrainOrder, evaluation_requests
 from attrtrain.data.reader import ShardSet
 from attrtrain.errors import ShardError
+from attrtrain.framing import MEAN_COLOUR, Framing
 
 CPU = torch.device("cpu")
 
@@ -87,6 +89,54 @@ def test_resizing_on_the_device_gives_the_same_batches_within_rounding(toy_shard
         assert torch.equal(one.target, other.target) and torch.equal(one.index, other.index)
         assert one.image.shape == other.image.shape
         assert (one.image.int() - other.image.int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize("resize_on", ["worker", "device"])
+@pytest.mark.parametrize(
+    "framing", [Framing(context=0.1), Framing(context=0.0, fit="pad"), Framing(fit="pad")], ids=str
+)
+def test_less_context_and_padding_are_cut_and_padded_by_hand(
+    wide_shards: Path, framing: Framing, resize_on: ResizeOn
+) -> None:
+    """Beside Pillow, with the box from the sample's JSON."""
+    shards = ShardSet([wide_shards], "val")
+    requests = list(evaluation_requests(len(shards), 40, 0, 1))
+    cut_down = 0
+    for batch in load_batches(CropDataset(shards, 48, resize_on, framing), requests, CPU, workers=0):
+        for position, image in zip(batch.index.tolist(), batch.image, strict=True):
+            crop = Image.open(io.BytesIO(shards.jpeg(position)))
+            x, y, width, height = shards.details(position)["box"]
+            if framing.context is not None:
+                beside, above = framing.context * width, framing.context * height
+                near = max(0, math.floor(x - beside + 0.001)), max(0, math.floor(y - above + 0.001))
+                far = math.ceil(x + width + beside - 0.001), math.ceil(y + height + above - 0.001)
+                whole, crop = crop.size, crop.crop((*near, min(far[0], crop.width), min(far[1], crop.height)))
+                cut_down += crop.size != whole
+            if framing.fit == "pad":
+                square = Image.new("RGB", (max(crop.size),) * 2, MEAN_COLOUR)
+                square.paste(crop, ((square.width - crop.width) // 2, (square.height - crop.height) // 2))
+                crop = square
+            expected = v2.functional.resize(v2.functional.pil_to_tensor(crop), [48, 48], antialias=True)
+            difference = (image.int() - expected.int()).abs()  # of the decoders, too
+            assert difference.float().mean() < 0.5 and difference.max() <= 8, position
+    assert framing.context is None or cut_down > len(shards) / 2
+
+
+@pytest.mark.parametrize("resize_on", ["worker", "device"])
+def test_less_context_and_padding_depend_on_nothing_but_the_sample(wide_shards: Path, resize_on: ResizeOn) -> None:
+    dataset = CropDataset(ShardSet([wide_shards], "val"), 32, resize_on, Framing(context=0.1, fit="pad"))
+    requests = list(evaluation_requests(len(dataset.shards), 7, 0, 1))
+    together = torch.cat([batch.image for batch in load_batches(dataset, requests, CPU, workers=2)])
+    singly = (BatchRequest(0, np.array([row]), np.array([row])) for row in range(len(dataset.shards)))
+    for row, batch in enumerate(load_batches(dataset, singly, CPU, workers=0)):
+        assert (batch.image[0].int() - together[row].int()).abs().max() <= (resize_on == "device"), row
+
+
+def test_more_context_than_is_stored_is_refused(toy_shards: Path) -> None:
+    with pytest.raises(
+        ShardError, match=r"stores a context of 0, the network is to see 0\.1; shard with --context 0\.1"
+    ):
+        CropDataset(ShardSet([toy_shards], "val"), 32, framing=Framing(context=0.1))
 
 
 @pytest.mark.parametrize("resize_on", ["worker", "device"])

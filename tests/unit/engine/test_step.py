@@ -8,6 +8,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from attrtrain.config.schema import LossConfig
+from attrtrain.data.augment import Augmentation
 from attrtrain.data.loader import Batch
 from attrtrain.engine.objective import Objective
 from attrtrain.engine.step import StepSettings, optimizer_step
@@ -21,7 +22,9 @@ def objective(unknown: str, positive_weight: torch.Tensor | None = None) -> Obje
     return Objective(AttributeLoss(LossConfig(), unknown, 0.0, 8, positive_weight))
 
 
-SETTINGS = StepSettings(seed=0, flip=0.0, objective=objective("mask"), clip_norm=0.0, channels_last=False)
+SETTINGS = StepSettings(
+    seed=0, augmentation=Augmentation(), objective=objective("mask"), clip_norm=0.0, channels_last=False
+)
 
 
 class Small(nn.Module):
@@ -140,7 +143,13 @@ class NoReading(TorchDispatchMode):
 @pytest.mark.parametrize("clip_norm", [0.0, 1.0])
 @pytest.mark.parametrize("unknown", ["mask", "negative"])
 def test_no_value_is_read_in_a_step(runtime, clip_norm: float, unknown: str) -> None:
-    settings = replace(SETTINGS, flip=0.5, clip_norm=clip_norm, objective=objective(unknown), channels_last=True)
+    settings = replace(
+        SETTINGS,
+        augmentation=Augmentation(flip=0.5),
+        clip_norm=clip_norm,
+        objective=objective(unknown),
+        channels_last=True,
+    )
     model = Small()
     average, window = MovingAverage(model, 0.9), Window(runtime)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)

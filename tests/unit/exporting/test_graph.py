@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 
 from attrtrain.data.decode import squashed
-from attrtrain.exporting.graph import squash_as_floats
+from attrtrain.exporting.graph import ExportedNetwork, squash_as_floats
+from attrtrain.framing import Framing
 
 
 @pytest.mark.parametrize(
@@ -23,3 +24,13 @@ def test_nearly_every_pixel_is_pillow_s_and_within_a_level_of_training_s(size, s
     assert apart.max() <= 1 and (apart > 0).mean() <= share
     # OpenCV, with which training enlarges, rounds otherwise than Pillow: by one level, at more of the pixels.
     assert np.abs(ours.numpy().astype(int) - squashed(image, 32).numpy()).max() <= 1
+
+
+@pytest.mark.parametrize("size", [(90, 70), (20, 75), (7, 9), (1, 6), (32, 32)])
+def test_padding_inside_is_training_s_padding(size):
+    image = np.random.default_rng(sum(size)).integers(0, 256, (*size, 3), dtype=np.uint8)
+    inside = ExportedNetwork(torch.nn.Identity(), 32, True, "pad").resized(
+        torch.from_numpy(image).permute(2, 0, 1)[None]
+    )
+    usual = squashed(Framing(fit="pad").fitted(image), 32)
+    assert (inside[0].int() - usual.int()).abs().max() <= 1

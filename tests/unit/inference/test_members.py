@@ -8,6 +8,7 @@ from scipy.special import expit, logit
 
 from attrtrain.bundle import load_model
 from attrtrain.errors import ConfigError
+from attrtrain.framing import Framing
 from attrtrain.inference.members import PLAIN, View, views_of
 from attrtrain.inference.predictor import Predictor
 from attrtrain.shards.manifest import CropSettings
@@ -49,6 +50,13 @@ def resized(images, side):
 def test_views_are_all_scales_plain_and_mirrored_the_models_own_first():
     assert views_of(False, []) == (PLAIN,)
     assert views_of(True, [0.5, 1, 0.5]) == (View(), View(True), View(False, 0.5), View(True, 0.5))
+
+
+def test_models_that_see_other_parts_of_crops_do_not_answer_together(bundles, tmp_path):
+    crop = CropSettings(store_px=48, quality=85, context=0.1)
+    other = draw_bundle(tmp_path / "padded", crop=crop, framing=Framing(context=0.05, fit="pad"))
+    with pytest.raises(ConfigError, match=r"context 0\.05 of a box's sides, padded to a square; context 0\.1 of"):
+        Predictor([bundles[0], other], "cpu")
 
 
 def test_several_models_give_their_mean_logits(bundles, crops):

@@ -11,6 +11,7 @@ from attrtrain.bundle import load_model
 from attrtrain.data.reader import ShardSet
 from attrtrain.engine.evaluate import evaluate
 from attrtrain.errors import AttrtrainError, ShardError
+from attrtrain.framing import Framing
 from attrtrain.inference.crops import CropBatch, CropCutter, cut_batches, stored_batches
 from attrtrain.inference.objects import Objects, read_objects
 from attrtrain.inference.predictor import Predictor
@@ -35,7 +36,7 @@ def objects(toy_coco: Path) -> Objects:
 def scored(
     predictor: Predictor, objects: Objects, folders: list[Path], *, first: int = 0, workers: int = 0, together: int = 2
 ):
-    cutter = CropCutter(folders, predictor.card.crop, predictor.card.image_px)
+    cutter = CropCutter(folders, predictor.card.crop, predictor.card.image_px, predictor.card.framing)
     batches = cut_batches(objects, first, BATCH, cutter, workers=workers, pin=False)
     return list(score_batches(predictor, batches, together))
 
@@ -47,19 +48,51 @@ def all_rows(parts, name):
 def test_objects_cut_out_of_photographs_get_the_logits_of_their_shards_to_the_bit(
     predictor, objects, toy_coco, toy_shards
 ):
+    same_from_photographs_and_shards(predictor, objects, toy_coco, toy_shards)
+
+
+@pytest.mark.parametrize(
+    "framing", [Framing(context=0.2), Framing(context=0.1, fit="pad"), Framing(fit="pad")], ids=str
+)
+def test_and_where_the_network_sees_a_part_of_the_crop_or_it_is_padded(
+    objects, toy_coco, wide_shards, tmp_path, framing
+):
+    shards = ShardSet([wide_shards], "val")
+    names = shards.vocabulary.names
+    folder = draw_bundle(tmp_path / "bundle", names, crop=shards.crop, framing=framing)
+    plain = draw_bundle(tmp_path / "plain", names, crop=shards.crop)
+    part, whole = Predictor(folder, "cpu"), Predictor(plain, "cpu")
+    same_from_photographs_and_shards(part, objects, toy_coco, wide_shards)
+    few = objects.take(slice(0, 10))
+    folders = [toy_coco / "train2017", toy_coco / "val2017"]
+    seen, all_of_it = (all_rows(scored(one, few, folders), "logits") for one in (part, whole))
+    assert np.abs(seen - all_of_it).max() > 0.1 and part.fingerprint != whole.fingerprint
+
+
+def same_from_photographs_and_shards(predictor, objects, toy_coco, folder):
+    framing = predictor.card.framing
     parts = scored(predictor, objects, [toy_coco / "train2017", toy_coco / "val2017"])
     ids, logits = objects.object_id[all_rows(parts, "rows")], all_rows(parts, "logits")
     model, _ = load_model(predictor.members[0].folder, device="cpu")
     for split in ("train", "val"):
-        shards = ShardSet([toy_shards], split)
+        shards = ShardSet([folder], split)
         expected = evaluate(
-            build_runtime("no"), model, shards, image_px=IMAGE_PX, positive_at=0.5, channels_last=True, workers=0
+            build_runtime("no"),
+            model,
+            shards,
+            image_px=IMAGE_PX,
+            framing=framing,
+            positive_at=0.5,
+            channels_last=True,
+            workers=0,
         )
         place = [ids.tolist().index(object_id) for object_id in shards.object_ids]
         assert len(place) > 30
         np.testing.assert_array_equal(logits[place], expected.logits)
         stored = list(
-            score_batches(predictor, stored_batches(shards, 0, BATCH, IMAGE_PX, predictor.device, workers=0), 1)
+            score_batches(
+                predictor, stored_batches(shards, 0, BATCH, IMAGE_PX, framing, predictor.device, workers=0), 1
+            )
         )
         np.testing.assert_array_equal(all_rows(stored, "logits"), expected.logits)
         np.testing.assert_array_equal(all_rows(stored, "features"), all_rows(parts, "features")[place])

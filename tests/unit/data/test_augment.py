@@ -1,0 +1,117 @@
+"""Augmentation of batches: beside torchvision and Pillow on single pictures, and a function of seed, epoch and sample alone."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as transforms
+
+from attrtrain.data.augment import (
+    Augmentation,
+    augmented,
+    draw_angles,
+    draw_scale,
+    mean_colour,
+    rotated,
+)
+from attrtrain.data.loader import Batch
+from attrtrain.framing import MEAN_COLOUR
+
+SIDE = 32
+
+
+def smooth(count: int, height: int = SIDE, width: int = SIDE) -> torch.Tensor:
+    """Pictures (count, 3, height, width) uint8 without edges, so that interpolation may round otherwise and no more."""
+    rng = np.random.default_rng(0)
+    pictures = [Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)) for _ in range(count)]
+    arrays = [np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC)) for picture in pictures]
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
+
+
+def batch_of(index: list[int], epoch: int = 0, attributes: int = 5) -> Batch:
+    """Samples whose pictures and labels follow from their numbers."""
+    images = smooth(64)[index]
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.rand((64, attributes), generator=generator)[index]
+    known = (torch.rand((64, attributes), generator=generator) < 0.5)[index]
+    return Batch(images, torch.where(known, labels, 0.0), known, torch.tensor(index), epoch, int(known.sum()))
+
+
+def seen(settings: Augmentation, index: list[int], epoch: int = 0, step: int = 0) -> torch.Tensor:
+    return augmented(batch_of(index, epoch), settings, step, lambda tensor: tensor)
+
+
+BY_SAMPLE = {
+    "flip": Augmentation(flip=0.5),
+    "rotate": Augmentation(rotate=30.0),
+}
+
+
+@pytest.mark.parametrize("settings", BY_SAMPLE.values(), ids=BY_SAMPLE)
+def test_a_sample_is_augmented_alike_whatever_batch_it_is_in(settings: Augmentation) -> None:
+    together = seen(settings, list(range(40)), epoch=3)
+    order = np.random.default_rng(0).permutation(40).tolist()
+    assert torch.equal(seen(settings, order, epoch=3), together[order])
+    for sample in range(40):
+        assert torch.equal(seen(settings, [sample], epoch=3)[0], together[sample])
+    other_epoch, other_step = seen(settings, list(range(40)), epoch=4), seen(settings, list(range(40)), 3, step=9)
+    assert (other_epoch != together).flatten(1).any(dim=1).float().mean() > 0.2
+    assert torch.equal(other_step, together)
+
+
+def test_by_default_batches_are_handed_on_as_they_are() -> None:
+    batch = batch_of([3, 1, 2])
+    assert torch.equal(augmented(batch, Augmentation(), 0, lambda tensor: tensor), batch.image)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (40, 24), (31, 33)])
+def test_rotation_is_torchvision_s_and_pillow_s_of_each_picture(size: tuple[int, int]) -> None:
+    images = smooth(12, *size)
+    angles = torch.tensor([0.0, 5, -5, 17.5, 45, -45, 90, -90, 120, 180, -180, 0.1])
+    ours = rotated(images, angles, mean_colour())
+    fill = [float(level) for level in MEAN_COLOUR]
+    for image, angle, found in zip(images, angles.tolist(), ours, strict=True):
+        expected = transforms.rotate(image, angle, InterpolationMode.BILINEAR, fill=fill)
+        # Pixels that are mixed of picture and fill torchvision blends twice; they are left out.
+        covered = transforms.rotate(torch.full_like(image, 255), angle, InterpolationMode.BILINEAR, fill=0.0)
+        difference = (found.int() - expected.int()).abs()
+        assert difference[covered == 255].max() <= 1 and (covered == 255).float().mean() > 0.4, angle
+        assert (covered == 0).sum() == 0 or difference[covered == 0].max() <= 16, (
+            angle
+        )  # mixed in by less than half a level
+        picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+        by_pillow = np.asarray(picture.rotate(angle, Image.Resampling.BILINEAR, fillcolor=MEAN_COLOUR)).transpose(
+            2, 0, 1
+        )
+        inner = (slice(None), slice(size[0] // 3, -(size[0] // 3)), slice(size[1] // 3, -(size[1] // 3)))
+        assert np.abs(found.numpy().astype(int) - by_pillow)[inner].max() <= 2, angle
+    assert torch.equal(ours[0], images[0])
+
+
+def test_corners_are_filled_with_the_mean_colour() -> None:
+    (turned,) = rotated(torch.zeros((1, 3, 64, 64), dtype=torch.uint8), torch.tensor([45.0]), mean_colour())
+    assert turned[:, 0, 0].tolist() == turned[:, -1, -1].tolist() == list(MEAN_COLOUR)
+    assert turned[:, 32, 32].tolist() == [0, 0, 0]
+
+
+def test_angles_are_uniform_on_either_side() -> None:
+    angles = draw_angles(2, 1, np.arange(20_000), 15.0)
+    assert angles.min() >= -15 and angles.max() <= 15 and abs(angles.mean()) < 0.2
+    assert angles.std().item() == pytest.approx(30 / 12**0.5, rel=0.02)
+
+
+def test_all_of_a_step_has_one_size_and_all_sizes_come_up() -> None:
+    scales = (0.75, 1.0, 1.5)
+    drawn = [draw_scale(0, 0, step, scales) for step in range(3000)]
+    assert all(drawn.count(scale) == pytest.approx(1000, abs=120) for scale in scales)
+    assert drawn != [draw_scale(1, 0, step, scales) for step in range(3000)]
+    settings = Augmentation(scales=scales)
+    for step in range(12):
+        # Two micro-batches, or two ranks, of one step.
+        first, second = (seen(settings, index, step=step) for index in ([0, 1, 2], [9, 4]))
+        assert first.shape[2:] == second.shape[2:] == (round(drawn[step] * SIDE),) * 2
+        for position, image in zip([0, 1, 2], first, strict=True):
+            picture = Image.fromarray(smooth(64)[position].permute(1, 2, 0).numpy())
+            expected = np.asarray(picture.resize(image.shape[1:], Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+            assert np.abs(image.numpy().astype(int) - expected).max() <= 1
