@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+import torchvision
 from safetensors.torch import save_file
 from sklearn.decomposition import PCA
 
@@ -8,7 +9,7 @@ from attrtrain.auditing.features import crop_features, principal_components
 from attrtrain.auditing.shard_table import read_shard_table
 from attrtrain.data.decode import decode_crop
 from attrtrain.errors import ShardError, WeightsError
-from attrtrain.models.network import AttributeModel, bare_backbone
+from attrtrain.models.network import IMAGE_MEAN, IMAGE_STD
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +17,7 @@ def weights(tmp_path_factory):
     """A ResNet18 as torchvision saves it, classifier and all."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "resnet18.safetensors"
-    save_file(bare_backbone("resnet18").state_dict(), path)
+    save_file(torchvision.models.resnet18().state_dict(), path)
     return path
 
 
@@ -30,11 +31,12 @@ def test_components_are_scikit_learns():
 def test_features_are_those_of_the_frozen_backbone(weights, toy_shards):
     shards, rows = read_shard_table(toy_shards), list(range(5, 45))
     torch.manual_seed(0)
-    network = bare_backbone("resnet18")
+    network = torchvision.models.resnet18().eval()
     network.fc = torch.nn.Identity()
-    model = AttributeModel(network, torch.nn.Identity()).eval()
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
     with torch.inference_mode():
-        expected = model(torch.stack([decode_crop(shards.jpeg(row), 112) for row in rows])).double().numpy()
+        crops = torch.stack([decode_crop(shards.jpeg(row), 112) for row in rows])
+        expected = network((crops / 255 - mean) / std).double().numpy()
     found = crop_features(weights, shards.jpeg, rows)
     np.testing.assert_allclose(
         np.abs(found), np.abs(PCA(10, svd_solver="full").fit_transform(expected)), rtol=1e-2, atol=1e-3
