@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # DuckDB and Arrow take a moment, which `--help` need not
 HELP = "find objects by their attributes, or by what they look like"
 EXAMPLES = """examples:
   attrtrain search preds.parquet "furry AND NOT sleeping AND category = 'dog'" --limit 20
-  attrtrain search preds.parquet '"wet / damp" >= 0.8 OR (shiny AND round)' --html found.html --images val2017
+  attrtrain search preds.parquet '"wet / damp" >= 0.8 OR (shiny AND round)' --html found.html
   attrtrain search preds.parquet "category = 'dog'" --like 10782 --features features.parquet
 
 A bare attribute means that its score reaches its threshold. Names with spaces go in double quotes, text in single ones."""
@@ -32,7 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--like", type=int, metavar="OBJECT_ID", help="rank by likeness to this object's features")
     parser.add_argument("--features", type=Path, metavar="PARQUET", help="what `attrtrain features` wrote, for --like")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with the crops")
-    add_images_argument(parser, "folders that hold the photographs, for --html")
+    add_images_argument(
+        parser, "folders that hold the photographs, for --html (default: those that annotating was given)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -77,7 +79,8 @@ def _write_page(
 ) -> None:
     from attrtrain.report.search_page import Found, write_search_page
 
-    pictures = [_picture(match, info, arguments.images) for match in found]
+    folders = arguments.images or _annotated_folders(info)
+    pictures = [_picture(match, info, folders) for match in found]
     cards = [
         Found(match.object_id, match.image, match.category, match.score, uri, why, match.attributes)
         for match, (uri, why) in zip(found, pictures, strict=True)
@@ -90,6 +93,11 @@ def _write_page(
     print(f"{arguments.html} shows them")
 
 
+def _annotated_folders(info: "ResultInfo") -> list[Path | str]:
+    """Where photographs were when they were annotated, as far as that is here; a URL in a file is not followed unasked."""
+    return [Path(place) for place in info.job.images if Path(place).is_dir()]
+
+
 def _picture(match: "Match", info: "ResultInfo", folders: list[Path | str]) -> tuple[str, str]:
     """A small picture of an object as the model saw it; or "" and why there is none."""
     from attrtrain.report.pictures import small_uri
@@ -97,7 +105,7 @@ def _picture(match: "Match", info: "ResultInfo", folders: list[Path | str]) -> t
     from attrtrain.shards.crop import LeftOutError, cut, find_image, load_image
 
     if not folders:
-        return "", ""
+        return "", "say with --images where the photographs are"
     try:
         crop = cut(load_image(find_image(match.image, folders)), match.box, False, info.crop)
     except LeftOutError as error:

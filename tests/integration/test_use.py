@@ -349,3 +349,17 @@ def test_a_picture_that_is_gone_costs_its_card_only(annotated: Path, tmp_path: P
         == 0
     )
     assert page.read_text().count("image missing") == 20 and "data:image/" not in page.read_text()
+
+
+def test_crops_are_from_where_they_were_annotated_and_a_page_without_any_says_what_to_do(
+    annotated: Path, tmp_path: Path
+) -> None:
+    page, preds = tmp_path / "p.html", annotated / "preds.parquet"
+    assert main(["search", str(preds), "object_id >= 0", "--html", str(page)]) == 0
+    assert page.read_text().count("data:image/") == 20
+    table = pq.read_table(preds)
+    info = json.loads(table.schema.metadata[b"attrtrain"])
+    info["job"]["images"] = [str(tmp_path / "gone"), "http://127.0.0.1:9/photos"]
+    pq.write_table(table.replace_schema_metadata({b"attrtrain": json.dumps(info)}), tmp_path / "moved.parquet")
+    assert main(["search", str(tmp_path / "moved.parquet"), "object_id >= 0", "--html", str(page)]) == 0
+    assert page.read_text().count("say with --images where") == 20 and "data:image/" not in page.read_text()
