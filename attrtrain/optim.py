@@ -1,6 +1,7 @@
 """Optimizer, learning rate and weight averaging."""
 
 import math
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -10,12 +11,30 @@ from torch.optim.swa_utils import AveragedModel
 from attrtrain.config.schema import OptimConfig
 
 
-def build_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
-    """The configured optimizer over a model's parameters, without weight decay on biases and normalisation layers (all that is one-dimensional)."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+def build_optimizer(
+    model: nn.Module,
+    config: OptimConfig,
+    layers: Mapping[str, int] | None = None,
+    undecayed: Collection[str] = (),
+) -> Optimizer:
+    """The configured optimizer over a model's parameters that learn, without weight decay on biases and normalisation layers (all that is one-dimensional).
+
+    Under `optim.layer_decay` d a parameter of layer group l of L has d ** (L - 1 - l) of the rate (Clark et al., "ELECTRA", 2020; Bao et al., "BEiT", 2021).
+
+    Args:
+        layers: each parameter's layer group by name, the head's the largest; None: all are one.
+        undecayed: names of more parameters without weight decay.
+    """
+    last = max(layers.values()) if layers else 0
+    found: dict[tuple[float, bool, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            scale = config.layer_decay ** (last - layers[name]) if layers else 1.0
+            decay = 0.0 if parameter.ndim <= 1 or name in undecayed else config.weight_decay
+            found.setdefault((scale, name.startswith("head."), decay), []).append(parameter)
     groups = [
-        {"params": [parameter for parameter in parameters if parameter.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0},
+        {"params": parameters, "weight_decay": decay, "lr_scale": scale, "is_head": is_head}
+        for (scale, is_head, decay), parameters in found.items()
     ]
     match config.name:
         case "adamw":
@@ -58,10 +77,20 @@ def _cosine(begin: float, end: float, share: float) -> float:
     return end + (begin - end) * 0.5 * (1 + math.cos(math.pi * share))
 
 
-def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
-    """Sets the rate of every parameter group."""
+def trains_head_alone(step: int, steps_per_epoch: int, config: OptimConfig) -> bool:
+    """Whether the backbone's rate is 0 at a step, counted from 0: a pure function, as the rate itself is."""
+    return step < config.head_epochs * steps_per_epoch
+
+
+def set_learning_rate(optimizer: Optimizer, rate: float, head_alone: bool = False) -> None:
+    """Sets the rate of every parameter group, each by its own scale.
+
+    Args:
+        rate: of the head.
+        head_alone: whether all but the head have a rate of 0.
+    """
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = 0.0 if head_alone and not group["is_head"] else rate * group["lr_scale"]
 
 
 class MovingAverage(AveragedModel):

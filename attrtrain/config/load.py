@@ -67,6 +67,12 @@ def load_config(argv: list[str], prog: str = "python -m attrtrain.train") -> Tra
         raise ConfigError(
             "data.repeat_below: objects can be seen more often in global order only; set --data.order global"
         )
+    if config.optim.head_epochs and config.optim.head_epochs >= config.train.epochs:
+        raise ConfigError(
+            f"optim.head_epochs: {config.optim.head_epochs:g} must be less than train.epochs, {config.train.epochs}; --model.frozen -1 trains the head alone"
+        )
+    if config.train.compile and config.train.checkpoint_activations:
+        raise ConfigError("train.checkpoint_activations: not together with train.compile; leave one of them off")
     return config
 
 

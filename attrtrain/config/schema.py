@@ -138,6 +138,9 @@ class ModelConfig:
     """Dropout of the mlp head."""
     weights: str = "imagenet"
     """Where the backbone starts: imagenet (torchvision's or timm's own pretrained weights, downloaded), a .safetensors or .pth file, or none."""
+    frozen: int = ranged(0, at_least=-1)
+    """Leading layer groups of the backbone that are never updated, batch statistics included: 0 none, 1 the stem, 2 its first stage or block too, …; -1 the whole
+    backbone (a linear probe). A ResNet has five: the stem and four stages."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +170,9 @@ class TrainSection:
     """Gradients travel between GPUs as bf16, half the traffic."""
     ema: float = ranged(0.0, at_least=0, at_most=1)
     """Decay of an exponential moving average of the weights, which is then what is judged and shipped; warmed up. 0: none."""
+    checkpoint_activations: bool = False
+    """Activation (gradient) checkpointing: the backward pass computes activations again instead of keeping them. Less memory, about a third more time; the
+    same results. Not with train.compile."""
 
 
 @dataclass(frozen=True)
@@ -187,6 +193,10 @@ class OptimConfig:
     """Epochs between halvings of the step schedule."""
     warmup_epochs: float = ranged(0.0, at_least=0)
     """The rate rises from 0 in a line over this many epochs, fractions allowed. one_cycle has a rise of its own and ignores it."""
+    layer_decay: float = ranged(1.0, above=0, at_most=1)
+    """Factor by which the learning rate shrinks from each layer group to the one before it, from the head to the stem (layer-wise decay). 1: one rate for all."""
+    head_epochs: float = ranged(0.0, at_least=0)
+    """Epochs at the start, fractions allowed, in which the head alone is updated and the backbone's learning rate is 0."""
 
 
 @dataclass(frozen=True)

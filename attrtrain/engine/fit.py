@@ -25,8 +25,10 @@ from attrtrain.engine.window import Window
 from attrtrain.errors import AttrtrainError, ConfigError, PreemptedError
 from attrtrain.framing import Framing
 from attrtrain.metrics.functional import MeanScores
+from attrtrain.models.layers import freeze, layer_groups, undecayed
 from attrtrain.models.network import AttributeModel
-from attrtrain.optim import MovingAverage, build_optimizer, learning_rate, set_learning_rate
+from attrtrain.models.recompute import checkpoint_activations
+from attrtrain.optim import MovingAverage, build_optimizer, learning_rate, set_learning_rate, trains_head_alone
 from attrtrain.runtime import Runtime
 from attrtrain.shards.manifest import VocabularyRecord, unlabelled_attributes
 
@@ -56,11 +58,14 @@ def prepare_learner(runtime: Runtime, model: AttributeModel, config: TrainConfig
                 "train.sync_batchnorm: torch synchronises batch statistics on CUDA GPUs only; leave it off"
             )
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    freeze(model, config.model.frozen)
     model.to(runtime.device)
     if config.train.channels_last:
         model.to(memory_format=torch.channels_last)
     average = MovingAverage(model, config.train.ema) if config.train.ema else None
-    optimizer = build_optimizer(model, config.optim)
+    optimizer = build_optimizer(model, config.optim, layer_groups(model), undecayed(model))
+    if config.train.checkpoint_activations:  # not of the average, which is only evaluated
+        checkpoint_activations(model)
     if config.train.compile:
         compile_in_place(model, *([average.module] if average is not None else []))
     wrapped, prepared = runtime.accelerator.prepare(model, optimizer)
@@ -145,7 +150,8 @@ def _train_epoch(
             rate = learning_rate(
                 state.step, config.train.epochs * order.steps_per_epoch, order.steps_per_epoch, config.optim
             )
-            set_learning_rate(learner.optimizer, rate)
+            head_alone = trains_head_alone(state.step, order.steps_per_epoch, config.optim)
+            set_learning_rate(learner.optimizer, rate, head_alone)
             with window.waiting():
                 micro_batches = list(islice(batches, order.accumulation))
             loss, norm = optimizer_step(

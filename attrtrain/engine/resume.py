@@ -16,7 +16,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from attrtrain import checkpoint
-from attrtrain.config.schema import TrainConfig
+from attrtrain.config.schema import ModelConfig, TrainConfig
 from attrtrain.data.reader import ShardSet
 from attrtrain.engine.state import Learner, RunState, Task
 from attrtrain.engine.window import Window
@@ -98,6 +98,7 @@ def restore(task: Task, learner: Learner, state: RunState, window: Window, sourc
     """
     saved = checkpoint.load(source)
     own, before = identity(task.config, task.train_shards), saved.state["identity"]
+    before["model"] = {**_newer_model_settings(), **before["model"]}
     if differing := [
         f"{key}: {_short(before.get(key))} → {_short(own[key])}" for key in own if before.get(key) != own[key]
     ]:
@@ -107,7 +108,8 @@ def restore(task: Task, learner: Learner, state: RunState, window: Window, sourc
     set_model_state_dict(learner.module, dict(saved.tensors["model"]), options=_WHOLE)
     if learner.average is not None:
         learner.average.load_state_dict(dict(saved.tensors["average"]))
-    set_optimizer_state_dict(learner.module, learner.bare_optimizer, saved.optimizer["optimizer"], options=_WHOLE)
+    optimizer = {**saved.optimizer["optimizer"], "param_groups": _own_groups(learner)}
+    set_optimizer_state_dict(learner.module, learner.bare_optimizer, optimizer, options=_WHOLE)
     accelerator = task.runtime.accelerator
     if accelerator.scaler is not None and saved.optimizer["scaler"]:
         accelerator.scaler.load_state_dict(saved.optimizer["scaler"])
@@ -119,6 +121,20 @@ def restore(task: Task, learner: Learner, state: RunState, window: Window, sourc
         _set_generators(saved.ranks[rank]["generators"])
     if task.runtime.is_main and saved.state["wandb_id"] and not (task.folder / WANDB_ID).exists():
         (task.folder / WANDB_ID).write_text(saved.state["wandb_id"])
+
+
+def _newer_model_settings() -> dict[str, Any]:
+    """Settings of the model that checkpoints may be older than, as they were meant then."""
+    return {"frozen": ModelConfig().frozen}
+
+
+def _own_groups(learner: Learner) -> list[dict[str, Any]]:
+    """The optimizer's parameter groups by parameter names. They follow from the configuration of now; what a checkpoint has to give is each parameter's state."""
+    names = {id(parameter): name for name, parameter in learner.module.named_parameters()}
+    return [
+        {**group, "params": [names[id(parameter)] for parameter in group["params"]]}
+        for group in learner.bare_optimizer.param_groups
+    ]
 
 
 def changed_settings(source: Path, config: TrainConfig) -> list[str]:

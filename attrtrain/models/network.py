@@ -1,5 +1,7 @@
 """The network: a backbone of torchvision's or timm's, pooled features or a feature map, a head."""
 
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 
@@ -58,6 +60,16 @@ class AttributeModel(nn.Module):
         normalised = self.normalise(images)
         logits: Tensor = self.head(self.feature_map(normalised) if self._reads_map else self.backbone(normalised))
         return logits
+
+    def train(self, mode: bool = True) -> Self:
+        """As of any module, but parts of the backbone that are frozen stay in evaluation mode: their batch statistics do not follow the data, and they drop nothing."""
+        super().train(mode)
+        if mode:
+            for part in self.backbone.modules():
+                parameters = list(part.parameters())
+                if parameters and not any(parameter.requires_grad for parameter in parameters):
+                    part.eval()
+        return self
 
     def outputs(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (B, A), those of `forward`, and pooled features (B, F) of the same pass; images as `forward` takes them."""

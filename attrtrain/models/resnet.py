@@ -2,6 +2,7 @@
 
 import torchvision
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 # Blocks in layer1 … layer4, and whether a block is a bottleneck of three convolutions (He et al., "Deep residual learning", 2015, table 1).
@@ -26,12 +27,17 @@ class ResNet(torchvision.models.ResNet):  # type: ignore[misc]  # torchvision ha
         super().__init__(Bottleneck if bottleneck else BasicBlock, list(blocks))
         self.num_features = self.head_hidden_size = 512 * (4 if bottleneck else 1)
         self.fc: nn.Module = nn.Identity()
+        self._recomputes = False
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Whether stages keep only what goes into them and are computed again in the backward pass."""
+        self._recomputes = enable
 
     def forward_features(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, H, W) → the feature map (B, C, H / 32, W / 32)."""
         map_: Tensor = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            map_ = stage(map_)
+            map_ = checkpoint(stage, map_, use_reentrant=False) if self._recomputes and self.training else stage(map_)
         return map_
 
     def forward_head(self, feature_map: Tensor) -> Tensor:

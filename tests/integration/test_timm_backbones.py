@@ -1,7 +1,6 @@
 """A backbone of timm's through everything that is done with a model: trained, gone on with, judged, used, described, exported."""
 
 import json
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -15,23 +14,7 @@ from attrtrain.bundle import read_bundle
 from attrtrain.cli import main
 from attrtrain.inference.predictor import Predictor
 from attrtrain.shards.crop import load_image
-from attrtrain.signals import STOP_SIGNALS
-from attrtrain.train import main as train_main
-
-SMALL = [
-    *("demo", "--model.weights", "none", "--data.image_px", "32", "--train.global_batch", "64", "--train.precision", "no"),
-    *("--optim.schedule", "constant", "--track.wandb", "disabled"),
-]  # fmt: skip
-
-
-def train(run: Path, shards: Path, *flags: str) -> int:
-    """In this process, whose imports are dear; what a run takes over of it is given back."""
-    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    try:
-        return train_main([*SMALL, "--run.dir", str(run), "--data.shards", str(shards), *flags])
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+from tests.small_training import train
 
 
 def attrtrain_(*words: object) -> int:
