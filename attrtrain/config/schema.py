@@ -12,6 +12,7 @@ Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet101"]
 Head = Literal["linear", "mlp"]
 ResizeOn = Literal["worker", "device"]
 Fit = Literal["squash", "pad"]
+Policy = Literal["none", "trivial", "randaugment"]
 LEAST_PX, MOST_PX = 32, 4096  # sides of the network's input; a ResNet halves them five times
 
 
@@ -65,6 +66,10 @@ class DataConfig:
     """Largest random shift of a training crop's box, and largest change of its width and height, as a share of each; the box stays inside the stored crop."""
     rotate: float = ranged(0.0, at_least=0, at_most=180)
     """Training crops are rotated by a random angle of up to this many degrees either way; corners are filled with the mean colour."""
+    augment: Policy = "none"
+    """Automatic augmentation of training crops, of colour and geometry: one operation of any strength (trivial: TrivialAugment) or two (RandAugment)."""
+    erase: float = ranged(0.0, at_least=0, at_most=1)
+    """Share of training crops in which a random rectangle, 2 to 40 % of the area, is filled with the mean colour (random erasing)."""
     scales: list[float] = field(default_factory=list)
     """Sides of the network's training input, as multiples of image_px; every step draws one. Empty: image_px itself."""
     order: Literal["global", "block"] = "global"

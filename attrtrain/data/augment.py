@@ -9,13 +9,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
+from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as transforms
 
-from attrtrain.config.schema import DataConfig
+from attrtrain.config.schema import DataConfig, Policy
 from attrtrain.data.loader import Batch
 from attrtrain.data.streams import Stream
 from attrtrain.framing import MEAN_COLOUR
-from attrtrain.keyed_random import uniform
+from attrtrain.keyed_random import mix64, uniform
 
 ToDevice = Callable[[Tensor], Tensor]
 
@@ -29,17 +30,28 @@ class Augmentation:
         flip: share of crops that are mirrored.
         rotate: largest angle, degrees.
         scales: sides of the network's input as multiples of the crops' own, one for each step.
+        policy: a random operation of TrivialAugment, or two of RandAugment, on each crop.
+        erase: share of crops in which a rectangle is erased.
     """
 
     seed: int = 0
     flip: float = 0.0
     rotate: float = 0.0
     scales: tuple[float, ...] = ()
+    policy: Policy = "none"
+    erase: float = 0.0
 
     @classmethod
     def of(cls, config: DataConfig, seed: int) -> "Augmentation":
         """What a configuration asks for."""
-        return cls(seed=seed, flip=config.flip, rotate=config.rotate, scales=tuple(config.scales))
+        return cls(
+            seed=seed,
+            flip=config.flip,
+            rotate=config.rotate,
+            scales=tuple(config.scales),
+            policy=config.augment,
+            erase=config.erase,
+        )
 
 
 def augmented(batch: Batch, settings: Augmentation, step: int, to_device: ToDevice) -> Tensor:
@@ -54,9 +66,15 @@ def augmented(batch: Batch, settings: Augmentation, step: int, to_device: ToDevi
     index = batch.index.numpy()
     flips = draw_flips(settings.seed, batch.epoch, index, settings.flip)
     images = apply_flips(batch.image, to_device(flips))
+    if settings.policy != "none":
+        images = transformed(images, settings.policy, mix64(settings.seed, batch.epoch, index, Stream.POLICY))
     if settings.rotate:
         angles = draw_angles(settings.seed, batch.epoch, index, settings.rotate)
         images = rotated(images, to_device(angles), to_device(mean_colour()))
+    if settings.erase:
+        rectangles = draw_erased(settings.seed, batch.epoch, index, settings.erase, images.shape[-1])
+        erased = inside(to_device(rectangles), images.shape[-1])
+        images = torch.where(erased, to_device(mean_colour()).to(torch.uint8), images)
     if settings.scales:
         images = resized(images, draw_scale(settings.seed, batch.epoch, step, settings.scales))
     return images
@@ -101,6 +119,53 @@ def rotated(images: Tensor, degrees: Tensor, fill: Tensor) -> Tensor:
     grid = functional.affine_grid(places, list(images.shape), align_corners=False)
     moved = functional.grid_sample(images.float() - fill, grid, "bilinear", "zeros", align_corners=False) + fill
     return moved.round_().clamp_(0, 255).to(torch.uint8)
+
+
+def transformed(images: Tensor, policy: Policy, seeds: NDArray[np.uint64]) -> Tensor:
+    """Applies TrivialAugment (Müller & Hutter, ICCV 2021; one operation of any strength) or RandAugment (Cubuk et al., NeurIPS 2020; two operations of
+    strength 9 of 31), as torchvision has them, to each image by itself.
+
+    torchvision draws from torch's generator of the CPU, which is seeded for every image and put back at the end: what is drawn after this does not depend on it.
+
+    Args:
+        images: (B, 3, H, W) uint8.
+        policy: which of the two.
+        seeds: (B,) of the images' operations.
+    """
+    fill = [float(level) for level in MEAN_COLOUR]
+    kind = v2.TrivialAugmentWide if policy == "trivial" else v2.RandAugment
+    transform = kind(interpolation=v2.InterpolationMode.BILINEAR, fill=fill)
+    results = []
+    with torch.random.fork_rng(devices=[]):  # of the CPU alone
+        for image, seed in zip(images, seeds.tolist(), strict=True):
+            torch.default_generator.manual_seed(seed)
+            results.append(transform(image))
+    return torch.stack(results)
+
+
+def draw_erased(seed: int, epoch: int, index: NDArray[np.int64], share: float, side: int) -> Tensor:
+    """The rectangle that is erased in each sample (B,) of this epoch: (B, 4) int64 left, top, right, bottom, pixels of a square of `side`; empty where none is.
+
+    Random erasing (Zhong et al., AAAI 2020): 2 to 40 % of the area, at any place. The ratio of its sides is between 0.3 and 1 / 0.3, uniform in its logarithm, so that
+    lying rectangles are as frequent as standing ones. Of ten draws the first that fits counts.
+    """
+    shapes = uniform(seed, epoch, index[:, None, None], Stream.ERASING, np.arange(10)[:, None], np.arange(2))
+    area, ratio = 0.02 + 0.38 * shapes[..., 0], 0.3 ** (1 - 2 * shapes[..., 1])
+    sides = np.sqrt(np.stack([area * ratio, area / ratio], axis=-1))  # (B, 10, 2) as shares of the square's
+    first = np.argmax((sides < 1).all(axis=-1), axis=1)
+    sizes = np.rint(np.minimum(sides[np.arange(len(index)), first], 1) * side)
+    others = uniform(seed, epoch, index[:, None], Stream.ERASING, 10, np.arange(3))
+    near = np.floor(others[:, 1:] * (side - sizes + 1))
+    rectangles = np.concatenate([near, near + sizes], axis=1)
+    return torch.from_numpy(np.where(others[:, :1] < share, rectangles, 0).astype(np.int64))
+
+
+def inside(rectangles: Tensor, side: int) -> Tensor:
+    """Which pixels of a square of `side` lie in rectangles (B, 4) left, top, right, bottom: (B, 1, side, side) bool."""
+    pixel = torch.arange(side, device=rectangles.device)
+    left, top, right, bottom = (rectangles[:, edge, None] for edge in range(4))
+    columns, rows = (left <= pixel) & (pixel < right), (top <= pixel) & (pixel < bottom)
+    return (rows[:, :, None] & columns[:, None, :])[:, None]
 
 
 def draw_scale(seed: int, epoch: int, step: int, scales: tuple[float, ...]) -> float:

@@ -68,7 +68,7 @@ def test_no_step_waits_for_the_gpu(toy_shards: Path, precision: str, clip_norm: 
 
 def test_no_step_that_augments_waits_for_the_gpu(toy_shards: Path) -> None:
     config = settings_of(toy_shards)
-    data = replace(config.data, rotate=10.0, scales=[1.0, 0.75])
+    data = replace(config.data, rotate=10.0, erase=0.5, scales=[1.0, 0.75])
     assert len(trained(toy_shards, replace(config, data=data), 12, watched_from=8)) == 12
 
 

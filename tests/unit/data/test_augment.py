@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import v2
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
@@ -11,12 +12,16 @@ from attrtrain.data.augment import (
     Augmentation,
     augmented,
     draw_angles,
+    draw_erased,
     draw_scale,
+    inside,
     mean_colour,
     rotated,
+    transformed,
 )
 from attrtrain.data.loader import Batch
 from attrtrain.framing import MEAN_COLOUR
+from attrtrain.keyed_random import mix64
 
 SIDE = 32
 
@@ -45,6 +50,10 @@ def seen(settings: Augmentation, index: list[int], epoch: int = 0, step: int = 0
 BY_SAMPLE = {
     "flip": Augmentation(flip=0.5),
     "rotate": Augmentation(rotate=30.0),
+    "trivial": Augmentation(policy="trivial"),
+    "randaugment": Augmentation(policy="randaugment"),
+    "erase": Augmentation(erase=0.7),
+    "all": Augmentation(flip=0.5, rotate=10.0, policy="trivial", erase=0.5),
 }
 
 
@@ -115,3 +124,54 @@ def test_all_of_a_step_has_one_size_and_all_sizes_come_up() -> None:
             picture = Image.fromarray(smooth(64)[position].permute(1, 2, 0).numpy())
             expected = np.asarray(picture.resize(image.shape[1:], Image.Resampling.BILINEAR)).transpose(2, 0, 1)
             assert np.abs(image.numpy().astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize(("policy", "transform"), [("trivial", v2.TrivialAugmentWide), ("randaugment", v2.RandAugment)])
+def test_policies_are_torchvision_s_on_each_picture_with_a_seed_of_its_own(policy, transform) -> None:
+    images, seeds = smooth(40), mix64(0, 3, np.arange(40))
+    found = transformed(images, policy, seeds)
+    fill = [float(level) for level in MEAN_COLOUR]
+    for image, seed, ours in zip(images, seeds, found, strict=True):
+        torch.manual_seed(int(seed))
+        assert torch.equal(ours, transform(interpolation=InterpolationMode.BILINEAR, fill=fill)(image))
+    assert (found != images).flatten(1).any(dim=1).float().mean() > 0.7
+    assert len({ours.numpy().tobytes() for ours in transformed(images[:1].expand(40, -1, -1, -1), policy, seeds)}) > 15
+
+
+def test_policies_leave_torch_s_generator_where_it_was() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    seen(Augmentation(policy="trivial"), [1, 2, 3])
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_rectangle_is_erased_in_a_share_of_crops_and_filled_with_the_mean_colour() -> None:
+    index, side = np.arange(20_000), 200
+    rectangles = draw_erased(0, 0, index, 0.25, side).numpy()
+    width, height = rectangles[:, 2] - rectangles[:, 0], rectangles[:, 3] - rectangles[:, 1]
+    some = width > 0
+    assert some.mean() == pytest.approx(0.25, abs=0.01) and (rectangles[~some] == 0).all()
+    assert (rectangles >= 0).all() and (rectangles <= side).all()
+    area, ratio = (width * height)[some] / side**2, np.log(height[some] / width[some])
+    assert area.min() == pytest.approx(0.02, abs=0.002) and area.max() == pytest.approx(0.4, abs=0.01)
+    assert area.mean() == pytest.approx(0.2, abs=0.015) and abs(ratio.mean()) < 0.03
+    assert np.abs(ratio).max() == pytest.approx(-np.log(0.3), abs=0.05)
+    room = np.stack([side - width, side - height], axis=1)[some]
+    assert (rectangles[some, :2] / np.maximum(room, 1)).mean(axis=0) == pytest.approx(0.5, abs=0.015)
+
+    everywhere, few = Augmentation(erase=1.0), list(range(8))
+    for image, whole, (left, top, right, bottom) in zip(
+        seen(everywhere, few), smooth(64), draw_erased(0, 0, np.array(few), 1.0, SIDE).tolist(), strict=False
+    ):
+        expected = whole.clone()
+        expected[:, top:bottom, left:right] = torch.tensor(MEAN_COLOUR, dtype=torch.uint8)[:, None, None]
+        assert torch.equal(image, expected) and right > left
+
+
+def test_pixels_inside_rectangles_are_those_between_their_edges() -> None:
+    rectangles = torch.tensor([[1, 2, 4, 3], [0, 0, 0, 0], [0, 0, 6, 6]])
+    expected = torch.zeros((3, 1, 6, 6), dtype=torch.bool)
+    expected[0, 0, 2:3, 1:4] = True
+    expected[2] = True
+    assert torch.equal(inside(rectangles, 6), expected)
