@@ -66,14 +66,19 @@ def optimizer_step(
 
 
 def _loss(runtime: Runtime, model: nn.Module, batch: Batch, step: int, settings: StepSettings) -> Tensor:
-    images = augmented(batch, settings.augmentation, step, runtime.to_device)
+    seen = augmented(batch, settings.augmentation, step, runtime.to_device)
+    images = seen.images
     if settings.channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
-    match settings.unknown:
-        case "mask":
-            known, denominator = batch.known, max(batch.step_known, 1)
-        case "negative":  # targets of unknown cells are 0 already
-            known, denominator = torch.ones_like(batch.known), settings.global_batch * batch.known.shape[1]
     with runtime.autocast():
         logits = model(images)
-    return masked_bce(logits, batch.target, known, denominator)
+
+    def loss_of(target: Tensor, known: Tensor, weight: Tensor | None) -> Tensor:
+        match settings.unknown:
+            case "mask":
+                return masked_bce(logits, target, known, max(batch.step_known, 1), weight)
+            case "negative":  # targets of unknown cells are 0 already
+                cells = settings.global_batch * known.shape[1]
+                return masked_bce(logits, target, torch.ones_like(known), cells, weight)
+
+    return seen.loss(loss_of)

@@ -13,9 +13,11 @@ from attrtrain.data.augment import (
     augmented,
     draw_angles,
     draw_erased,
+    draw_mixing,
     draw_scale,
     inside,
     mean_colour,
+    mixed,
     rotated,
     transformed,
 )
@@ -44,7 +46,7 @@ def batch_of(index: list[int], epoch: int = 0, attributes: int = 5) -> Batch:
 
 
 def seen(settings: Augmentation, index: list[int], epoch: int = 0, step: int = 0) -> torch.Tensor:
-    return augmented(batch_of(index, epoch), settings, step, lambda tensor: tensor)
+    return augmented(batch_of(index, epoch), settings, step, lambda tensor: tensor).images
 
 
 BY_SAMPLE = {
@@ -71,7 +73,9 @@ def test_a_sample_is_augmented_alike_whatever_batch_it_is_in(settings: Augmentat
 
 def test_by_default_batches_are_handed_on_as_they_are() -> None:
     batch = batch_of([3, 1, 2])
-    assert torch.equal(augmented(batch, Augmentation(), 0, lambda tensor: tensor), batch.image)
+    same = augmented(batch, Augmentation(), 0, lambda tensor: tensor)
+    assert torch.equal(same.images, batch.image) and same.own_share is None
+    assert same.target is batch.target and same.known is batch.known
 
 
 @pytest.mark.parametrize("size", [(32, 32), (40, 24), (31, 33)])
@@ -175,3 +179,79 @@ def test_pixels_inside_rectangles_are_those_between_their_edges() -> None:
     expected[0, 0, 2:3, 1:4] = True
     expected[2] = True
     assert torch.equal(inside(rectangles, 6), expected)
+
+
+MIXTURES = {"mixup": (0.4, 0.0), "cutmix": (0.0, 1.0), "both": (0.4, 1.0)}
+
+
+@pytest.mark.parametrize(("mixup", "cutmix"), MIXTURES.values(), ids=MIXTURES)
+def test_images_are_mixed_as_a_plain_loop_does_and_labels_weigh_what_is_seen(mixup: float, cutmix: float) -> None:
+    images, index = smooth(40), np.arange(40)
+    mix = draw_mixing(0, 2, index, mixup, cutmix, SIDE)
+    found = mixed(images, mix.blend, mix.rectangles)
+    kinds = set()
+    for sample in range(40):
+        own, other = images[sample].float(), images[sample - 1].float()
+        left, top, right, bottom = mix.rectangles[sample].tolist()
+        share = mix.blend[sample].item()
+        if right > left and bottom > top:
+            kinds.add("cutmix")
+            expected = own.clone()
+            expected[:, top:bottom, left:right] = other[:, top:bottom, left:right]
+            seen_of_it = 1 - (right - left) * (bottom - top) / SIDE**2
+        else:
+            kinds.add("mixup")
+            expected, seen_of_it = (own * share + other * (1 - share)).round(), share
+        assert torch.equal(found[sample].float(), expected), sample
+        assert mix.own_share[sample].item() == pytest.approx(seen_of_it, abs=1e-6)
+    assert kinds >= ({"mixup"} if mixup else set()) | ({"cutmix"} if cutmix else set())
+
+
+def test_shares_are_beta_distributed_and_a_function_of_the_sample() -> None:
+    index = np.arange(20_000)
+    reference = np.random.default_rng(0)
+    for alpha in (0.2, 1.0, 3.0):
+        mix = draw_mixing(0, 0, index, alpha, 0.0, SIDE)
+        expected = np.sort(reference.beta(alpha, alpha, 20_000))
+        assert np.abs(np.sort(mix.own_share[:, 0].numpy()) - expected).mean() < 0.01
+    cut = draw_mixing(0, 0, index, 0.0, 1.0, 224)
+    assert cut.own_share.min() >= 0 and (cut.rectangles >= 0).all() and (cut.rectangles <= 224).all()
+    some = np.array([7, 19_000, 3])
+    for name in ("blend", "rectangles", "own_share"):
+        assert torch.equal(getattr(draw_mixing(0, 0, some, 0.0, 1.0, 224), name), getattr(cut, name)[some])
+
+
+def test_the_loss_is_that_of_either_label_by_its_share_and_unknown_cells_of_one_count_for_the_other() -> None:
+    settings, batch = Augmentation(seed=1, mixup=1.0), batch_of(list(range(6)))
+    result = augmented(batch, settings, 0, lambda tensor: tensor)
+    logits = torch.randn((6, 5), generator=torch.Generator().manual_seed(0))
+
+    def loss_of(target, known, weight):
+        cells = torch.nn.functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+        return torch.where(known, cells * weight, 0.0).sum()
+
+    expected = 0.0
+    for row in range(6):
+        share = result.own_share[row].item()
+        for sample, weight in ((row, share), (row - 1, 1 - share)):
+            for cell in range(5):
+                if batch.known[sample, cell]:
+                    label, score = batch.target[sample, cell].item(), torch.sigmoid(logits[row, cell]).item()
+                    expected -= weight * (label * np.log(score) + (1 - label) * np.log(1 - score))
+    assert result.loss(loss_of).item() == pytest.approx(expected, rel=1e-5)
+    assert (batch.known != batch.known.roll(1, 0)).any()
+
+
+def test_labels_of_sides_are_swapped_on_mirrored_crops_alone() -> None:
+    batch = batch_of(list(range(40)), epoch=1)
+    swaps = (1, 0, 2, 4, 3)
+    result = augmented(batch, Augmentation(flip=0.5, swaps=swaps), 0, lambda tensor: tensor)
+    mirrored = 0
+    for row in range(40):
+        if is_mirrored := not torch.equal(result.images[row], batch.image[row]):
+            mirrored += 1
+            assert torch.equal(result.images[row], batch.image[row].flip(-1))
+        order = list(swaps) if is_mirrored else list(range(5))
+        assert result.target[row].tolist() == batch.target[row, order].tolist()
+        assert result.known[row].tolist() == batch.known[row, order].tolist()
+    assert 10 < mirrored < 30
