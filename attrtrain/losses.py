@@ -12,7 +12,6 @@ l⁺ is multiplied by the attribute's positive weight.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -26,24 +25,25 @@ SPLC_ABOVE = 0.6
 SPLC_AFTER_EPOCHS = 1
 
 
-class Cells(Protocol):
-    """What a loss looks at, one entry an object and attribute."""
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """What is known of a micro-batch, one entry an object and attribute.
 
-    @property
-    def target(self) -> Tensor:
-        """(B, A) float32 vote shares, 0 where unknown."""
+    Attributes:
+        target: (B, A) float32 vote shares, 0 where unknown.
+        known: (B, A) bool.
+        epoch: counts from 0.
+        step_known: known cells of the whole step, over ranks and micro-batches.
+        rates: (B, A) how frequent each attribute is among objects of that kind; only `selective` asks for it.
+        weight: (B, 1) of each object; None where all weigh 1.
+    """
 
-    @property
-    def known(self) -> Tensor:
-        """(B, A) bool."""
-
-    @property
-    def epoch(self) -> int:
-        """Counts from 0."""
-
-    @property
-    def step_known(self) -> int:
-        """Known cells of the whole step, over ranks and micro-batches."""
+    target: Tensor
+    known: Tensor
+    epoch: int
+    step_known: int
+    rates: Tensor | None = None
+    weight: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,13 +66,12 @@ class AttributeLoss:
     step_objects: int = 1
     positive_weight: Tensor | None = None
 
-    def __call__(self, logits: Tensor, cells: Cells, rates: Tensor | None = None) -> Tensor:
+    def __call__(self, logits: Tensor, cells: Cells) -> Tensor:
         """The loss of a micro-batch as its part of the step's: the mean over the step's known cells, or over all its cells where unknown ones count.
 
         Args:
             logits: (B, A).
             cells: what is known of them.
-            rates: (B, A) how frequent each attribute is among objects of that kind; only `selective` asks for it.
 
         Returns:
             Scalar float32.
@@ -85,8 +84,10 @@ class AttributeLoss:
         costs = torch.where(
             cells.known,
             target * positive + (1 - target) * negative,
-            self._unknown(logits, target, positive, negative, cells.epoch, rates),
+            self._unknown(logits, target, positive, negative, cells),
         )
+        if cells.weight is not None:
+            costs = costs * cells.weight
         return costs.sum() / self.denominator(cells)
 
     def denominator(self, cells: Cells) -> float:
@@ -116,9 +117,7 @@ class AttributeLoss:
                 negative = negative * shifted.pow(settings.gamma_negative).detach()
         return positive if self.positive_weight is None else positive * self.positive_weight, negative
 
-    def _unknown(
-        self, logits: Tensor, target: Tensor, positive: Tensor, negative: Tensor, epoch: int, rates: Tensor | None
-    ) -> Tensor:
+    def _unknown(self, logits: Tensor, target: Tensor, positive: Tensor, negative: Tensor, cells: Cells) -> Tensor:
         """(B, A) what each cell costs if it is unknown; `target` is that of a negative there."""
         match self.unknown:
             case "mask":
@@ -126,14 +125,14 @@ class AttributeLoss:
             case "negative":
                 return target * positive + (1 - target) * negative
             case "selective":
-                if rates is None:
+                if (rates := cells.rates) is None:
                     raise ValueError("selective needs the rates of the attributes")
                 return torch.where(rates <= self.selective_below, rates * positive + (1 - rates) * negative, 0.0)
             case "hill":
                 p = logits.sigmoid()
                 return (HILL_LAMBDA - p) * p.square()
             case "splc":
-                is_positive = (epoch >= SPLC_AFTER_EPOCHS) & (logits.detach().sigmoid() > SPLC_ABOVE)
+                is_positive = (cells.epoch >= SPLC_AFTER_EPOCHS) & (logits.detach().sigmoid() > SPLC_ABOVE)
                 return torch.where(is_positive, positive, negative)
 
 

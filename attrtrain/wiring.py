@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
@@ -16,7 +16,9 @@ from attrtrain import __version__, bundle, checkpoint
 from attrtrain.auditing.quick import QuickAudit, quick_audit
 from attrtrain.config.load import dump_config
 from attrtrain.config.schema import TIMM, TrainConfig
+from attrtrain.data.augment import Augmentation
 from attrtrain.data.cache import ShardCache
+from attrtrain.data.meaning import contradictions
 from attrtrain.data.order import TrainOrder
 from attrtrain.data.reader import ShardSet
 from attrtrain.data.sampling import repeat_factors
@@ -28,7 +30,7 @@ from attrtrain.engine.objective import Objective
 from attrtrain.engine.resume import changed_settings, restore
 from attrtrain.engine.state import RunState, Task
 from attrtrain.engine.window import Window
-from attrtrain.errors import AttrtrainError, CheckpointError, LabelError, PreemptedError
+from attrtrain.errors import AttrtrainError, CheckpointError, ConfigError, LabelError, PreemptedError
 from attrtrain.files import atomic_write, remove_partials
 from attrtrain.framing import Framing
 from attrtrain.models.network import AttributeModel, build_network
@@ -63,6 +65,8 @@ def run(config: TrainConfig) -> None:
     Framing.within(train_shards.crop, config.data.context, config.data.fit)  # refused before anything is loaded
     runtime = _build_runtime(config)
     order = _build_order(config, train_shards, runtime)
+    names = train_shards.vocabulary.names
+    _require_augmentation(config, order, names)
     folder = Path(config.run.dir)
     with explained_process_loss(runtime), locked(folder, runtime):
         source = _checkpoint_to_resume(config, folder, runtime)
@@ -86,7 +90,8 @@ def run(config: TrainConfig) -> None:
         if source is not None:
             restore(task, learner, state, window, source)
         if runtime.is_main:
-            print(_opening(task), *told, *([found.line] if found else []), sep="\n", flush=True)
+            lines = [*told, *([found.line] if found else []), *contradictions(names, config.data)]
+            print(_opening(task), *lines, sep="\n", flush=True)
             task = replace(task, tracker=_open_folder(task, state, found))
         with _closing(task), explained_compile_failure(config.train.compile):
             fit(task, learner, state, window)
@@ -122,6 +127,15 @@ def _build_order(config: TrainConfig, shards: ShardSet, runtime: Runtime) -> Tra
         if config.data.repeat_below
         else None,
     )
+
+
+def _require_augmentation(config: TrainConfig, order: TrainOrder, names: Sequence[str]) -> None:
+    """Refuses augmentation that cannot be done, before anything is loaded. Raises ConfigError."""
+    Augmentation.of(config.data, config.run.seed, names)
+    if (config.data.mixup or config.data.cutmix) and order.micro_batch < 2:
+        raise ConfigError(
+            "data.mixup and data.cutmix mix the objects of a micro-batch, and here it has a single one; raise train.micro_batch or train.global_batch"
+        )
 
 
 def _audit(config: TrainConfig, folder: Path, shards: ShardSet, runtime: Runtime) -> QuickAudit | None:

@@ -16,6 +16,7 @@ RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
 TIMM = "timm:"
 """In front of a backbone's name: one of timm's. What follows is known to timm alone, which takes seconds to import."""
 Fit = Literal["squash", "pad"]
+Policy = Literal["none", "trivial", "randaugment"]
 LEAST_PX, MOST_PX = 32, 4096  # sides of the network's input; a ResNet halves them five times
 
 
@@ -65,10 +66,20 @@ class DataConfig:
     """How a crop fills the square: squash changes its aspect ratio; pad keeps it and adds bars of the mean colour."""
     flip: float = ranged(0.5, at_least=0, at_most=1)
     """Share of training crops mirrored left to right."""
+    flip_swaps: bool = False
+    """On mirrored crops, swap the labels of attributes whose names differ in nothing but left and right, such as left_wrist and right_wrist."""
     jitter: float = ranged(0.0, at_least=0, at_most=0.5)
     """Largest random shift of a training crop's box, and largest change of its width and height, as a share of each; the box stays inside the stored crop."""
     rotate: float = ranged(0.0, at_least=0, at_most=180)
     """Training crops are rotated by a random angle of up to this many degrees either way; corners are filled with the mean colour."""
+    augment: Policy = "none"
+    """Automatic augmentation of training crops, of colour and geometry: one operation of any strength (trivial: TrivialAugment) or two (RandAugment)."""
+    erase: float = ranged(0.0, at_least=0, at_most=1)
+    """Share of training crops in which a random rectangle, 2 to 40 % of the area, is filled with the mean colour (random erasing)."""
+    mixup: float = ranged(0.0, at_least=0)
+    """Parameter of the Beta distribution by which each training crop is blended with another of its micro-batch, and their losses alike (mixup). 0: not at all."""
+    cutmix: float = ranged(0.0, at_least=0)
+    """The same for CutMix, which pastes a rectangle of the other crop. With mixup too, each crop gets one or the other."""
     scales: list[float] = field(default_factory=list)
     """Sides of the network's training input, as multiples of image_px; every step draws one. Empty: image_px itself."""
     order: Literal["global", "block"] = "global"

@@ -133,7 +133,7 @@ def _train_epoch(
     config, order = task.config, task.order
     settings = StepSettings(
         config.run.seed,
-        Augmentation.of(config.data, config.run.seed),
+        Augmentation.of(config.data, config.run.seed, task.train_shards.vocabulary.names),
         task.objective,
         config.train.clip_norm,
         config.train.channels_last,

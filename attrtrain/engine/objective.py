@@ -8,16 +8,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from attrtrain.config.schema import TrainConfig
-from attrtrain.data.loader import Batch
 from attrtrain.data.reader import ShardSet
 from attrtrain.losses import AttributeLoss, positive_weights
 from attrtrain.metrics.baselines import TrainingRates
-from attrtrain.runtime import Runtime
 
 
 @dataclass(frozen=True, eq=False)
 class Objective:
-    """The loss of a batch.
+    """The loss, and what it has to know of the training split.
 
     Attributes:
         loss: the configured one.
@@ -49,9 +47,8 @@ class Objective:
         counts = TrainingRates.of(shards.labels(np.arange(len(shards))), category, config.labels.positive_at).counts
         return cls(loss, counts.category_rates, counts.row_of(category))
 
-    def __call__(self, runtime: Runtime, logits: Tensor, batch: Batch) -> Tensor:
-        """The part (a scalar) that a micro-batch with logits (B, A) has in the step's loss."""
+    def rates_of(self, index: Tensor) -> Tensor | None:
+        """(B, A) float32 on the CPU: how frequent each attribute is among objects like these (B,); None where the loss does not ask."""
         if self.rates is None or self.row is None:
-            return self.loss(logits, batch)
-        rates = torch.from_numpy(self.rates[self.row[batch.index.numpy()]])
-        return self.loss(logits, batch, runtime.to_device(rates))
+            return None
+        return torch.from_numpy(self.rates[self.row[index.numpy()]])

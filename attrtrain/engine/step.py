@@ -1,6 +1,6 @@
 """One optimizer step: a global batch, however it is cut up."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from attrtrain.data.augment import Augmentation, augmented
 from attrtrain.data.loader import Batch
 from attrtrain.engine.objective import Objective
+from attrtrain.losses import Cells
 from attrtrain.runtime import Runtime, seed_step
 
 
@@ -64,9 +65,20 @@ def optimizer_step(
 
 
 def _loss(runtime: Runtime, model: nn.Module, batch: Batch, step: int, settings: StepSettings) -> Tensor:
-    images = augmented(batch, settings.augmentation, step, runtime.to_device)
+    seen = augmented(batch, settings.augmentation, step, runtime.to_device)
+    images = seen.images
     if settings.channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
     with runtime.autocast():
         logits = model(images)
-    return settings.objective(runtime, logits, batch)
+    rates = settings.objective.rates_of(batch.index)
+    on_device = None if rates is None else runtime.to_device(rates)
+
+    def loss_of(labels_of: Callable[[Tensor], Tensor], weight: Tensor | None) -> Tensor:
+        target, known = labels_of(seen.target), labels_of(seen.known)
+        cells = Cells(
+            target, known, batch.epoch, batch.step_known, None if on_device is None else labels_of(on_device), weight
+        )
+        return settings.objective.loss(logits, cells)
+
+    return seen.loss(loss_of)

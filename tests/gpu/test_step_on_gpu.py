@@ -42,7 +42,8 @@ def trained(shards: Path, config: TrainConfig, steps: int, watched_from: int | N
     seed_everything(0)
     learner = prepare_learner(runtime, build_network("resnet18", "mlp", 32, 0.5, len(samples.vocabulary)), config)
     learner.wrapped.train()
-    augmentation, objective = Augmentation.of(config.data, 0), Objective.of(config, samples, runtime.device)
+    augmentation = Augmentation.of(config.data, 0, samples.vocabulary.names)
+    objective = Objective.of(config, samples, runtime.device)
     settings = StepSettings(0, augmentation, objective, config.train.clip_norm, config.train.channels_last)
     window, losses = Window(runtime), []
     try:
@@ -69,7 +70,7 @@ def test_no_step_waits_for_the_gpu(toy_shards: Path, precision: str, clip_norm: 
 
 def test_no_step_that_augments_waits_for_the_gpu(toy_shards: Path) -> None:
     config = settings_of(toy_shards)
-    data = replace(config.data, rotate=10.0, scales=[1.0, 0.75])
+    data = replace(config.data, rotate=10.0, erase=0.5, mixup=0.2, cutmix=1.0, scales=[1.0, 0.75])
     assert len(trained(toy_shards, replace(config, data=data), 12, watched_from=8)) == 12
 
 

@@ -1,7 +1,7 @@
 """The losses, against plain loops over cells, torch's and torchvision's own, and finite differences."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from torch.nn import functional
 from torchvision.ops import sigmoid_focal_loss
 
 from attrtrain.config.schema import LossConfig
-from attrtrain.losses import AttributeLoss, positive_weights
+from attrtrain.losses import AttributeLoss, Cells, positive_weights
 
 UNKNOWNS = ("mask", "negative", "selective", "hill", "splc")
 SETTINGS = [
@@ -25,14 +25,6 @@ SETTINGS = [
 WEIGHT = torch.tensor([1.0, 3.0, 0.25, 1.0, 2.0], dtype=torch.float64)
 
 
-@dataclass
-class Cells:
-    target: Tensor
-    known: Tensor
-    epoch: int = 0
-    step_known: int = 0
-
-
 def cells(rows: int = 7, seed: int = 0, epoch: int = 0) -> tuple[Tensor, Cells, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     logits = 2 * torch.randn(rows, 5, generator=generator, dtype=torch.float64)
@@ -40,7 +32,7 @@ def cells(rows: int = 7, seed: int = 0, epoch: int = 0) -> tuple[Tensor, Cells, 
     shares = torch.rand(rows, 5, generator=generator, dtype=torch.float64)
     shares[::2] = shares[::2].round()  # people agree on some
     rates = torch.rand(rows, 5, generator=generator, dtype=torch.float64)
-    return logits, Cells(torch.where(known, shares, 0.0), known, epoch, int(known.sum())), rates
+    return logits, Cells(torch.where(known, shares, 0.0), known, epoch, int(known.sum()), rates), rates
 
 
 def cost(settings: LossConfig, weight: float, x: float, t: float, focus_at: float | None = None) -> float:
@@ -94,7 +86,7 @@ def by_hand(
 def test_value_and_gradient_are_those_of_a_plain_loop(settings: LossConfig, unknown: str, epoch: int) -> None:
     logits, given, rates = cells(epoch=epoch)
     logits.requires_grad_()
-    loss = AttributeLoss(settings, unknown, 0.3, 11, WEIGHT)(logits, given, rates)
+    loss = AttributeLoss(settings, unknown, 0.3, 11, WEIGHT)(logits, given)
     loss.backward()
     values = logits.detach()
 
@@ -144,7 +136,7 @@ def test_logits_of_any_size_give_finite_losses_and_gradients(settings: LossConfi
     known = torch.tensor([[True] * 5, [True] * 5, [False] * 5, [False] * 5])
     target = torch.tensor([[1.0] * 5, [0.0] * 5, [0.0] * 5, [0.0] * 5])
     loss = AttributeLoss(settings, unknown, 1.0, 4, WEIGHT.float())(
-        logits, Cells(target, known, 3, 10), torch.full((4, 5), 0.1)
+        logits, Cells(target, known, 3, 10, torch.full((4, 5), 0.1))
     )
     loss.backward()
     assert math.isfinite(loss.item()) and logits.grad.isfinite().all()
@@ -157,12 +149,25 @@ def test_parts_of_a_step_add_up_to_the_whole(unknown: str) -> None:
     parts = [
         loss(
             logits[i : i + 2],
-            Cells(given.target[i : i + 2], given.known[i : i + 2], 1, given.step_known),
-            rates[i : i + 2],
+            Cells(given.target[i : i + 2], given.known[i : i + 2], 1, given.step_known, rates[i : i + 2]),
         )
         for i in range(0, 8, 2)
     ]
-    assert torch.allclose(loss(logits, given, rates), torch.stack(parts).sum())
+    assert torch.allclose(loss(logits, given), torch.stack(parts).sum())
+
+
+@pytest.mark.parametrize("unknown", UNKNOWNS)
+def test_an_object_of_weight_two_counts_as_two(unknown: str) -> None:
+    logits, given, _ = cells(rows=3)
+    loss = AttributeLoss(LossConfig(name="focal"), unknown, 0.3, 11)
+    weighted = loss(logits, replace(given, weight=torch.tensor([[2.0], [0.0], [1.0]])))
+    rows = torch.tensor([0, 0, 2])
+    assert weighted.item() == pytest.approx(
+        loss(
+            logits[rows],
+            Cells(given.target[rows], given.known[rows], 0, given.step_known, given.rates[rows]),
+        ).item()
+    )
 
 
 def test_half_precision_logits_are_summed_in_float32() -> None:

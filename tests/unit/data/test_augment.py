@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import v2
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
@@ -11,12 +12,18 @@ from attrtrain.data.augment import (
     Augmentation,
     augmented,
     draw_angles,
+    draw_erased,
+    draw_mixing,
     draw_scale,
+    inside,
     mean_colour,
+    mixed,
     rotated,
+    transformed,
 )
 from attrtrain.data.loader import Batch
 from attrtrain.framing import MEAN_COLOUR
+from attrtrain.keyed_random import mix64
 
 SIDE = 32
 
@@ -39,12 +46,16 @@ def batch_of(index: list[int], epoch: int = 0, attributes: int = 5) -> Batch:
 
 
 def seen(settings: Augmentation, index: list[int], epoch: int = 0, step: int = 0) -> torch.Tensor:
-    return augmented(batch_of(index, epoch), settings, step, lambda tensor: tensor)
+    return augmented(batch_of(index, epoch), settings, step, lambda tensor: tensor).images
 
 
 BY_SAMPLE = {
     "flip": Augmentation(flip=0.5),
     "rotate": Augmentation(rotate=30.0),
+    "trivial": Augmentation(policy="trivial"),
+    "randaugment": Augmentation(policy="randaugment"),
+    "erase": Augmentation(erase=0.7),
+    "all": Augmentation(flip=0.5, rotate=10.0, policy="trivial", erase=0.5),
 }
 
 
@@ -62,7 +73,9 @@ def test_a_sample_is_augmented_alike_whatever_batch_it_is_in(settings: Augmentat
 
 def test_by_default_batches_are_handed_on_as_they_are() -> None:
     batch = batch_of([3, 1, 2])
-    assert torch.equal(augmented(batch, Augmentation(), 0, lambda tensor: tensor), batch.image)
+    same = augmented(batch, Augmentation(), 0, lambda tensor: tensor)
+    assert torch.equal(same.images, batch.image) and same.own_share is None
+    assert same.target is batch.target and same.known is batch.known
 
 
 @pytest.mark.parametrize("size", [(32, 32), (40, 24), (31, 33)])
@@ -115,3 +128,131 @@ def test_all_of_a_step_has_one_size_and_all_sizes_come_up() -> None:
             picture = Image.fromarray(smooth(64)[position].permute(1, 2, 0).numpy())
             expected = np.asarray(picture.resize(image.shape[1:], Image.Resampling.BILINEAR)).transpose(2, 0, 1)
             assert np.abs(image.numpy().astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize(("policy", "transform"), [("trivial", v2.TrivialAugmentWide), ("randaugment", v2.RandAugment)])
+def test_policies_are_torchvision_s_on_each_picture_with_a_seed_of_its_own(policy, transform) -> None:
+    images, seeds = smooth(40), mix64(0, 3, np.arange(40))
+    found = transformed(images, policy, seeds)
+    fill = [float(level) for level in MEAN_COLOUR]
+    for image, seed, ours in zip(images, seeds, found, strict=True):
+        torch.manual_seed(int(seed))
+        assert torch.equal(ours, transform(interpolation=InterpolationMode.BILINEAR, fill=fill)(image))
+    assert (found != images).flatten(1).any(dim=1).float().mean() > 0.7
+    assert len({ours.numpy().tobytes() for ours in transformed(images[:1].expand(40, -1, -1, -1), policy, seeds)}) > 15
+
+
+def test_policies_leave_torch_s_generator_where_it_was() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    seen(Augmentation(policy="trivial"), [1, 2, 3])
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_rectangle_is_erased_in_a_share_of_crops_and_filled_with_the_mean_colour() -> None:
+    index, side = np.arange(20_000), 200
+    rectangles = draw_erased(0, 0, index, 0.25, side).numpy()
+    width, height = rectangles[:, 2] - rectangles[:, 0], rectangles[:, 3] - rectangles[:, 1]
+    some = width > 0
+    assert some.mean() == pytest.approx(0.25, abs=0.01) and (rectangles[~some] == 0).all()
+    assert (rectangles >= 0).all() and (rectangles <= side).all()
+    area, ratio = (width * height)[some] / side**2, np.log(height[some] / width[some])
+    assert area.min() == pytest.approx(0.02, abs=0.002) and area.max() == pytest.approx(0.4, abs=0.01)
+    assert area.mean() == pytest.approx(0.2, abs=0.015) and abs(ratio.mean()) < 0.03
+    assert np.abs(ratio).max() == pytest.approx(-np.log(0.3), abs=0.05)
+    room = np.stack([side - width, side - height], axis=1)[some]
+    assert (rectangles[some, :2] / np.maximum(room, 1)).mean(axis=0) == pytest.approx(0.5, abs=0.015)
+
+    everywhere, few = Augmentation(erase=1.0), list(range(8))
+    for image, whole, (left, top, right, bottom) in zip(
+        seen(everywhere, few), smooth(64), draw_erased(0, 0, np.array(few), 1.0, SIDE).tolist(), strict=False
+    ):
+        expected = whole.clone()
+        expected[:, top:bottom, left:right] = torch.tensor(MEAN_COLOUR, dtype=torch.uint8)[:, None, None]
+        assert torch.equal(image, expected) and right > left
+
+
+def test_pixels_inside_rectangles_are_those_between_their_edges() -> None:
+    rectangles = torch.tensor([[1, 2, 4, 3], [0, 0, 0, 0], [0, 0, 6, 6]])
+    expected = torch.zeros((3, 1, 6, 6), dtype=torch.bool)
+    expected[0, 0, 2:3, 1:4] = True
+    expected[2] = True
+    assert torch.equal(inside(rectangles, 6), expected)
+
+
+MIXTURES = {"mixup": (0.4, 0.0), "cutmix": (0.0, 1.0), "both": (0.4, 1.0)}
+
+
+@pytest.mark.parametrize(("mixup", "cutmix"), MIXTURES.values(), ids=MIXTURES)
+def test_images_are_mixed_as_a_plain_loop_does_and_labels_weigh_what_is_seen(mixup: float, cutmix: float) -> None:
+    images, index = smooth(40), np.arange(40)
+    mix = draw_mixing(0, 2, index, mixup, cutmix, SIDE)
+    found = mixed(images, mix.blend, mix.rectangles)
+    kinds = set()
+    for sample in range(40):
+        own, other = images[sample].float(), images[sample - 1].float()
+        left, top, right, bottom = mix.rectangles[sample].tolist()
+        share = mix.blend[sample].item()
+        if right > left and bottom > top:
+            kinds.add("cutmix")
+            expected = own.clone()
+            expected[:, top:bottom, left:right] = other[:, top:bottom, left:right]
+            seen_of_it = 1 - (right - left) * (bottom - top) / SIDE**2
+        else:
+            kinds.add("mixup")
+            expected, seen_of_it = (own * share + other * (1 - share)).round(), share
+        assert torch.equal(found[sample].float(), expected), sample
+        assert mix.own_share[sample].item() == pytest.approx(seen_of_it, abs=1e-6)
+    assert kinds >= ({"mixup"} if mixup else set()) | ({"cutmix"} if cutmix else set())
+
+
+def test_shares_are_beta_distributed_and_a_function_of_the_sample() -> None:
+    index = np.arange(20_000)
+    reference = np.random.default_rng(0)
+    for alpha in (0.2, 1.0, 3.0):
+        mix = draw_mixing(0, 0, index, alpha, 0.0, SIDE)
+        expected = np.sort(reference.beta(alpha, alpha, 20_000))
+        assert np.abs(np.sort(mix.own_share[:, 0].numpy()) - expected).mean() < 0.01
+    cut = draw_mixing(0, 0, index, 0.0, 1.0, 224)
+    assert cut.own_share.min() >= 0 and (cut.rectangles >= 0).all() and (cut.rectangles <= 224).all()
+    some = np.array([7, 19_000, 3])
+    for name in ("blend", "rectangles", "own_share"):
+        assert torch.equal(getattr(draw_mixing(0, 0, some, 0.0, 1.0, 224), name), getattr(cut, name)[some])
+
+
+def test_the_loss_is_that_of_either_label_by_its_share_and_unknown_cells_of_one_count_for_the_other() -> None:
+    settings, batch = Augmentation(seed=1, mixup=1.0), batch_of(list(range(6)))
+    result = augmented(batch, settings, 0, lambda tensor: tensor)
+    logits = torch.randn((6, 5), generator=torch.Generator().manual_seed(0))
+
+    def loss_of(labels_of, weight):
+        target, known = labels_of(result.target), labels_of(result.known)
+        cells = torch.nn.functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+        return torch.where(known, cells * weight, 0.0).sum()
+
+    expected = 0.0
+    for row in range(6):
+        share = result.own_share[row].item()
+        for sample, weight in ((row, share), (row - 1, 1 - share)):
+            for cell in range(5):
+                if batch.known[sample, cell]:
+                    label, score = batch.target[sample, cell].item(), torch.sigmoid(logits[row, cell]).item()
+                    expected -= weight * (label * np.log(score) + (1 - label) * np.log(1 - score))
+    assert result.loss(loss_of).item() == pytest.approx(expected, rel=1e-5)
+    assert (batch.known != batch.known.roll(1, 0)).any()
+
+
+def test_labels_of_sides_are_swapped_on_mirrored_crops_alone() -> None:
+    batch = batch_of(list(range(40)), epoch=1)
+    swaps = (1, 0, 2, 4, 3)
+    result = augmented(batch, Augmentation(flip=0.5, swaps=swaps), 0, lambda tensor: tensor)
+    mirrored = 0
+    for row in range(40):
+        if is_mirrored := not torch.equal(result.images[row], batch.image[row]):
+            mirrored += 1
+            assert torch.equal(result.images[row], batch.image[row].flip(-1))
+        order = list(swaps) if is_mirrored else list(range(5))
+        assert result.target[row].tolist() == batch.target[row, order].tolist()
+        assert result.known[row].tolist() == batch.known[row, order].tolist()
+    assert 10 < mirrored < 30

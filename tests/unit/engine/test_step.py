@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from attrtrain.config.schema import LossConfig
-from attrtrain.data.augment import Augmentation
+from attrtrain.data.augment import Augmentation, draw_mixing
 from attrtrain.data.loader import Batch
 from attrtrain.engine.objective import Objective
 from attrtrain.engine.step import StepSettings, optimizer_step
@@ -101,6 +101,28 @@ def test_equals_a_step_by_hand(runtime, unknown: str) -> None:
     assert norm == pytest.approx(total.item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("unknown", ["mask", "negative"])
+def test_a_mixed_step_equals_one_by_hand(runtime, unknown: str) -> None:
+    batch, mixing = data(), Augmentation(seed=0, mixup=0.5)
+    weight, loss, _ = train_once(runtime, [batch], replace(SETTINGS, objective=objective(unknown), augmentation=mixing))
+    share = draw_mixing(0, 0, batch.index.numpy(), 0.5, 0.0, 4).own_share
+    torch.manual_seed(0)
+    model = Small()
+    pixels, others = batch.image.float(), batch.image.float().roll(1, 0)
+    logits = model((pixels * share[:, :, None, None] + others * (1 - share[:, :, None, None])).round())
+    expected = torch.zeros(())
+    for row in range(8):
+        for sample, part in ((row, share[row, 0]), (row - 1, 1 - share[row, 0])):
+            cells = nn.functional.binary_cross_entropy_with_logits(logits[row], batch.target[sample], reduction="none")
+            counted = cells[batch.known[sample]] if unknown == "mask" else cells
+            expected = expected + part * counted.sum()
+    expected = expected / (batch.known.sum() if unknown == "mask" else 40)
+    expected.backward()
+    assert loss == pytest.approx(expected.item(), rel=1e-5)
+    gradient = model.layers[2].weight.grad
+    assert torch.allclose(weight, model.layers[2].weight.detach() - 0.5 * gradient, atol=1e-6)
+
+
 def test_long_gradients_are_shortened_and_the_norm_before_is_told(runtime) -> None:
     settings = replace(SETTINGS, clip_norm=1e-3)
     torch.manual_seed(0)
@@ -143,12 +165,9 @@ class NoReading(TorchDispatchMode):
 @pytest.mark.parametrize("clip_norm", [0.0, 1.0])
 @pytest.mark.parametrize("unknown", ["mask", "negative"])
 def test_no_value_is_read_in_a_step(runtime, clip_norm: float, unknown: str) -> None:
+    everything = Augmentation(flip=0.5, rotate=10, erase=0.5, mixup=0.2, cutmix=1, swaps=(1, 0, 2, 3, 4))
     settings = replace(
-        SETTINGS,
-        augmentation=Augmentation(flip=0.5),
-        clip_norm=clip_norm,
-        objective=objective(unknown),
-        channels_last=True,
+        SETTINGS, augmentation=everything, clip_norm=clip_norm, objective=objective(unknown), channels_last=True
     )
     model = Small()
     average, window = MovingAverage(model, 0.9), Window(runtime)
