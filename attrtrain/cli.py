@@ -13,6 +13,7 @@ COMMANDS = {
     "shard": ("attrtrain.shard", "cut labelled objects out of photographs and pack them into shards"),
     "verify": ("attrtrain.verify", "reread every byte of shard folders against their manifests"),
     "audit": ("attrtrain.audit", "tell whether labels are learnable or noise, and what is odd about them"),
+    "find": ("attrtrain.find", "find a learning rate and a micro-batch for a configuration"),
     "train": ("attrtrain.train", "train a model (the same as `python -m attrtrain.train`)"),
     "evaluate": ("attrtrain.evaluate", "measure a trained model on shards"),
     "report": ("attrtrain.report_command", "write a run's report anew, or compare two runs"),

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
@@ -13,15 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attrtrain import __version__, bundle, checkpoint
+from attrtrain.assembly import build_configured_runtime, build_model, build_order, require_augmentation
 from attrtrain.auditing.quick import QuickAudit, quick_audit
 from attrtrain.config.load import dump_config
-from attrtrain.config.schema import TIMM, TrainConfig
-from attrtrain.data.augment import Augmentation
+from attrtrain.config.schema import TrainConfig
 from attrtrain.data.cache import ShardCache
 from attrtrain.data.meaning import contradictions
-from attrtrain.data.order import TrainOrder
 from attrtrain.data.reader import ShardSet
-from attrtrain.data.sampling import repeat_factors
 from attrtrain.engine.compiling import explained_compile_failure
 from attrtrain.engine.evaluate import evaluate
 from attrtrain.engine.fit import fit, prepare_learner
@@ -30,16 +28,15 @@ from attrtrain.engine.objective import Objective
 from attrtrain.engine.resume import changed_settings, restore
 from attrtrain.engine.state import RunState, Task
 from attrtrain.engine.window import Window
-from attrtrain.errors import AttrtrainError, CheckpointError, ConfigError, LabelError, PreemptedError
+from attrtrain.errors import AttrtrainError, CheckpointError, LabelError, PreemptedError
 from attrtrain.files import atomic_write, remove_partials
 from attrtrain.framing import Framing
-from attrtrain.models.network import AttributeModel, build_network
-from attrtrain.models.timm_backbone import try_out
+from attrtrain.models.network import AttributeModel
 from attrtrain.models.weights import load_backbone_weights
 from attrtrain.report.for_trackers import describe_bundle, describe_shards, track_judgement
 from attrtrain.report.run_directory import AUDIT, EVALUATION, read_run, write_run_report
 from attrtrain.run_lock import locked
-from attrtrain.runtime import DistributedOptions, Runtime, build_runtime, explained_process_loss, seed_everything
+from attrtrain.runtime import Runtime, explained_process_loss, seed_everything
 from attrtrain.shards.manifest import write_contract
 from attrtrain.signals import StopRequest
 from attrtrain.tracking import tensorboard_tracker, wandb_tracker
@@ -63,24 +60,15 @@ def run(config: TrainConfig) -> None:
     train_shards = ShardSet(config.data.shards, config.data.train_split, cache)
     val_shards = ShardSet(config.data.shards, config.data.val_split, cache)
     Framing.within(train_shards.crop, config.data.context, config.data.fit)  # refused before anything is loaded
-    runtime = _build_runtime(config)
-    order = _build_order(config, train_shards, runtime)
+    runtime = build_configured_runtime(config)
+    order = build_order(config, train_shards, runtime)
     names = train_shards.vocabulary.names
-    _require_augmentation(config, order, names)
+    require_augmentation(config, order, names)
     folder = Path(config.run.dir)
     with explained_process_loss(runtime), locked(folder, runtime):
         source = _checkpoint_to_resume(config, folder, runtime)
         seed_everything(config.run.seed)
-        model = build_network(
-            config.model.backbone,
-            config.model.head,
-            config.model.hidden,
-            config.model.dropout,
-            len(train_shards.vocabulary),
-            image_px=config.data.image_px,
-        )
-        if config.model.backbone.startswith(TIMM):
-            try_out(model, config.data.image_px, config.model.backbone)
+        model = build_model(config, len(names))
         told = _fill(config, model, source)
         found = _audit(config, folder, train_shards, runtime) if source is None else None
         learner = prepare_learner(runtime, model, config)
@@ -97,45 +85,6 @@ def run(config: TrainConfig) -> None:
             fit(task, learner, state, window)
             _finish(task, state)
         runtime.accelerator.end_training()
-
-
-def _build_runtime(config: TrainConfig) -> Runtime:
-    # A graph that is the same in every step is only promised where a step is one backward pass.
-    return build_runtime(
-        config.train.precision,
-        config.run.timeout_seconds,
-        DistributedOptions(static_graph=config.train.micro_batch == 0, compress=config.train.compress_gradients),
-    )
-
-
-def _build_order(config: TrainConfig, shards: ShardSet, runtime: Runtime) -> TrainOrder:
-    world_size, batch = runtime.accelerator.num_processes, config.train.global_batch
-    # A share of 1 makes TrainOrder refuse a world that does not divide the batch, with those that do.
-    share = batch // world_size if batch % world_size == 0 else 1
-    window = config.data.window_shards if config.data.order == "block" else 0
-    shards.require_cache(window)
-    return TrainOrder(
-        size=len(shards),
-        seed=config.run.seed,
-        global_batch=batch,
-        micro_batch=config.train.micro_batch or share,
-        rank=runtime.accelerator.process_index,
-        world_size=world_size,
-        shard_samples=shards.shard_samples,
-        window_shards=window,
-        shares=repeat_factors(shards, config.data.repeat_below, config.labels.positive_at)
-        if config.data.repeat_below
-        else None,
-    )
-
-
-def _require_augmentation(config: TrainConfig, order: TrainOrder, names: Sequence[str]) -> None:
-    """Refuses augmentation that cannot be done, before anything is loaded. Raises ConfigError."""
-    Augmentation.of(config.data, config.run.seed, names)
-    if (config.data.mixup or config.data.cutmix) and order.micro_batch < 2:
-        raise ConfigError(
-            "data.mixup and data.cutmix mix the objects of a micro-batch, and here it has a single one; raise train.micro_batch or train.global_batch"
-        )
 
 
 def _audit(config: TrainConfig, folder: Path, shards: ShardSet, runtime: Runtime) -> QuickAudit | None:

@@ -69,7 +69,8 @@ def find_micro_batch(
     Raises:
         ConfigError: not even the smallest one fits into memory.
     """
-    sizes = [global_batch >> halved for halved in range(_SIZES) if global_batch % (1 << halved) == 0]
+    halves = [global_batch >> times for times in range(_SIZES) if global_batch % (1 << times) == 0]
+    sizes = [size for size in halves if size > 1 or global_batch == 1]  # one object has no batch statistics
     found = {size: _objects_per_second(runtime, learner, global_batch, size, batches, settings) for size in sizes}
     fitting = {size: speed for size, speed in found.items() if speed is not None}
     if not fitting:

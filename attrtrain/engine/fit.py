@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 import torch
@@ -15,9 +15,11 @@ from attrtrain.config.schema import TrainConfig
 from attrtrain.data.augment import Augmentation
 from attrtrain.data.jitter import Jitter
 from attrtrain.data.loader import Batch, CropDataset, load_batches
+from attrtrain.data.reader import ShardSet
 from attrtrain.engine.compiling import compile_in_place
 from attrtrain.engine.evaluate import BAR_SECONDS, Evaluation, EvaluationStoppedError, evaluate
 from attrtrain.engine.judging import attribute_table, decision_thresholds, predictions_of
+from attrtrain.engine.objective import Objective
 from attrtrain.engine.resume import full_tensors, save_checkpoint
 from attrtrain.engine.state import Learner, RunState, Task
 from attrtrain.engine.step import StepSettings, optimizer_step
@@ -80,9 +82,8 @@ def fit(task: Task, learner: Learner, state: RunState, window: Window) -> None:
         AttrtrainError: the loss is no number any more.
     """
     config = task.config
-    jitter = Jitter(config.run.seed, config.data.jitter) if config.data.jitter else None
     batches = load_batches(
-        CropDataset(task.train_shards, config.data.image_px, config.data.resize_on, _framing(task), jitter),
+        training_crops(config, task.train_shards),
         task.order.requests(config.train.epochs, state.epoch, state.samples_in_epoch),
         task.runtime.device,
         task.runtime.workers(config.data.workers),
@@ -122,8 +123,25 @@ def _tell_early_stop(task: Task, state: RunState) -> None:
         print(told, flush=True)
 
 
-def _framing(task: Task) -> Framing:
-    return Framing.within(task.train_shards.crop, task.config.data.context, task.config.data.fit)
+def training_crops(config: TrainConfig, shards: ShardSet) -> CropDataset:
+    """The crops of a split as training sees them, before what is done to whole batches."""
+    jitter = Jitter(config.run.seed, config.data.jitter) if config.data.jitter else None
+    return CropDataset(shards, config.data.image_px, config.data.resize_on, _framing(config, shards), jitter)
+
+
+def _framing(config: TrainConfig, shards: ShardSet) -> Framing:
+    return Framing.within(shards.crop, config.data.context, config.data.fit)
+
+
+def step_settings(config: TrainConfig, objective: Objective, names: Sequence[str]) -> StepSettings:
+    """What a configuration asks of a step, where the attributes have those names."""
+    return StepSettings(
+        config.run.seed,
+        Augmentation.of(config.data, config.run.seed, names),
+        objective,
+        config.train.clip_norm,
+        config.train.channels_last,
+    )
 
 
 def _train_epoch(
@@ -131,13 +149,7 @@ def _train_epoch(
 ) -> None:
     """Trains to the end of the epoch. Losses stay on the device until a line is logged."""
     config, order = task.config, task.order
-    settings = StepSettings(
-        config.run.seed,
-        Augmentation.of(config.data, config.run.seed, task.train_shards.vocabulary.names),
-        task.objective,
-        config.train.clip_norm,
-        config.train.channels_last,
-    )
+    settings = step_settings(config, task.objective, task.train_shards.vocabulary.names)
     learner.wrapped.train()
     first = state.samples_in_epoch // order.global_batch
     bar = tqdm(
@@ -242,7 +254,7 @@ def _evaluate(task: Task, learner: Learner, state: RunState, window: Window) -> 
             learner.judged,
             task.val_shards,
             image_px=config.data.image_px,
-            framing=_framing(task),
+            framing=_framing(config, task.train_shards),
             positive_at=config.labels.positive_at,
             channels_last=config.train.channels_last,
             workers=task.runtime.workers(config.data.workers),
@@ -299,7 +311,7 @@ def _save_bundle(task: Task, learner: Learner, evaluation: Evaluation) -> None:
         vocabulary=VocabularyRecord.of(shards.vocabulary),
         image_px=config.data.image_px,
         crop=shards.crop,
-        framing=_framing(task),
+        framing=_framing(config, task.train_shards),
         positive_at=config.labels.positive_at,
         precision=task.runtime.precision,
         channels_last=config.train.channels_last,

@@ -1,0 +1,81 @@
+"""Parts of a training run, built from its configuration."""
+
+from collections.abc import Sequence
+
+from attrtrain.config.schema import TIMM, TrainConfig
+from attrtrain.data.augment import Augmentation
+from attrtrain.data.order import TrainOrder
+from attrtrain.data.reader import ShardSet
+from attrtrain.data.sampling import repeat_factors
+from attrtrain.errors import ConfigError
+from attrtrain.models.network import AttributeModel, build_network
+from attrtrain.models.timm_backbone import try_out
+from attrtrain.runtime import DistributedOptions, Runtime, build_runtime
+
+
+def build_configured_runtime(config: TrainConfig) -> Runtime:
+    """The runtime of this process.
+
+    Raises:
+        ConfigError: as `build_runtime`.
+    """
+    # A graph that is the same in every step is only promised where a step is one backward pass.
+    return build_runtime(
+        config.train.precision,
+        config.run.timeout_seconds,
+        DistributedOptions(static_graph=config.train.micro_batch == 0, compress=config.train.compress_gradients),
+    )
+
+
+def build_order(config: TrainConfig, shards: ShardSet, runtime: Runtime) -> TrainOrder:
+    """The order in which this process sees a split.
+
+    Raises:
+        ConfigError: the global batch does not divide, or the cache holds too little.
+    """
+    world_size, batch = runtime.accelerator.num_processes, config.train.global_batch
+    # A share of 1 makes TrainOrder refuse a world that does not divide the batch, with those that do.
+    share = batch // world_size if batch % world_size == 0 else 1
+    window = config.data.window_shards if config.data.order == "block" else 0
+    shards.require_cache(window)
+    return TrainOrder(
+        size=len(shards),
+        seed=config.run.seed,
+        global_batch=batch,
+        micro_batch=config.train.micro_batch or share,
+        rank=runtime.accelerator.process_index,
+        world_size=world_size,
+        shard_samples=shards.shard_samples,
+        window_shards=window,
+        shares=repeat_factors(shards, config.data.repeat_below, config.labels.positive_at)
+        if config.data.repeat_below
+        else None,
+    )
+
+
+def require_augmentation(config: TrainConfig, order: TrainOrder, names: Sequence[str]) -> None:
+    """Refuses augmentation that cannot be done, before anything is loaded. Raises ConfigError."""
+    Augmentation.of(config.data, config.run.seed, names)
+    if (config.data.mixup or config.data.cutmix) and order.micro_batch < 2:
+        raise ConfigError(
+            "data.mixup and data.cutmix mix the objects of a micro-batch, and here it has a single one; raise train.micro_batch or train.global_batch"
+        )
+
+
+def build_model(config: TrainConfig, attributes: int) -> AttributeModel:
+    """The network with random weights; one of timm's is tried out on a picture.
+
+    Raises:
+        ConfigError: there is no such backbone, or it takes no pictures of that size or no such head.
+    """
+    model = build_network(
+        config.model.backbone,
+        config.model.head,
+        config.model.hidden,
+        config.model.dropout,
+        attributes,
+        image_px=config.data.image_px,
+    )
+    if config.model.backbone.startswith(TIMM):
+        try_out(model, config.data.image_px, config.model.backbone)
+    return model

@@ -1,0 +1,83 @@
+"""`attrtrain find`: a micro-batch and a learning rate to start with."""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from attrtrain.errors import ConfigError
+
+HELP = "find a learning rate and a micro-batch for a configuration"
+EXAMPLES = """A few steps are made with micro-batches of several sizes, and the largest that fits into memory and is nearly as fast as the fastest is taken. Then a rate that rises in
+every step is tried until the loss goes up, and a tenth of the rate at which the loss was lowest is taken. That is a start, not an optimum: hold it against others
+with a sweep.
+
+examples:
+  attrtrain find --out found.yaml resnet50 --data.shards shards/coco
+  accelerate launch -m attrtrain.train found.yaml --run.dir runs/coco"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE.yaml", help="the configuration with what was found"
+    )
+    parser.add_argument(
+        "--from", dest="low", type=float, default=1e-6, metavar="RATE", help="lowest rate (default: %(default)g)"
+    )
+    parser.add_argument(
+        "--to", dest="high", type=float, default=1.0, metavar="RATE", help="highest (default: %(default)g)"
+    )
+    parser.add_argument("--steps", type=int, default=100, metavar="N", help="between them (default: %(default)s)")
+    parser.add_argument(
+        "config",
+        nargs=argparse.REMAINDER,
+        metavar="CONFIG ...",
+        help="as for `attrtrain train`: a preset or a YAML file, then flags",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Finds, writes and tells; returns 0."""
+    from attrtrain.config.load import dump_config, load_config
+    from attrtrain.files import atomic_write
+
+    if not 0 < arguments.low < arguments.high:
+        raise ConfigError(
+            f"--from {arguments.low:g} --to {arguments.high:g}: the first must be above 0 and below the second"
+        )
+    if arguments.steps < 10:
+        raise ConfigError(f"--steps {arguments.steps}: fewer than 10 show nothing")
+    if arguments.out.is_dir() or not arguments.out.parent.is_dir():
+        raise ConfigError(
+            f"--out {arguments.out}: cannot be written there; give the name of a file in a folder that exists"
+        )
+    config = load_config(arguments.config, prog="attrtrain find --out FILE.yaml")
+    from attrtrain.finding import find_start
+
+    micro, rate = find_start(config, arguments.low, arguments.high, arguments.steps)
+    told = [
+        *(
+            f"micro-batch {size}: {f'{speed:.1f} objects a second' if speed is not None else 'does not fit into memory'}"
+            for size, speed in micro.objects_per_second.items()
+        ),
+        f"train.micro_batch {micro.chosen}: the largest that is nearly as fast as the fastest",
+        *(f"rate {rates:.2e}: loss {loss:.4f}" for rates, loss in _some(rate.rates, rate.losses)),
+        f"optim.lr {rate.chosen:g}: a tenth of the rate at which the smoothed loss was lowest",
+    ]
+    found = replace(
+        config,
+        # 0, all of a process's share, goes on fitting when there are more processes.
+        train=replace(config.train, micro_batch=micro.chosen if micro.chosen < config.train.global_batch else 0),
+        optim=replace(config.optim, lr=rate.chosen),
+    )
+    comments = "".join(f"# {line}\n" for line in ["Found by `attrtrain find`:", *told])
+    with atomic_write(arguments.out) as file:
+        file.write((comments + dump_config(found)).encode())
+    print(*told, f"{arguments.out} has both", sep="\n")
+    return 0
+
+
+def _some(rates: list[float], losses: list[float]) -> list[tuple[float, float]]:
+    """About a dozen points of the curve, its end among them."""
+    step = max(1, len(rates) // 12)
+    return [*zip(rates, losses, strict=True)][::-1][::step][::-1]

@@ -1,0 +1,48 @@
+"""`attrtrain find`: what it writes is a configuration that training takes."""
+
+from pathlib import Path
+
+import pytest
+
+from attrtrain.cli import main
+from attrtrain.config.load import load_config
+
+SMALL = ["--data.image_px", "32", "--model.backbone", "resnet18", "--train.global_batch", "8"]
+
+
+def test_what_is_found_is_a_configuration(toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["demo", "--data.shards", str(toy_shards), *SMALL, "--optim.name", "sgd"]
+    words = ["find", "--out", str(tmp_path / "found.yaml"), "--steps", "30", "--from", "1e-6", "--to", "1e5"]
+    assert main([*words, *given]) == 0
+    told = capsys.readouterr().out.splitlines()
+    found, before = load_config([str(tmp_path / "found.yaml")]), load_config(given)
+    assert found.optim.lr != before.optim.lr and 1e-6 < found.optim.lr < 1e4
+    assert f"optim.lr {found.optim.lr:g}: a tenth of the rate at which the smoothed loss was lowest" in told
+    assert found.train.micro_batch in (0, 2, 4)  # 8 is all of it
+    assert sum(line.startswith("micro-batch ") and line.endswith(" objects a second") for line in told) == 3
+    assert found.model == before.model and found.data == before.data
+    comments = [line for line in (tmp_path / "found.yaml").read_text().splitlines() if line.startswith("#")]
+    assert [line.removeprefix("# ") for line in comments[1:]] == told[:-1]
+    again = tmp_path / "again.yaml"
+    assert main(["find", "--out", str(again), *words[3:], *given]) == 0
+    assert load_config([str(again)]).optim == found.optim  # the same steps, the same rate
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--out", "missing/found.yaml"], "missing/found.yaml: cannot be written there"),
+        (["--out", "found.yaml", "--from", "2"], "--from 2 --to 1"),
+        (["--out", "found.yaml", "--steps", "3"], "--steps 3: fewer than 10"),
+        (["--out", "found.yaml", "demo"], "data.shards: names no shard folder"),
+        (["--out", "found.yaml", "demoo"], "demoo: neither a preset"),
+    ],
+)
+def test_what_cannot_be_found_is_one_line(
+    words: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["find", *words]) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("error: ") and line.count("\n") == 1 and told in line
+    assert not list(tmp_path.iterdir())
