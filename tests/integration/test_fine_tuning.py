@@ -8,8 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from attrtrain.engine import resume
-from tests.integration.test_many_processes import finish, launch
-from tests.small_training import SMALL, train
+from tests.small_training import train
 
 TUNED = [
     *("--model.backbone", "timm:test_resnet", "--model.frozen", "2", "--train.ema", "0.9", "--data.image_px", "64"),
@@ -85,14 +84,3 @@ def test_rates_by_layer_may_change_when_a_run_goes_on_and_so_may_the_groups_of_a
     assert "going on from" in told and "optim.layer_decay: 1.0 → 0.5" in told
     assert train(tmp_path / "run", toy_shards, *TUNED[:2], "--train.epochs", "3", "--model.frozen", "1") == 1
     assert "belongs to another run (model: " in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_two_processes_train_what_no_gradient_reaches_in_part(toy_shards: Path, tmp_path: Path) -> None:
-    """Frozen groups, queries that never learn, a norm that the head does without: no process waits for gradients of these."""
-    flags = ["--model.backbone", "timm:test_convnext", "--model.head", "ml_decoder", "--train.micro_batch", "16"]
-    words = [*SMALL, "--data.shards", str(toy_shards), "--run.dir", str(tmp_path / "run"), "--train.epochs", "1"]
-    finish(launch(2, ["-m", "attrtrain.train", *words, *flags, "--model.frozen", "1", "--train.ema", "0.9"]))
-    weights = last(tmp_path / "run")
-    assert all(tensor.isfinite().all() for tensor in weights.values())
-    assert torch.equal(weights["backbone.head.norm.weight"], torch.ones(64))

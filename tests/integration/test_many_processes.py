@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file
 
 from attrtrain.cli import main
 from attrtrain.errors import ConfigError
@@ -119,18 +120,20 @@ def test_one_two_one_processes_see_the_same_objects_in_every_step(
 def test_ranks_end_with_equal_weights_and_a_resumed_pair_with_the_undisturbed_pairs(
     toy_shards: Path, tmp_path: Path
 ) -> None:
+    """With parts that no gradient reaches, rates of their own, and activations that are computed again."""
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    train(2, whole, toy_shards, "--train.epochs", "2", "--train.micro_batch", "3")
+    flags = [
+        *("--train.epochs", "2", "--train.micro_batch", "3", "--model.frozen", "2", "--optim.layer_decay", "0.8"),
+        *("--optim.head_epochs", "0.5", "--train.checkpoint_activations", "true", "--train.ema", "0.9"),
+    ]
+    train(2, whole, toy_shards, *flags)
     command = [
         TRACED,
         str(stopped),
         *SMALL,
         "--data.shards",
         str(toy_shards),
-        "--train.epochs",
-        "2",
-        "--train.micro_batch",
-        "3",
+        *flags,
     ]
     processes = launch(2, command)
     while not (stopped / "trained_objects.jsonl").exists():
@@ -142,6 +145,9 @@ def test_ranks_end_with_equal_weights_and_a_resumed_pair_with_the_undisturbed_pa
     final = [sorted((run / "checkpoints").glob("step-*"))[-1] / "model.safetensors" for run in (whole, stopped)]
     assert final[0].read_bytes() == final[1].read_bytes()
     assert metrics(whole) == metrics(stopped)
+    weights = load_file(final[0])
+    assert not weights["backbone.layer1.1.bn2.running_mean"].any()  # frozen: as it was drawn
+    assert weights["backbone.layer2.1.bn2.running_mean"].any()
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from attrtrain.bundle import model_name, read_bundle
+from attrtrain.bundle import bundle_fingerprint, model_name, read_bundle
 from attrtrain.errors import WeightsError
 from attrtrain.framing import Framing
 from attrtrain.inference.predictor import Predictor
@@ -76,3 +76,31 @@ def test_a_model_is_called_as_people_know_it(tmp_path, monkeypatch):
     assert model_name(tmp_path) == tmp_path.name
     repositories = ["hf:me/toy", "hf:me/toy@v2"]
     assert [model_name(Path(place)) for place in repositories] == repositories
+
+
+def test_a_bundle_older_than_mean_and_std_has_imagenets_and_the_fingerprint_it_had(tmp_path):
+    folder = draw_bundle(tmp_path / "b")
+    card = json.loads((folder / "model.json").read_text())
+    assert card["architecture"].pop("mean") == [0.485, 0.456, 0.406]
+    assert card["architecture"].pop("std") == [0.229, 0.224, 0.225]
+    _, newer = read_bundle(folder)
+    (folder / "model.json").write_text(json.dumps(card))
+    model, older = read_bundle(folder)
+    assert model.normalisation == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    decisive = {"architecture", "vocabulary", "image_px", "crop", "precision", "channels_last"}
+    weights = hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
+    before = json.loads(older.model_dump_json(include=decisive))
+    del before["architecture"]["mean"], before["architecture"]["std"]
+    told = json.dumps(before, separators=(",", ":"), ensure_ascii=False)  # as it was written then
+    expected = hashlib.sha256(f"{weights}\n{told}".encode()).hexdigest()
+    assert bundle_fingerprint(folder, newer) == bundle_fingerprint(folder, older) == expected
+
+
+@pytest.mark.parametrize("backbone", ["resnet51", "timm:nothing_like_it"])
+def test_a_backbone_that_cannot_be_built_here_is_one_line(tmp_path, backbone):
+    folder = draw_bundle(tmp_path / "b")
+    card = json.loads((folder / "model.json").read_text())
+    rewritten(folder, architecture={**card["architecture"], "backbone": backbone})
+    with pytest.raises(WeightsError, match=r"model\.json: its network cannot be built") as caught:
+        read_bundle(folder)
+    assert "\n" not in str(caught.value)

@@ -109,6 +109,12 @@ def test_a_fault_in_a_file_is_one_line_naming_file_and_key(tmp_path: Path, yaml_
         (["--data.repeat_below", "0.1", "--data.order", "block"], ["data.repeat_below", "data.order global"]),
         (["--loss.name", "asll"], ["loss.name", "asl"]),
         (["--loss.positive_weight", "0.5"], ["loss.positive_weight", "at least 1"]),
+        (["--optim.head_epochs", "99"], ["optim.head_epochs", "train.epochs", "--model.frozen -1"]),
+        (["--optim.layer_decay", "0"], ["optim.layer_decay", "above 0"]),
+        (["--model.frozen", "-2"], ["model.frozen", "at least -1"]),
+        (["--model.backbone", "convnext_tiny"], ["model.backbone", "timm:NAME", "'convnext_tiny'"]),
+        (["--model.backbone", "timm:"], ["model.backbone", "timm:NAME"]),
+        (["--train.compile", "true", "--train.checkpoint_activations", "true"], ["train.compile"]),
     ],
 )
 def test_a_fault_in_a_flag_is_one_line(flags: list[str], told: list[str]) -> None:

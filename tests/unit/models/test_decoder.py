@@ -4,8 +4,10 @@ import pytest
 import torch
 from timm.layers.ml_decoder import MLDecoder
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from attrtrain.models.decoder import AttributeDecoder
+from attrtrain.models.layers import freeze
 from attrtrain.models.network import build_network
 from attrtrain.models.timm_backbone import try_out
 
@@ -79,3 +81,17 @@ def test_seeds_decide_the_queries() -> None:
         torch.manual_seed(seed)
         drawn.append(build_network("resnet18", "ml_decoder", 8, 0.0, 7).head.parts.query_embed.weight)
     assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+
+
+def test_processes_that_train_together_wait_for_no_gradient_that_never_comes() -> None:
+    """One process of a world of one checks it as two do: DDP fails in the second step where a parameter got no gradient in the first."""
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        model = build_network("timm:test_vit2", "ml_decoder", 8, 0.0, 7, image_px=64)
+        try_out(model, 64, "timm:test_vit2")
+        freeze(model, 2)
+        together = DistributedDataParallel(model).train()
+        for _ in range(2):
+            together(torch.rand(2, 3, 64, 64)).sum().backward()
+    finally:
+        torch.distributed.destroy_process_group()
