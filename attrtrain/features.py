@@ -39,6 +39,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Describes; returns 1 when more was left out than `--max-failure-rate` allows, else 0."""
     check_work(arguments, (".parquet", ".npy"))
     if not arguments.shards:
+        if not arguments.instances and arguments.boxes is None:
+            raise ConfigError("give the objects with --instances, --boxes or --shards, one of them")
         check_objects(arguments)
     elif arguments.instances or arguments.boxes is not None or arguments.images:
         raise ConfigError("--shards hold crops already; leave --instances, --boxes and --images out")

@@ -10,6 +10,7 @@ import sys
 from attrtrain.errors import ConfigError
 from attrtrain.inference.command import add_model_argument
 
+_LAST_PORT = 65_535
 HELP = "answer over HTTP what a model says of objects in photographs, with a page to try it"
 EXAMPLES = """examples:
   attrtrain serve --model runs/coco
@@ -80,6 +81,8 @@ def _check(arguments: argparse.Namespace) -> None:
     for flag, least in (("max_batch", 1), ("queue", 1), ("max_boxes", 1), ("port", 0)):
         if (value := getattr(arguments, flag)) < least:
             raise ConfigError(f"--{flag.replace('_', '-')} {value}: must be at least {least}")
+    if arguments.port > _LAST_PORT:  # else its last 16 bits would be taken
+        raise ConfigError(f"--port {arguments.port}: must be at most {_LAST_PORT}")
     for flag in ("max_mb", "max_megapixels", "timeout"):
         if not 0 < (value := getattr(arguments, flag)) < math.inf:
             raise ConfigError(f"--{flag.replace('_', '-')} {value:g}: must be above 0")

@@ -272,8 +272,9 @@ def test_what_keeps_it_from_starting_is_one_line(bundle, tmp_path, capsys, monke
         assert main(["serve", "--model", str(bundle), "--port", port]) == 2
     assert main(["serve", "--model", str(tmp_path / "none"), "--port", "0"]) == 1
     assert main(["serve", "--model", str(bundle), "--max-boxes", "0"]) == 2
+    assert main(["serve", "--model", str(bundle), "--port", "99999"]) == 2
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert main(["serve", "--model", str(bundle), "--port", "0"]) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 4 and all(line.startswith("error: ") for line in lines)
-    assert "attrtrain[serve]" in lines[3] and port in lines[0]
+    assert len(lines) == 5 and all(line.startswith("error: ") for line in lines)
+    assert "--port 99999" in lines[3] and "attrtrain[serve]" in lines[4] and port in lines[0]

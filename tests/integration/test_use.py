@@ -285,6 +285,7 @@ def test_search_finds_shows_and_draws(
         (["annotate", "--out", "p.parquet", "--instances", "{i}", "--images", "{v}", "--model", "{v}"], "no bundle here"),
         (["annotate", "--out", "{text}", "--instances", "{i}", "--images", "{v}"], "not a file that"),
         (["features", "--out", "f.npy", "--shards", "{v}", "--images", "{v}"], "--shards hold crops already"),
+        (["features", "--out", "f.npy"], "--instances, --boxes or --shards"),
         (["features", "--out", "f.npy", "--shards", "{v}"], "no shard folder"),
         (["features", "--out", "f.csv", "--shards", "{v}"], "ends in .parquet or .npy"),
         (["search", "{text}", "furry"], "not a file that"),
