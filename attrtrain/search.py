@@ -19,6 +19,7 @@ EXAMPLES = """examples:
   attrtrain search preds.parquet "category = 'dog'" --like 10782 --features features.parquet
 
 A bare attribute means that its score reaches its threshold. Names with spaces go in double quotes, text in single ones."""
+_MOST = 1_000_000  # objects shown
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,8 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    if arguments.limit < 1:
-        raise ConfigError(f"--limit {arguments.limit}: must be at least 1")
+    if not 1 <= arguments.limit <= _MOST:
+        raise ConfigError(f"--limit {arguments.limit}: must be between 1 and {_MOST:,}")
     if (arguments.like is None) != (arguments.features is None):
         raise ConfigError("--like and --features go together: an object's id, and the file that has its features")
     if not arguments.expression.strip() and arguments.like is None:

@@ -110,6 +110,10 @@ def _read_one(path: Path) -> CocoInstances:
     try:
         with path.open("rb") as file:
             content = json.load(file, object_hook=_without_polygons)
+        if not isinstance(content, dict):
+            raise ValueError(
+                f"holds a {'list' if isinstance(content, list) else type(content).__name__}, not images and annotations"
+            )
         images = {int(image["id"]): image for image in content["images"]}
         categories = {int(category["id"]): str(category["name"]) for category in content.get("categories", [])}
         annotations = content["annotations"]
@@ -141,8 +145,10 @@ def _read_one(path: Path) -> CocoInstances:
         raise LabelError(
             f"{path}: not valid JSON (line {error.lineno}: {error.msg}); is the download complete?"
         ) from None
-    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
-        raise LabelError(f"{path}: not a COCO instances file ({type(error).__name__}: {error})") from None
+    except KeyError as error:
+        raise LabelError(f"{path}: not a COCO instances file (it lacks {error})") from None
+    except (TypeError, ValueError, OverflowError, AttributeError) as error:
+        raise LabelError(f"{path}: not a COCO instances file ({error})") from None
 
 
 def _without_polygons(mapping: dict[str, Any]) -> dict[str, Any]:

@@ -293,6 +293,7 @@ def test_search_finds_shows_and_draws(
         (["search", "{p}", "fury"], "did you mean furry"),
         (["search", "{p}", "furry", "--like", "3"], "--like and --features go together"),
         (["search", "{p}", "furry", "--limit", "0"], "--limit 0"),
+        (["search", "{p}", "furry", "--limit", "9" * 30], "between 1 and 1,000,000"),
         (["search", "{p}", "furry", "--html", "{p}"], "would replace what is searched"),
         (["search", "{p}", "furry", "--html", "{v}/no/such/x.html"], "--html"),
     ],
