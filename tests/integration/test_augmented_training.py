@@ -29,7 +29,7 @@ def train(run: Path, shards: Path, *flags: str) -> subprocess.CompletedProcess[s
         str(run),
         "--data.shards",
         str(shards),
-        *FLAGS,
+        *FLAGS.split(),
     ]
     return subprocess.run([*command, *flags], capture_output=True, text=True)
 
