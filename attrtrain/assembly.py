@@ -8,6 +8,7 @@ from attrtrain.data.order import TrainOrder
 from attrtrain.data.reader import ShardSet
 from attrtrain.data.sampling import repeat_factors
 from attrtrain.errors import ConfigError
+from attrtrain.models.category_head import known_categories
 from attrtrain.models.network import AttributeModel, build_network
 from attrtrain.models.timm_backbone import try_out
 from attrtrain.runtime import DistributedOptions, Runtime, build_runtime
@@ -56,25 +57,36 @@ def build_order(config: TrainConfig, shards: ShardSet, runtime: Runtime) -> Trai
 def require_augmentation(config: TrainConfig, order: TrainOrder, names: Sequence[str]) -> None:
     """Refuses augmentation that cannot be done, before anything is loaded. Raises ConfigError."""
     Augmentation.of(config.data, config.run.seed, names)
+    if (config.data.mixup or config.data.cutmix) and config.model.head == "category":
+        raise ConfigError(
+            "model.head: category knows one category a crop, and data.mixup and data.cutmix make crops of two; leave them at 0"
+        )
     if (config.data.mixup or config.data.cutmix) and order.micro_batch < 2:
         raise ConfigError(
             "data.mixup and data.cutmix mix the objects of a micro-batch, and here it has a single one; raise train.micro_batch or train.global_batch"
         )
 
 
-def build_model(config: TrainConfig, attributes: int) -> AttributeModel:
-    """The network with random weights; one of timm's is tried out on a picture.
+def _categories(shards: ShardSet) -> list[str]:
+    if not (found := known_categories(shards.categories())):
+        raise ConfigError("model.head: category reads the objects' categories, and these have none; take linear or mlp")
+    return found
+
+
+def build_model(config: TrainConfig, shards: ShardSet) -> AttributeModel:
+    """The network with random weights, for the attributes of a split and, where its head asks, the categories; one of timm's is tried out on a picture.
 
     Raises:
-        ConfigError: there is no such backbone, or it takes no pictures of that size or no such head.
+        ConfigError: there is no such backbone, it takes no pictures of that size or no such head, or there are no categories.
     """
     model = build_network(
         config.model.backbone,
         config.model.head,
         config.model.hidden,
         config.model.dropout,
-        attributes,
+        len(shards.vocabulary),
         image_px=config.data.image_px,
+        categories=_categories(shards) if config.model.head == "category" else (),
     )
     if config.model.backbone.startswith(TIMM):
         try_out(model, config.data.image_px, config.model.backbone)

@@ -36,6 +36,7 @@ class Architecture(Contract):
         mean: (3) that is taken from RGB in [0, 1] before the backbone. Here, so that another version of timm cannot change it; ImageNet's in bundles older
             than this field.
         std: (3) that is then divided by, likewise.
+        categories: what the category head tells apart, in the order of their codes; empty for other heads.
     """
 
     backbone: str
@@ -44,6 +45,7 @@ class Architecture(Contract):
     dropout: float
     mean: tuple[float, float, float] = IMAGE_MEAN
     std: tuple[float, float, float] = IMAGE_STD
+    categories: list[str] = Field(default_factory=list)
 
 
 class ModelCard(Contract):
@@ -167,7 +169,8 @@ def bundle_fingerprint(folder: Path, card: ModelCard) -> str:
         decisive.add("framing")
     # As before there were mean and std, so that what an older version began can be gone on with.
     plain = (card.architecture.mean, card.architecture.std) == (IMAGE_MEAN, IMAGE_STD)
-    told = card.model_dump_json(include=decisive, exclude={"architecture": {"mean", "std"}} if plain else None)
+    newer = {*({"mean", "std"} if plain else ()), *(() if card.architecture.categories else {"categories"})}
+    told = card.model_dump_json(include=decisive, exclude={"architecture": newer})
     return hashlib.sha256(f"{sha256_of(folder / WEIGHTS)}\n{told}".encode()).hexdigest()
 
 

@@ -77,6 +77,8 @@ def run(arguments: argparse.Namespace) -> int:
             file.write(content)
     except OSError as error:
         raise ConfigError(f"{out}: {error.strerror or error}") from None
+    if model.categories:
+        lines.append("categories: its input is crops alone, so it answers as for objects whose category is not known")
     print("\n".join([*_told(agreement, origin), *lines, f"{out}: {len(content) / 1e6:.1f} MB"]))
     return 0
 

@@ -39,7 +39,7 @@ def find_start(config: TrainConfig, low: float, high: float, steps: int) -> tupl
     if runtime.accelerator.num_processes > 1:
         raise ConfigError("`attrtrain find` looks at one process; start it without a launcher")
     objective = Objective.of(config, shards, runtime.device)
-    settings = step_settings(config, objective, shards.vocabulary.names)
+    settings = step_settings(config, objective, shards)
 
     def micro_batches(size: int) -> Iterator[Batch]:
         order = build_order(_with_micro_batch(config, size), shards, runtime)
@@ -62,6 +62,6 @@ def _with_micro_batch(config: TrainConfig, size: int) -> TrainConfig:
 
 def _new_learner(config: TrainConfig, shards: ShardSet, runtime: Runtime) -> Learner:
     seed_everything(config.run.seed)
-    model = build_model(config, len(shards.vocabulary))
+    model = build_model(config, shards)
     load_backbone_weights(model, config.model.backbone, config.model.weights)
     return prepare_learner(runtime, model, config)

@@ -32,6 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="an object in it, pixels; may be given several times (default: the whole picture)",
     )
     parser.add_argument(
+        "--category",
+        default="",
+        metavar="NAME",
+        help="what the objects are, for a model whose head reads it (default: not known)",
+    )
+    parser.add_argument(
         "--top", type=int, default=10, metavar="N", help="attributes shown for each object (default: %(default)s)"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -47,7 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
     from attrtrain.inference.predictor import Predictor
 
     predictor = Predictor(arguments.model, views=views_of(arguments.tta_flip, arguments.tta_scales))
-    objects = predict(predictor, arguments.image, boxes, arguments.top)
+    _check_category(predictor, arguments.category)
+    objects = predict(predictor, arguments.image, boxes, arguments.top, arguments.category)
     if arguments.json:
         print(json.dumps({"image": str(arguments.image), "objects": objects}, indent=1))
         return 0
@@ -58,8 +65,24 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def predict(predictor: "Predictor", image_path: Path, boxes: list[Box], top: int) -> list[dict[str, Any]]:
+def _check_category(predictor: "Predictor", category: str) -> None:
+    if not category:
+        return
+    if not predictor.reads_categories:
+        raise ConfigError(f"--category {category}: this model looks at crops alone; leave it out")
+    known = sorted({name for member in predictor.members for name in member.model.categories})
+    if category not in known:
+        raise ConfigError(
+            f"--category {category}: the model was trained on {', '.join(known)}; leave it out for anything else"
+        )
+
+
+def predict(
+    predictor: "Predictor", image_path: Path, boxes: list[Box], top: int, category: str = ""
+) -> list[dict[str, Any]]:
     """The likeliest attributes of each box (x, y, width, height in pixels), or of the whole picture without boxes.
+
+    `category` is what all of them are, for heads that read it; "" where that is not known.
 
     Attributes that had no label in training are left out: what the model says of them is luck.
 
@@ -80,7 +103,9 @@ def predict(predictor: "Predictor", image_path: Path, boxes: list[Box], top: int
         crops = torch.stack([predictor.crop(image, box) for box in boxes])
     except LeftOutError as error:
         raise ImageError(f"{image_path}: {error}" if str(image_path) not in str(error) else str(error)) from None
-    scores = torch.cat([predictor(part).logits.sigmoid().cpu() for part in torch.split(crops, BATCH)])  # (B, A)
+    scores = torch.cat(
+        [predictor(part, [category] * len(part)).logits.sigmoid().cpu() for part in torch.split(crops, BATCH)]
+    )  # (B, A)
     untrained = set(predictor.card.untrained)
     return [
         {

@@ -68,7 +68,7 @@ def run(config: TrainConfig) -> None:
     with explained_process_loss(runtime), locked(folder, runtime):
         source = _checkpoint_to_resume(config, folder, runtime)
         seed_everything(config.run.seed)
-        model = build_model(config, len(names))
+        model = build_model(config, train_shards)
         told = _fill(config, model, source)
         found = _audit(config, folder, train_shards, runtime) if source is None else None
         learner = prepare_learner(runtime, model, config)
@@ -215,6 +215,7 @@ def _finish(task: Task, state: RunState) -> None:
         framing=card.framing,
         positive_at=card.positive_at,
         channels_last=card.channels_last,
+        categories=model.categories,
         workers=runtime.workers(task.config.data.workers),
     )
     if not runtime.is_main:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 Precision = Literal["auto", "no", "fp16", "bf16"]
 UnknownLabels = Literal["mask", "negative", "selective", "hill", "splc"]
-Head = Literal["linear", "mlp", "ml_decoder"]
+Head = Literal["linear", "mlp", "category", "ml_decoder"]
 ResizeOn = Literal["worker", "device"]
 RGB = tuple[float, float, float]
 
@@ -142,11 +142,14 @@ class ModelConfig:
     backbone: str = "resnet50"
     """Network that turns a crop into features: resnet18, resnet34, resnet50 or resnet101 of torchvision, or timm:NAME, such as timm:convnext_tiny."""
     head: Head = "linear"
-    """From features to one logit an attribute: one layer, features → hidden → attributes with dropout (mlp), or attribute queries that attend to the feature map before pooling (ml_decoder)."""
+    """From features to one logit an attribute: one layer, features → hidden → attributes with dropout (mlp), the same with
+    an embedding of the object's category beside the features (category), or attribute queries that attend to the feature map before pooling (ml_decoder)."""
     hidden: int = ranged(512, at_least=1)
-    """Width of the mlp head."""
+    """Width of the mlp and the category head."""
     dropout: float = ranged(0.5, at_least=0, at_most=1)
-    """Dropout of the mlp head."""
+    """Dropout of the mlp and the category head."""
+    category_dropout: float = ranged(0.1, at_least=0, at_most=1)
+    """Share of training objects whose category is withheld from the category head in an epoch, so that it also learns to do without."""
     weights: str = "imagenet"
     """Where the backbone starts: imagenet (torchvision's or timm's own pretrained weights, downloaded), a .safetensors or .pth file, or none."""
     frozen: int = ranged(0, at_least=-1)

@@ -13,3 +13,4 @@ class Stream(IntEnum):
     POLICY = 5
     ERASING = 6
     MIXING = 7
+    CATEGORY = 8

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ from attrtrain.data.reader import ShardSet
 from attrtrain.errors import AttrtrainError
 from attrtrain.framing import Framing
 from attrtrain.metrics.functional import MeanScores, mean_scores
+from attrtrain.models.category_head import category_codes
 from attrtrain.runtime import Runtime
 from attrtrain.signals import StopRequest
 
@@ -54,6 +56,7 @@ def evaluate(
     positive_at: float,
     channels_last: bool,
     workers: int,
+    categories: Sequence[str] = (),
     stop: StopRequest | None = None,
 ) -> Evaluation:
     """Evaluates a model, not wrapped for training, on every sample of a shard set. Collective: every rank calls it and gets all of it.
@@ -64,6 +67,7 @@ def evaluate(
         positive_at: vote share from which an attribute counts as present.
         channels_last: memory layout to compute in; part of what a score is rounded by.
         workers: decoding threads of each rank.
+        categories: what the model's head tells apart; with them it is called with the objects' codes too.
         stop: looked at every few batches.
 
     Raises:
@@ -92,8 +96,12 @@ def evaluate(
                 model.train(was_training)
                 raise EvaluationStoppedError
             images = filled_up(batch.image).contiguous(memory_format=memory_format)
+            told: tuple[Tensor, ...] = ()
+            if categories:
+                names = [*shards.categories(batch.index.numpy()), *[""] * (len(images) - len(batch.index))]
+                told = (runtime.to_device(category_codes(categories, names)),)
             with runtime.autocast():
-                logits = model(images)
+                logits = model(images, *told)
             parts.append(logits[: len(batch.index)].float())
             bar.update(len(batch.index))
         for _ in range(_missing_rounds(model, len(shards), len(requests), accelerator.num_processes)):

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import islice
 
 import torch
@@ -22,7 +22,7 @@ from attrtrain.engine.judging import attribute_table, decision_thresholds, predi
 from attrtrain.engine.objective import Objective
 from attrtrain.engine.resume import full_tensors, save_checkpoint
 from attrtrain.engine.state import Learner, RunState, Task
-from attrtrain.engine.step import StepSettings, optimizer_step
+from attrtrain.engine.step import StepSettings, TrainingCategories, optimizer_step
 from attrtrain.engine.window import Window
 from attrtrain.errors import AttrtrainError, ConfigError, PreemptedError
 from attrtrain.framing import Framing
@@ -133,14 +133,17 @@ def _framing(config: TrainConfig, shards: ShardSet) -> Framing:
     return Framing.within(shards.crop, config.data.context, config.data.fit)
 
 
-def step_settings(config: TrainConfig, objective: Objective, names: Sequence[str]) -> StepSettings:
-    """What a configuration asks of a step, where the attributes have those names."""
+def step_settings(config: TrainConfig, objective: Objective, shards: ShardSet) -> StepSettings:
+    """What a configuration asks of a step on a split."""
     return StepSettings(
         config.run.seed,
-        Augmentation.of(config.data, config.run.seed, names),
+        Augmentation.of(config.data, config.run.seed, shards.vocabulary.names),
         objective,
         config.train.clip_norm,
         config.train.channels_last,
+        TrainingCategories.of(shards, config.run.seed, config.model.category_dropout)
+        if config.model.head == "category"
+        else None,
     )
 
 
@@ -149,7 +152,7 @@ def _train_epoch(
 ) -> None:
     """Trains to the end of the epoch. Losses stay on the device until a line is logged."""
     config, order = task.config, task.order
-    settings = step_settings(config, task.objective, task.train_shards.vocabulary.names)
+    settings = step_settings(config, task.objective, task.train_shards)
     learner.wrapped.train()
     first = state.samples_in_epoch // order.global_batch
     bar = tqdm(
@@ -257,6 +260,7 @@ def _evaluate(task: Task, learner: Learner, state: RunState, window: Window) -> 
             framing=_framing(config, task.train_shards),
             positive_at=config.labels.positive_at,
             channels_last=config.train.channels_last,
+            categories=learner.module.categories,
             workers=task.runtime.workers(config.data.workers),
             stop=task.stop,
         )
@@ -307,6 +311,7 @@ def _save_bundle(task: Task, learner: Learner, evaluation: Evaluation) -> None:
             dropout=config.model.dropout,
             mean=mean,
             std=std,
+            categories=list(learner.module.categories),
         ),
         vocabulary=VocabularyRecord.of(shards.vocabulary),
         image_px=config.data.image_px,

@@ -4,15 +4,21 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from attrtrain.data.augment import Augmentation, augmented
 from attrtrain.data.loader import Batch
+from attrtrain.data.reader import ShardSet
+from attrtrain.data.streams import Stream
 from attrtrain.engine.objective import Objective
+from attrtrain.keyed_random import uniform
 from attrtrain.losses import Cells
+from attrtrain.models.category_head import NONE, category_codes, known_categories
 from attrtrain.runtime import Runtime, seed_step
 
 
@@ -25,6 +31,34 @@ class StepSettings:
     objective: Objective
     clip_norm: float
     channels_last: bool
+    categories: "TrainingCategories | None" = None  # for a head that reads them
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingCategories:
+    """What the network is told of the category of each training object.
+
+    Attributes:
+        code: (N,) int64, 0 for none.
+        seed: of the run.
+        withheld: share of objects that have none in an epoch, drawn by (seed, epoch, sample), so that the network learns to do without.
+    """
+
+    code: NDArray[np.int64]
+    seed: int
+    withheld: float
+
+    @classmethod
+    def of(cls, shards: ShardSet, seed: int, withheld: float) -> "TrainingCategories":
+        """Those of a split, in the codes of a network that was built for it."""
+        names = shards.categories()
+        return cls(category_codes(known_categories(names), names).numpy(), seed, withheld)
+
+    def of_batch(self, batch: Batch) -> Tensor:
+        """(B,) int64 on the CPU."""
+        index = batch.index.numpy()
+        is_withheld = uniform(self.seed, batch.epoch, index, Stream.CATEGORY) < self.withheld
+        return torch.from_numpy(np.where(is_withheld, NONE, self.code[index]))
 
 
 def optimizer_step(
@@ -70,7 +104,10 @@ def _loss(runtime: Runtime, model: nn.Module, batch: Batch, step: int, settings:
     if settings.channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
     with runtime.autocast():
-        logits = model(images)
+        if settings.categories is None:
+            logits = model(images)
+        else:
+            logits = model(images, runtime.to_device(settings.categories.of_batch(batch)))
     rates = settings.objective.rates_of(batch.index)
     on_device = None if rates is None else runtime.to_device(rates)
 

@@ -140,7 +140,8 @@ def _write(
             print(f"{done:,} of {len(source.objects):,} objects are already done, and are kept", file=sys.stderr)
         if done < len(source.objects):
             batches = source.batches(done, decoding_workers(predictor.device, workers))
-            for scored in score_batches(predictor, _shown(batches, done, len(source.objects)), _BATCHES):
+            shown = _shown(batches, done, len(source.objects))
+            for scored in score_batches(predictor, shown, source.objects.category, _BATCHES):
                 chosen = base_columns(source.objects.take(scored.rows))
                 parts.add(pa.table({**chosen, **columns(scored)}), scored.failures)
         return parts.merge(info)

@@ -50,6 +50,7 @@ def run_passes(
                 framing=card.framing,
                 positive_at=card.positive_at,
                 channels_last=member.card.channels_last,
+                categories=member.model.categories,
                 workers=workers,
             )
             results.append(PassResult(member, view, predictions_of(evaluation, shards), time.perf_counter() - begin))

@@ -145,15 +145,21 @@ class Pass(nn.Module):
         if view.scale != 1 and member.card.architecture.backbone.startswith(TIMM):
             _require_side(member, self._side, view.scale)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Crops (B, 3, S, S) uint8 → logits (B, A) float32. Crops of another size than this view's are resized, bilinear with antialiasing."""
+    def forward(self, images: Tensor, category: Tensor | None = None) -> Tensor:
+        """Crops (B, 3, S, S) uint8 → logits (B, A) float32. Crops of another size than this view's are resized, bilinear with antialiasing.
+
+        Args:
+            images: the crops.
+            category: (B,) int64 codes of this model.
+        """
         with self.arithmetic(images.device):
-            logits: Tensor = self.model(self._seen(images))
+            logits: Tensor = self.model(self._seen(images), category)
         return logits.float()
 
-    def outputs(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Crops (B, 3, S, S) uint8 → logits (B, A) and pooled features (B, F), in the arithmetic of the context."""
-        return self.model.outputs(self._seen(images))
+    def outputs(self, images: Tensor, names: Sequence[str] | None) -> tuple[Tensor, Tensor]:
+        """Crops (B, 3, S, S) uint8 of objects of some categories (B) → logits (B, A) and pooled features (B, F), in the arithmetic of the context."""
+        codes = None if names is None or not self.model.categories else self.model.codes(names).to(images.device)
+        return self.model.outputs(self._seen(images), codes)
 
     def _seen(self, images: Tensor) -> Tensor:
         """Crops as this view shows them."""

@@ -104,14 +104,24 @@ class Predictor:
         """(A) the threshold that was tuned for each attribute, None where there is none."""
         return self.card.thresholds or [None] * len(self.names)
 
-    def __call__(self, images: Tensor) -> Outputs:
-        """Computes the outputs, on this predictor's device, for crops (B, 3, H, W) uint8 as `crop` gives them."""
+    @property
+    def reads_categories(self) -> bool:
+        """Whether some model's head looks at what kind of object it is."""
+        return any(member.model.categories for member in self.members)
+
+    def __call__(self, images: Tensor, categories: Sequence[str] | None = None) -> Outputs:
+        """Computes the outputs, on this predictor's device.
+
+        Args:
+            images: crops (B, 3, H, W) uint8 as `crop` gives them.
+            categories: (B) what the objects are, for heads that read it; "" or None where that is not known, or was in no training object.
+        """
         images = images.to(self.device, non_blocking=True)
         logits, told = [], None
         with torch.inference_mode():
             for one in self._passes:
                 with one.arithmetic(self.device):
-                    said, features = one.outputs(images)  # (B, A), (B, F)
+                    said, features = one.outputs(images, categories)  # (B, A), (B, F)
                     logits.append(said.float())
                 told = features.float() if told is None else told
         assert told is not None

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,8 +35,10 @@ class Scored:
     failures: list[Failure]
 
 
-def score_batches(predictor: Predictor, batches: Iterable[CropBatch], together: int) -> Iterator[Scored]:
-    """Runs the model over batches of at most `BATCH` crops and yields the results of every `together` batches.
+def score_batches(
+    predictor: Predictor, batches: Iterable[CropBatch], categories: NDArray[Any], together: int
+) -> Iterator[Scored]:
+    """Runs the model over batches of at most `BATCH` crops of objects of some categories (N,) and yields the results of every `together` batches.
 
     Outputs stay on the device until then, so that it need not wait for the next crops.
 
@@ -61,7 +64,9 @@ def score_batches(predictor: Predictor, batches: Iterable[CropBatch], together: 
 
     for batch in batches:
         if len(batch.rows):
-            outputs = predictor(filled_up(batch.images))
+            images = filled_up(batch.images)
+            names = [*categories[batch.rows].tolist(), *[""] * (len(images) - len(batch.rows))]
+            outputs = predictor(images, names)
             logits.append(outputs.logits[: len(batch.rows)])
             features.append(outputs.features[: len(batch.rows)])
         pending.append(CropBatch(batch.rows, batch.images[:0], batch.failures))

@@ -1,11 +1,13 @@
 """The network: a backbone of torchvision's or timm's, pooled features or a feature map, a head."""
 
+from collections.abc import Sequence
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from attrtrain.config.schema import RGB, TIMM, Head
+from attrtrain.models.category_head import CategoryHead, category_codes
 from attrtrain.models.resnet import ResNet
 
 # Statistics of ImageNet, which torchvision's weights were trained with; the same in training from nothing, for one rule everywhere.
@@ -16,11 +18,12 @@ IMAGE_STD = (0.229, 0.224, 0.225)
 class AttributeModel(nn.Module):
     """Images → attribute logits. Normalisation is inside, so nobody has to remember it.
 
-    `backbone` maps normalised images to pooled features (B, F). Heads come in two kinds: `linear` and `mlp` map those to logits (B, A); `ml_decoder` maps the
+    `backbone` maps normalised images to pooled features (B, F). Heads come in two kinds: `linear`, `mlp` and `category` map those to logits (B, A); `ml_decoder` maps the
     feature map before pooling, (B, C, h, w) or tokens (B, N, C), to logits.
 
     Attributes:
         attributes: A.
+        categories: (C) what the `category` head tells apart; other heads know none.
         feature_width: F.
         normalisation: mean and standard deviation (3) of RGB in [0, 1], exactly as they were given.
     """
@@ -35,6 +38,7 @@ class AttributeModel(nn.Module):
         *,
         attributes: int,
         reads_map: bool = False,
+        categories: Sequence[str] = (),
         mean: RGB = IMAGE_MEAN,
         std: RGB = IMAGE_STD,
     ) -> None:
@@ -44,21 +48,30 @@ class AttributeModel(nn.Module):
         self.attributes = attributes
         self.feature_width = feature_width(backbone)
         self.normalisation = (mean, std)
+        self.categories = tuple(categories)
         self._reads_map = reads_map
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor, category: Tensor | None = None) -> Tensor:
         """Computes logits.
 
         Args:
             images: (B, 3, H, W) RGB, uint8 in 0 to 255 or floating point in [0, 1].
+            category: (B,) int64 codes as `codes` gives them; None where no category is known.
 
         Returns:
             (B, A) logits; `sigmoid` gives scores in (0, 1).
         """
         normalised = self.normalise(images)
-        logits: Tensor = self.head(self.feature_map(normalised) if self._reads_map else self.backbone(normalised))
+        return self._logits(self.feature_map(normalised) if self._reads_map else self.backbone(normalised), category)
+
+    def codes(self, names: Sequence[str]) -> Tensor:
+        """(B,) int64 on the CPU: what stands for the categories of some objects (B)."""
+        return category_codes(self.categories, names)
+
+    def _logits(self, found: Tensor, category: Tensor | None) -> Tensor:
+        logits: Tensor = self.head(found, category) if self.categories else self.head(found)
         return logits
 
     def train(self, mode: bool = True) -> Self:
@@ -71,12 +84,12 @@ class AttributeModel(nn.Module):
                     part.eval()
         return self
 
-    def outputs(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (B, A), those of `forward`, and pooled features (B, F) of the same pass; images as `forward` takes them."""
+    def outputs(self, images: Tensor, category: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Logits (B, A), those of `forward`, and pooled features (B, F) of the same pass; arguments as `forward` takes them."""
         normalised = self.normalise(images)
         if not self._reads_map:
             features: Tensor = self.backbone(normalised)
-            return self.head(features), features
+            return self._logits(features, category), features
         found = self._unpooled(normalised)
         return self.head(self._channels_first(found)), self.backbone.forward_head(found)  # type: ignore[operator]
 
@@ -107,6 +120,7 @@ def build_network(
     attributes: int,
     *,
     image_px: int = 224,
+    categories: Sequence[str] = (),
     mean: RGB | None = None,
     std: RGB | None = None,
 ) -> AttributeModel:
@@ -114,10 +128,11 @@ def build_network(
 
     Args:
         backbone: a ResNet of torchvision's, or `timm:NAME`.
-        hidden: width of the mlp head's one hidden layer; other heads ignore it.
-        dropout: share of hidden activations dropped in training of the mlp head; other heads ignore it.
+        hidden: width of the one hidden layer of the mlp and the category head; other heads ignore it.
+        dropout: share of its activations dropped in training.
         attributes: number of logits.
         image_px: side of the pictures, for backbones that are built for one size.
+        categories: what the category head tells apart, at least one; other heads ignore it.
         mean: (3) of RGB in [0, 1]; None: what the backbone's pretrained weights take.
         std: (3) likewise.
 
@@ -129,8 +144,9 @@ def build_network(
     channels = int(network.num_features)  # type: ignore[arg-type]  # an attribute of both kinds
     return AttributeModel(
         network,
-        build_head(head, channels if head == "ml_decoder" else features, hidden, dropout, attributes),
+        build_head(head, channels if head == "ml_decoder" else features, hidden, dropout, attributes, len(categories)),
         attributes=attributes,
+        categories=categories if head == "category" else (),
         reads_map=head == "ml_decoder",
         mean=mean or known[0],
         std=std or known[1],
@@ -152,7 +168,9 @@ def feature_width(backbone: nn.Module) -> int:
     return int(backbone.head_hidden_size)  # type: ignore[arg-type]  # an attribute of both kinds
 
 
-def build_head(kind: Head, features: int, hidden: int, dropout: float, attributes: int) -> nn.Module:
+def build_head(
+    kind: Head, features: int, hidden: int, dropout: float, attributes: int, categories: int = 0
+) -> nn.Module:
     """A head from features (B, `features`), or from a feature map of so many channels (ml_decoder), to logits (B, `attributes`)."""
     match kind:
         case "linear":
@@ -161,6 +179,8 @@ def build_head(kind: Head, features: int, hidden: int, dropout: float, attribute
             return nn.Sequential(
                 nn.Linear(features, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, attributes)
             )
+        case "category":
+            return CategoryHead(features, categories, hidden, dropout, attributes)
         case "ml_decoder":
             from attrtrain.models.decoder import AttributeDecoder
 

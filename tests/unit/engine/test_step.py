@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -11,7 +12,7 @@ from attrtrain.config.schema import LossConfig
 from attrtrain.data.augment import Augmentation, draw_mixing
 from attrtrain.data.loader import Batch
 from attrtrain.engine.objective import Objective
-from attrtrain.engine.step import StepSettings, optimizer_step
+from attrtrain.engine.step import StepSettings, TrainingCategories, optimizer_step
 from attrtrain.engine.window import Window
 from attrtrain.losses import AttributeLoss
 from attrtrain.optim import MovingAverage
@@ -180,3 +181,16 @@ def test_no_value_is_read_in_a_step(runtime, clip_norm: float, unknown: str) -> 
     assert window.close(8)["loss"] > 0
     with pytest.raises(AssertionError, match="was read"), NoReading(average.n_averaged):
         float(torch.ones(()))
+
+
+def test_a_share_of_categories_is_withheld_by_sample_and_epoch_alone() -> None:
+    told = TrainingCategories(np.arange(1, 2001), seed=3, withheld=0.25)
+    whole = replace(data(), index=torch.arange(2000))
+    codes = told.of_batch(whole)
+    kept = codes > 0
+    assert kept.float().mean().item() == pytest.approx(0.75, abs=0.04)
+    assert torch.equal(codes[kept], torch.arange(1, 2001)[kept])
+    some = torch.tensor([1900, 7, 7, 250])
+    assert torch.equal(told.of_batch(replace(whole, index=some)), codes[some])
+    assert not torch.equal(told.of_batch(replace(whole, epoch=1)), codes)
+    assert (TrainingCategories(np.arange(1, 2001), 3, 0.0).of_batch(whole) > 0).all()

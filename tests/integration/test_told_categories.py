@@ -1,0 +1,121 @@
+"""A model that reads categories, from training to use: it is told them wherever they are known, and answers without where they are not."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from attrtrain.bundle import read_bundle
+from attrtrain.cli import main
+from attrtrain.data.loader import CropDataset
+from attrtrain.data.order import BatchRequest
+from attrtrain.data.reader import ShardSet
+from attrtrain.predictions import read_predictions
+
+SMALL = [
+    "--data.image_px",
+    "32",
+    "--model.backbone",
+    "resnet18",
+    "--model.weights",
+    "none",
+    "--train.global_batch",
+    "32",
+]
+
+
+@pytest.fixture(scope="module")
+def run(toy_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one epoch."""
+    folder = tmp_path_factory.mktemp("categories") / "run"
+    flags = [
+        "--run.dir",
+        str(folder),
+        "--data.shards",
+        str(toy_shards),
+        "--train.epochs",
+        "1",
+        "--track.wandb",
+        "disabled",
+    ]
+    assert main(["train", "demo", *SMALL, "--model.head", "category", "--model.hidden", "16", *flags]) == 0
+    return folder
+
+
+def test_every_use_tells_it_what_is_known(run: Path, toy_shards: Path, toy_coco: Path, tmp_path: Path) -> None:
+    model, card = read_bundle(run)
+    training, val = (ShardSet([str(toy_shards)], split) for split in ("train", "val"))
+    assert list(model.categories) == card.architecture.categories == sorted(set(training.categories()))
+    kept = read_predictions(run / "evaluation" / "predictions.npz")
+    index = np.arange(40)
+    images = CropDataset(val, 32)[BatchRequest(0, index, index)].image
+    with torch.inference_mode():
+        told = model(images, model.codes([val.categories()[row] for row in index])).numpy()
+        blind = model(images).numpy()
+    np.testing.assert_allclose(kept.logits[:40], told, rtol=1e-3, atol=1e-3)
+    assert np.abs(told - blind).max() > 0.05
+
+    out = tmp_path / "evaluation"
+    assert main(["evaluate", "--model", str(run), "--shards", str(toy_shards), "--out", str(out)]) == 0
+    np.testing.assert_allclose(read_predictions(out / "predictions.npz").logits, kept.logits, atol=1e-5)
+
+    annotated = tmp_path / "preds.parquet"
+    instances = toy_coco / "annotations" / "instances_val2017.json"
+    common = ["annotate", "--model", str(run), "--images", str(toy_coco / "val2017"), "--out", str(annotated)]
+    assert main([*common, "--instances", str(instances)]) == 0
+    rows = {row["object_id"]: row for row in pq.read_table(annotated).to_pylist()}
+    name = val.vocabulary.names[0]
+    scores = 1 / (1 + np.exp(-kept.logits[:, 0]))
+    by_id = {object_id: scores[row] for row, object_id in enumerate(val.object_ids.tolist())}
+    both = sorted(set(rows) & set(by_id))
+    assert len(both) > 20
+    np.testing.assert_allclose([rows[one][name] for one in both], [by_id[one] for one in both], atol=2e-3)
+
+
+def test_predict_is_told_by_a_flag_and_answers_without(
+    run: Path, toy_coco: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = str(next((toy_coco / "val2017").glob("*.jpg")))
+    category = read_bundle(run)[1].architecture.categories[0]
+
+    def predicted(*words: str) -> dict[str, float]:
+        assert main(["predict", "--model", str(run), picture, "--json", "--top", "99", *words]) == 0
+        (found,) = json.loads(capsys.readouterr().out)["objects"]
+        return {attribute["name"]: attribute["score"] for attribute in found["attributes"]}
+
+    assert predicted() != predicted("--category", category)
+    assert main(["predict", "--model", str(run), picture, "--category", "unicorn"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: --category unicorn: the model was trained on ") and category in told
+
+
+def test_an_exported_file_answers_as_for_objects_of_no_known_category(
+    run: Path, toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import onnxruntime
+
+    out = tmp_path / "model.onnx"
+    assert main(["export", "--model", str(run), "--onnx", str(out), "--check", str(toy_shards)]) == 0
+    assert "answers as for objects whose category is not known" in capsys.readouterr().out
+    images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    model, _ = read_bundle(run)
+    with torch.inference_mode():
+        expected = model(images).numpy()
+    found = onnxruntime.InferenceSession(str(out)).run(["logits"], {"images": images.numpy()})[0]
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_data_without_categories_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], toy_coco: Path) -> None:
+    pictures = sorted((toy_coco / "train2017").glob("*.jpg"))[:8]
+    rows = [f"{pictures[n % 8].name},{'train' if n < 24 else 'val'},{n},{n},40,40,{n % 2}" for n in range(32)]
+    (tmp_path / "boxes.csv").write_text("\n".join(["file_name,split,x,y,w,h,odd", *rows]) + "\n")
+    shards = tmp_path / "shards"
+    given = ["shard", "--labels", tmp_path / "boxes.csv", "--images", toy_coco / "train2017", "--out", shards]
+    assert main([*map(str, given), "--workers", "1"]) == 0
+    flags = ["--run.dir", str(tmp_path / "run"), "--data.shards", str(shards), "--model.head", "category"]
+    capsys.readouterr()
+    assert main(["train", "demo", *SMALL, *flags, "--train.global_batch", "8"]) == 2
+    assert "model.head: category reads the objects' categories, and these have none" in capsys.readouterr().err
