@@ -20,8 +20,6 @@ class AttributeModel(nn.Module):
     feature map before pooling, (B, C, h, w) or tokens (B, N, C), to logits.
 
     Attributes:
-        attributes: A.
-        feature_width: F.
         normalisation: mean and standard deviation (3) of RGB in [0, 1], exactly as they were given.
     """
 
@@ -33,7 +31,6 @@ class AttributeModel(nn.Module):
         backbone: nn.Module,
         head: nn.Module,
         *,
-        attributes: int,
         reads_map: bool = False,
         mean: RGB = IMAGE_MEAN,
         std: RGB = IMAGE_STD,
@@ -41,8 +38,6 @@ class AttributeModel(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.head = head
-        self.attributes = attributes
-        self.feature_width = feature_width(backbone)
         self.normalisation = (mean, std)
         self._reads_map = reads_map
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
@@ -60,6 +55,18 @@ class AttributeModel(nn.Module):
         normalised = self.normalise(images)
         logits: Tensor = self.head(self.feature_map(normalised) if self._reads_map else self.backbone(normalised))
         return logits
+
+    @property
+    def attributes(self) -> int:
+        """A, the number of logits."""
+        if self._reads_map:
+            return int(self.head.attributes)  # type: ignore[arg-type]  # an AttributeDecoder's
+        return [part.out_features for part in self.head.modules() if isinstance(part, nn.Linear)][-1]
+
+    @property
+    def feature_width(self) -> int:
+        """F, the number of pooled features."""
+        return feature_width(self.backbone)
 
     def train(self, mode: bool = True) -> Self:
         """As of any module, but parts of the backbone that are frozen stay in evaluation mode: their batch statistics do not follow the data, and they drop nothing."""
@@ -130,7 +137,6 @@ def build_network(
     return AttributeModel(
         network,
         build_head(head, channels if head == "ml_decoder" else features, hidden, dropout, attributes),
-        attributes=attributes,
         reads_map=head == "ml_decoder",
         mean=mean or known[0],
         std=std or known[1],

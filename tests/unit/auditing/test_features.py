@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+import torchvision
 from safetensors.torch import save_file
 from sklearn.decomposition import PCA
 
@@ -8,7 +9,7 @@ from attrtrain.auditing.features import crop_features, principal_components
 from attrtrain.auditing.shard_table import read_shard_table
 from attrtrain.data.decode import decode_crop
 from attrtrain.errors import ShardError, WeightsError
-from attrtrain.models.network import AttributeModel, bare_backbone
+from attrtrain.models.network import AttributeModel
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +17,7 @@ def weights(tmp_path_factory):
     """A ResNet18 as torchvision saves it, classifier and all."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "resnet18.safetensors"
-    save_file(bare_backbone("resnet18").state_dict(), path)
+    save_file(torchvision.models.resnet18().state_dict(), path)
     return path
 
 
@@ -30,7 +31,7 @@ def test_components_are_scikit_learns():
 def test_features_are_those_of_the_frozen_backbone(weights, toy_shards):
     shards, rows = read_shard_table(toy_shards), list(range(5, 45))
     torch.manual_seed(0)
-    network = bare_backbone("resnet18")
+    network = torchvision.models.resnet18()
     network.fc = torch.nn.Identity()
     model = AttributeModel(network, torch.nn.Identity()).eval()
     with torch.inference_mode():
