@@ -22,9 +22,7 @@ class AttributeModel(nn.Module):
     feature map before pooling, (B, C, h, w) or tokens (B, N, C), to logits.
 
     Attributes:
-        attributes: A.
         categories: (C) what the `category` head tells apart; other heads know none.
-        feature_width: F.
         normalisation: mean and standard deviation (3) of RGB in [0, 1], exactly as they were given.
     """
 
@@ -36,7 +34,6 @@ class AttributeModel(nn.Module):
         backbone: nn.Module,
         head: nn.Module,
         *,
-        attributes: int,
         reads_map: bool = False,
         categories: Sequence[str] = (),
         mean: RGB = IMAGE_MEAN,
@@ -45,8 +42,6 @@ class AttributeModel(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.head = head
-        self.attributes = attributes
-        self.feature_width = feature_width(backbone)
         self.normalisation = (mean, std)
         self.categories = tuple(categories)
         self._reads_map = reads_map
@@ -73,6 +68,18 @@ class AttributeModel(nn.Module):
     def _logits(self, found: Tensor, category: Tensor | None) -> Tensor:
         logits: Tensor = self.head(found, category) if self.categories else self.head(found)
         return logits
+
+    @property
+    def attributes(self) -> int:
+        """A, the number of logits."""
+        if self._reads_map:
+            return int(self.head.attributes)  # type: ignore[arg-type]  # an AttributeDecoder's
+        return [part.out_features for part in self.head.modules() if isinstance(part, nn.Linear)][-1]
+
+    @property
+    def feature_width(self) -> int:
+        """F, the number of pooled features."""
+        return feature_width(self.backbone)
 
     def train(self, mode: bool = True) -> Self:
         """As of any module, but parts of the backbone that are frozen stay in evaluation mode: their batch statistics do not follow the data, and they drop nothing."""
@@ -145,7 +152,6 @@ def build_network(
     return AttributeModel(
         network,
         build_head(head, channels if head == "ml_decoder" else features, hidden, dropout, attributes, len(categories)),
-        attributes=attributes,
         categories=categories if head == "category" else (),
         reads_map=head == "ml_decoder",
         mean=mean or known[0],

@@ -8,9 +8,9 @@ import sys
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 from safetensors.torch import save_file
-from torchvision.models import resnet18
 
 from attrtrain.cli import main
 
@@ -90,7 +90,7 @@ def painted(tmp_path_factory):
         Image.fromarray(pixels).save(folder / "photos" / f"{row}.png")
     labels = np.column_stack([red, ~red, bright, red & bright]).astype(float)
     torch.manual_seed(0)
-    save_file(resnet18().state_dict(), folder / "weights.safetensors")
+    save_file(torchvision.models.resnet18().state_dict(), folder / "weights.safetensors")
     return folder, labels
 
 

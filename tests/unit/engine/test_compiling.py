@@ -29,7 +29,7 @@ def network() -> AttributeModel:
     torch.manual_seed(0)
     backbone = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     backbone.head_hidden_size = 8
-    return AttributeModel(backbone, nn.Linear(8, 5), attributes=5)
+    return AttributeModel(backbone, nn.Linear(8, 5))
 
 
 def losses_and_scores(model: nn.Module) -> tuple[list[float], torch.Tensor]:

@@ -84,7 +84,7 @@ def test_stages_are_checkpointed_while_training_only(monkeypatch: pytest.MonkeyP
 
 def test_a_backbone_that_cannot_is_refused_in_a_line() -> None:
     with pytest.raises(ConfigError, match=r"train\.checkpoint_activations: .* cannot") as caught:
-        checkpoint_activations(AttributeModel(_Plain(), torch.nn.Linear(4, 5), attributes=5))
+        checkpoint_activations(AttributeModel(_Plain(), torch.nn.Linear(4, 5)))
     assert "\n" not in str(caught.value)
 
 
