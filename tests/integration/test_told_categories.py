@@ -110,7 +110,9 @@ def test_an_exported_file_answers_as_for_objects_of_no_known_category(
 
 def test_data_without_categories_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], toy_coco: Path) -> None:
     pictures = sorted((toy_coco / "train2017").glob("*.jpg"))[:8]
-    rows = [f"{pictures[n % 8].name},{'train' if n < 24 else 'val'},{n},{n},40,40,{n % 2}" for n in range(32)]
+    rows = [
+        f"{pictures[n % 8].name},{'val' if n % 8 > 5 else 'train'},{n // 8},{n % 8},40,40,{n % 2}" for n in range(32)
+    ]
     (tmp_path / "boxes.csv").write_text("\n".join(["file_name,split,x,y,w,h,odd", *rows]) + "\n")
     shards = tmp_path / "shards"
     given = ["shard", "--labels", tmp_path / "boxes.csv", "--images", toy_coco / "train2017", "--out", shards]

@@ -37,7 +37,7 @@ def test_a_bundle_older_than_framing_is_the_model_that_it_was(tmp_path):
     folder = draw_bundle(tmp_path / "b")
     now = Predictor(folder, "cpu")
     told = json.loads((folder / "model.json").read_text())
-    for name in ("mean", "std"):  # which are not that old either
+    for name in ("mean", "std", "categories"):  # which are not that old either
         del told["architecture"][name]
     decisive = {
         name: told[name] for name in ("architecture", "vocabulary", "image_px", "crop", "precision", "channels_last")
@@ -83,6 +83,7 @@ def test_a_bundle_older_than_mean_and_std_has_imagenets_and_the_fingerprint_it_h
     card = json.loads((folder / "model.json").read_text())
     assert card["architecture"].pop("mean") == [0.485, 0.456, 0.406]
     assert card["architecture"].pop("std") == [0.229, 0.224, 0.225]
+    assert card["architecture"].pop("categories") == []
     _, newer = read_bundle(folder)
     (folder / "model.json").write_text(json.dumps(card))
     model, older = read_bundle(folder)
@@ -90,7 +91,8 @@ def test_a_bundle_older_than_mean_and_std_has_imagenets_and_the_fingerprint_it_h
     decisive = {"architecture", "vocabulary", "image_px", "crop", "precision", "channels_last"}
     weights = hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
     before = json.loads(older.model_dump_json(include=decisive))
-    del before["architecture"]["mean"], before["architecture"]["std"]
+    for name in ("mean", "std", "categories"):
+        del before["architecture"][name]
     told = json.dumps(before, separators=(",", ":"), ensure_ascii=False)  # as it was written then
     expected = hashlib.sha256(f"{weights}\n{told}".encode()).hexdigest()
     assert bundle_fingerprint(folder, newer) == bundle_fingerprint(folder, older) == expected
