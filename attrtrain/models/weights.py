@@ -48,20 +48,14 @@ def load_backbone_weights(model: AttributeModel, backbone: str, source: str) -> 
         )
         raise WeightsError(f"model.weights: {origin} {what}, so it is no {backbone}; give weights of that backbone")
     unused = sorted(set(tensors) - set(expected))
-    model.backbone.load_state_dict(
-        {
-            name: tensor.float() if tensor.is_floating_point() else tensor
-            for name, tensor in tensors.items()
-            if name in expected
-        },
-        strict=False,
-    )
+    tensors, capped = _in_single_precision({name: tensors[name] for name in expected if name in tensors}, origin)
+    model.backbone.load_state_dict(tensors, strict=False)
     told = [f"weights: {len(expected) - len(missing)} tensors of {backbone} from {origin}"]
     if dropped:
         told.append(f"its classifier ({', '.join(dropped)}) left out")
     if unused:
         told.append(f"{len(unused)} unknown tensors not used (first: {unused[0]})")
-    return "; ".join(told)
+    return "; ".join([*told, *capped])
 
 
 def _load_timm(network: nn.Module, name: str, source: str) -> str:
@@ -79,13 +73,12 @@ def _load_timm(network: nn.Module, name: str, source: str) -> str:
         else:
             classifiers = tuple(f"{layer}." for layer in timm_backbone.classifier_of(network))
             dropped = sorted(key for key in tensors if key.startswith(classifiers))
-        tensors = {
-            key.removeprefix("backbone."): value.float() if value.is_floating_point() else value
-            for key, value in tensors.items()
-            if key not in dropped
-        }
         if dropped:
             told.append(f"its classifier ({', '.join(dropped)}) left out")
+        tensors, capped = _in_single_precision(
+            {key.removeprefix("backbone."): value for key, value in tensors.items() if key not in dropped}, origin
+        )
+        told += capped
     missing, unexpected = timm_backbone.load_pretrained(network, name, tensors)
     missing = sorted(key for key in missing if not key.endswith("num_batches_tracked"))
     expected = len(network.state_dict())
@@ -96,6 +89,36 @@ def _load_timm(network: nn.Module, name: str, source: str) -> str:
     if unexpected:
         told.append(f"{len(unexpected)} unknown tensors not used (first: {min(unexpected)})")
     return "; ".join([f"weights: {expected} tensors of timm:{name} from {origin}", *told])
+
+
+def _in_single_precision(tensors: dict[str, Tensor], origin: str) -> tuple[dict[str, Tensor], list[str]]:
+    """Tensors as float32, and what there is to say of them.
+
+    A variance beyond 65,504 is infinite in a file of half precision. Batch normalisation would make that channel a constant for ever, since a running mean of infinity stays
+    infinite, and a moving average of weights no number at all. The largest half stands in for it: a few steps of training, or the next digits of a channel that is
+    divided by 256 anyway, are all that it is off by.
+
+    Raises:
+        WeightsError: another value is no finite number.
+    """
+    single, told = {}, []
+    for name, tensor in tensors.items():
+        single[name] = tensor.float() if tensor.is_floating_point() else tensor
+        if not tensor.is_floating_point() or tensor.isfinite().all():
+            continue
+        too_large = tensor == torch.inf
+        if (
+            tensor.dtype != torch.float16
+            or not name.endswith("running_var")
+            or not (too_large | tensor.isfinite()).all()
+        ):
+            raise WeightsError(
+                f"model.weights: {origin}: {name} holds values that are no finite numbers; the file is damaged"
+            )
+        largest = torch.finfo(torch.float16).max
+        single[name] = torch.where(too_large, largest, single[name])
+        told.append(f"{int(too_large.sum())} of {name} beyond half precision, taken for {largest:,.0f}")
+    return single, told
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

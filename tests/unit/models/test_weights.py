@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from attrtrain.errors import WeightsError
 from attrtrain.models.network import build_network
 from attrtrain.models.weights import load_backbone_weights, read_tensors
+from attrtrain.optim import MovingAverage
 
 
 @pytest.fixture(scope="module")
@@ -119,3 +120,30 @@ def test_without_network_imagenet_says_how_to_give_a_path(monkeypatch: pytest.Mo
         load_backbone_weights(network(), "resnet18", "imagenet")
     assert "\n" not in str(caught.value)
     assert "--model.weights PATH" in str(caught.value) and "--model.weights none" in str(caught.value)
+
+
+def test_a_variance_beyond_half_precision_is_capped_and_told(resnet18, tmp_path: Path) -> None:
+    tensors = {name: tensor.clone() for name, tensor in resnet18.state_dict().items()}
+    tensors["bn1.running_var"][3] = 1e6
+    tensors["bn1.running_var"][4] = 60_000
+    path = tmp_path / "half.safetensors"
+    save_file({name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}, path)
+    model = network()
+    told = load_backbone_weights(model, "resnet18", str(path))
+    assert told.endswith("; 1 of bn1.running_var beyond half precision, taken for 65,504")
+    assert model.backbone.bn1.running_var[3:5].tolist() == [65504, 60000]
+    average = MovingAverage(model, 0.9)
+    for _ in range(3):
+        average.update_parameters(model)
+    assert all(tensor.isfinite().all() for tensor in average.module.state_dict().values())
+
+
+@pytest.mark.parametrize(("name", "value"), [("conv1.weight", float("inf")), ("bn1.running_var", float("nan"))])
+def test_what_is_no_number_is_refused(resnet18, tmp_path: Path, name: str, value: float) -> None:
+    tensors = {
+        key: tensor.half() if tensor.is_floating_point() else tensor for key, tensor in resnet18.state_dict().items()
+    }
+    tensors[name].view(-1)[0] = value
+    save_file(tensors, tmp_path / "half.safetensors")
+    with pytest.raises(WeightsError, match=f"half.safetensors: {name} holds values that are no finite numbers"):
+        load_backbone_weights(network(), "resnet18", str(tmp_path / "half.safetensors"))
