@@ -125,7 +125,8 @@ def restore(task: Task, learner: Learner, state: RunState, window: Window, sourc
 
 def _newer_model_settings() -> dict[str, Any]:
     """Settings of the model that checkpoints may be older than, as they were meant then."""
-    return {"frozen": ModelConfig().frozen}
+    meant = ModelConfig()
+    return {"frozen": meant.frozen, "category_dropout": meant.category_dropout}
 
 
 def _own_groups(learner: Learner) -> list[dict[str, Any]]:
