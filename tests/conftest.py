@@ -8,6 +8,10 @@ import pytest
 from attrtrain.cli import main
 from tools.make_toy_coco import draw_toy_coco
 
+# Where several test processes share the cores, each training starts with one thread: more would wait for each other.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(scope="session")
 def toy_coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
