@@ -38,7 +38,7 @@ def scored(
 ):
     cutter = CropCutter(folders, predictor.card.crop, predictor.card.image_px, predictor.card.framing)
     batches = cut_batches(objects, first, BATCH, cutter, workers=workers, pin=False)
-    return list(score_batches(predictor, batches, together))
+    return list(score_batches(predictor, batches, objects.category, together))
 
 
 def all_rows(parts, name):
@@ -91,7 +91,10 @@ def same_from_photographs_and_shards(predictor, objects, toy_coco, folder):
         np.testing.assert_array_equal(logits[place], expected.logits)
         stored = list(
             score_batches(
-                predictor, stored_batches(shards, 0, BATCH, IMAGE_PX, framing, predictor.device, workers=0), 1
+                predictor,
+                stored_batches(shards, 0, BATCH, IMAGE_PX, framing, predictor.device, workers=0),
+                np.array(shards.categories()),
+                1,
             )
         )
         np.testing.assert_array_equal(all_rows(stored, "logits"), expected.logits)
@@ -176,7 +179,7 @@ def test_logits_that_are_no_numbers_are_refused(predictor, tmp_path):
         broken.members[0].model.head.bias.fill_(float("nan"))
     batch = CropBatch(np.arange(3), torch.zeros((3, 3, IMAGE_PX, IMAGE_PX), dtype=torch.uint8), [])
     with pytest.raises(AttrtrainError, match="not finite"):
-        list(score_batches(broken, [batch], 1))
+        list(score_batches(broken, [batch], np.array([""] * 3), 1))
 
 
 def test_the_fingerprint_is_of_the_model_and_not_of_its_place_or_metrics(tmp_path):
