@@ -28,11 +28,10 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import yaml
-
 from attrtrain.metrics.intervals import Difference, mean_difference
 from attrtrain.predictions import PREDICTIONS, Predictions, read_predictions
 from attrtrain.report.run_directory import EVALUATION
+from tools.local_sweep import flags_of, read_yaml
 
 BASE = "base"
 
@@ -81,10 +80,7 @@ def read_recipes(path: Path) -> tuple[str, list[Recipe]]:
     Raises:
         SystemExit: it is no such file.
     """
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SystemExit(f"error: {path}: {' '.join(str(error).split())}") from None
+    content = read_yaml(path)
     if not isinstance(content, dict) or set(content) != {"preset", "base", "comparisons"}:
         raise SystemExit(f"error: {path}: must hold preset, base and comparisons")
     for what in (content["base"], *content["comparisons"].values()):
@@ -109,18 +105,13 @@ def train(preset: str, recipe: Recipe, seed: int, shards: Sequence[str], out: Pa
     run = recipe.folder(out, seed)
     if (run / "result.json").exists():
         return
-    changes = [f"--{flag}={_as_flag(value)}" for flag, value in recipe.changes.items()]
     command = [
         *(sys.executable, "-m", "attrtrain.train", preset, "--data.shards", *shards, "--run.dir", str(run)),
-        *("--run.seed", str(seed), "--track.wandb", "disabled", *changes, *flags),
+        *("--run.seed", str(seed), "--track.wandb", "disabled", *flags_of(recipe.changes), *flags),
     ]
     print(f"$ {recipe.name}, seed {seed}: {' '.join(command[2:])}", flush=True)
     if code := subprocess.run(command, check=False, env={**os.environ, "PYTHONUNBUFFERED": "1"}).returncode:
         raise SystemExit(code)
-
-
-def _as_flag(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def compare(recipe: Recipe, other: Recipe, seeds: Sequence[int], out: Path) -> Outcome:

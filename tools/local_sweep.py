@@ -26,16 +26,25 @@ from attrtrain.keyed_random import uniform
 Trial = dict[str, Any]
 
 
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds.
+
+    Raises:
+        SystemExit: it cannot be read.
+    """
+    try:
+        return yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SystemExit(f"error: {path}: {' '.join(str(error).split())}") from None
+
+
 def read_sweep(path: Path) -> dict[str, Any]:
     """The sweep of a YAML file.
 
     Raises:
         SystemExit: it is no such file.
     """
-    try:
-        sweep = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SystemExit(f"error: {path}: {' '.join(str(error).split())}") from None
+    sweep = read_yaml(path)
     if not isinstance(sweep, dict) or not isinstance(sweep.get("parameters"), dict):
         raise SystemExit(f"error: {path}: holds no W&B sweep with `parameters`")
     return sweep
@@ -89,6 +98,11 @@ def _value(name: str, parameter: dict[str, Any], share: float) -> Any:
             )
 
 
+def flags_of(settings: Trial) -> list[str]:
+    """Settings by name as flags of the trainer."""
+    return [f"--{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in settings.items()]
+
+
 def run_trial(trial: Trial, folder: Path, train: Sequence[str]) -> None:
     """Trains one trial, if that is not done.
 
@@ -97,8 +111,7 @@ def run_trial(trial: Trial, folder: Path, train: Sequence[str]) -> None:
     """
     if (folder / "result.json").exists():
         return
-    flags = [f"--{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in trial.items()]
-    command = [sys.executable, "-m", "attrtrain.train", *train, "--run.dir", str(folder), *flags]
+    command = [sys.executable, "-m", "attrtrain.train", *train, "--run.dir", str(folder), *flags_of(trial)]
     print(f"$ {' '.join(command[1:])}", flush=True)
     if code := subprocess.run(command, check=False).returncode:
         raise SystemExit(code)

@@ -15,10 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attrtrain.data.block_order import BlockOrder
+from attrtrain.data.streams import Stream
 from attrtrain.errors import ConfigError
 from attrtrain.keyed_random import permute, uniform
-
-_SPACING_STREAM = 7  # keeps the draw of where the first place lies apart from others
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +88,7 @@ class TrainOrder:
         places = permute(positions, self.size, self.seed, epoch)
         if self.shares is None:
             return places
-        begun = (places + uniform(self.seed, epoch, _SPACING_STREAM)) * (self._ends[-1] / self.size)
+        begun = (places + uniform(self.seed, epoch, Stream.SPACING)) * (self._ends[-1] / self.size)
         chosen: NDArray[np.int64] = np.searchsorted(self._ends, begun, side="right")
         return np.minimum(chosen, self.size - 1)
 

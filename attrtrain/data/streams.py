@@ -14,3 +14,4 @@ class Stream(IntEnum):
     ERASING = 6
     MIXING = 7
     CATEGORY = 8
+    SPACING = 9

@@ -102,7 +102,7 @@ def _objects_per_second(
                 runtime, learner.wrapped, learner.optimizer, ready[first : first + global_batch // size], step, settings
             )
         _wait_for(runtime)
-    except Exception as error:
+    except Exception as error:  # each kind of device lacks memory in a way of its own
         if not should_reduce_batch_size(error):
             raise
         learner.optimizer.zero_grad(set_to_none=True)

@@ -88,10 +88,10 @@ def fit(task: Task, learner: Learner, state: RunState, window: Window) -> None:
         task.runtime.device,
         task.runtime.workers(config.data.workers),
     )
-    clock = _SaveClock(task)
+    clock, settings = _SaveClock(task), step_settings(config, task.objective, task.train_shards)
     while not _is_finished(config, state):
         started = time.monotonic()
-        _train_epoch(task, learner, state, window, batches, clock)
+        _train_epoch(task, learner, state, window, batches, settings, clock)
         trained = time.monotonic()
         state.seconds += trained - started
         evaluation = _evaluate(task, learner, state, window)
@@ -148,11 +148,16 @@ def step_settings(config: TrainConfig, objective: Objective, shards: ShardSet) -
 
 
 def _train_epoch(
-    task: Task, learner: Learner, state: RunState, window: Window, batches: Iterator[Batch], clock: "_SaveClock"
+    task: Task,
+    learner: Learner,
+    state: RunState,
+    window: Window,
+    batches: Iterator[Batch],
+    settings: StepSettings,
+    clock: "_SaveClock",
 ) -> None:
     """Trains to the end of the epoch. Losses stay on the device until a line is logged."""
     config, order = task.config, task.order
-    settings = step_settings(config, task.objective, task.train_shards)
     learner.wrapped.train()
     first = state.samples_in_epoch // order.global_batch
     bar = tqdm(
