@@ -7,7 +7,7 @@ shared memory or mapped again for every batch.
 import copy
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -177,40 +177,49 @@ class CropDataset:
         shown = self._stored_sizes(index) if windows is None else windows[:, 2:] - windows[:, :2]
         if self.framing.fit == "pad":
             shown = shown.max(axis=1, keepdims=True).repeat(2, axis=1)
-        widths, heights = shown.T
-        longest = _LONGEST * self.image_px
-        sizes = [
-            (height, width) if max(height, width) <= longest else (self.image_px, self.image_px)
-            for height, width in zip(heights.tolist(), widths.tolist(), strict=True)
+        squashed = shown.max(axis=1) > _LONGEST * self.image_px
+        sizes = np.where(squashed[:, None], self.image_px, shown[:, ::-1])  # H, W
+        ends = np.cumsum(3 * sizes.prod(axis=1)).tolist()
+        packed = self._buffers.take(ends[-1])
+        pixels = packed.numpy()
+        places = [
+            pixels[start:end].reshape(*size, 3)
+            for start, end, size in zip([0, *ends], ends, sizes.tolist(), strict=False)
         ]
-        packed = self._buffers.take(sum(3 * height * width for height, width in sizes))
-        pixels, end = packed.numpy(), 0
-        for position, (height, width), decoded in zip(index, sizes, self._shown(index, windows), strict=True):
-            start, end = end, end + 3 * height * width
-            place = pixels[start:end].reshape(height, width, 3)
-            if max(decoded.shape) > longest:
-                squash(decoded, place)
-            elif decoded.shape == place.shape:
-                place[:] = decoded
-            else:
-                raise self._broken(position, "its crop has another size than the index says")
-        return sizes, packed
+        # What is seen whole and in its own size is decoded where it is to be.
+        ready = [None if other or windows is not None else place for other, place in zip(squashed, places, strict=True)]
+        for row, picture in enumerate(self._shown(index, windows, ready)):
+            if squashed[row]:
+                squash(picture, places[row])
+            elif picture.shape != places[row].shape:
+                raise self._broken(index[row], "its crop has another size than the index says")
+            elif ready[row] is None:
+                places[row][:] = picture
+        return [(height, width) for height, width in sizes.tolist()], packed
 
-    def _shown(self, index: NDArray[np.int64], windows: NDArray[np.int64] | None) -> Iterator[NDArray[np.uint8]]:
-        """The pictures (H, W, 3) that are to be resized."""
+    def _shown(
+        self,
+        index: NDArray[np.int64],
+        windows: NDArray[np.int64] | None,
+        into: Sequence[NDArray[np.uint8] | None] | None = None,
+    ) -> Iterator[NDArray[np.uint8]]:
+        """The pictures (H, W, 3) that are to be resized. `into`: memory for those that are decoded and nothing else."""
+        decoded = self._decoded(index, into or [None] * len(index))
         if windows is None:
-            yield from self._decoded(index)
+            yield from decoded
             return
         sizes = self._stored_sizes(index)
-        for position, size, window, pixels in zip(index, sizes, windows, self._decoded(index), strict=True):
+        for position, size, window, pixels in zip(index, sizes, windows, decoded, strict=True):
             if pixels.shape[1::-1] != tuple(size.tolist()):
                 raise self._broken(position, "its crop has another size than the index says")
             yield self.framing.shown(pixels, window)
 
-    def _decoded(self, index: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
-        for position, jpeg in zip(index, self.shards.jpegs(index), strict=True):
+    def _decoded(
+        self, index: NDArray[np.int64], into: Sequence[NDArray[np.uint8] | None]
+    ) -> Iterator[NDArray[np.uint8]]:
+        for position, jpeg, memory in zip(index, self.shards.jpegs(index), into, strict=True):
             try:
-                yield decode(jpeg)
+                yield decode(jpeg, memory)
             except ValueError as error:
                 raise self._broken(position, str(error)) from None
 

@@ -19,6 +19,8 @@ from attrtrain.data.streams import Stream
 from attrtrain.errors import ConfigError
 from attrtrain.keyed_random import permute, uniform
 
+_POSITIONS_AT_A_TIME = 8192
+
 
 @dataclass(frozen=True, eq=False)
 class BatchRequest:
@@ -80,9 +82,17 @@ class TrainOrder:
         """Micro-batches of this rank in one step."""
         return self.global_batch // (self.world_size * self.micro_batch)
 
-    def step_index(self, epoch: int, step: int) -> NDArray[np.int64]:
-        """The samples (global_batch,) of one step, over all ranks."""
-        positions = np.arange(step * self.global_batch, (step + 1) * self.global_batch)
+    def steps(self, epoch: int, first: int = 0) -> Iterator[NDArray[np.int64]]:
+        """The samples (global_batch,) of each step of an epoch from step `first` on, over all ranks."""
+        # Many steps at once: worked out one by one, the positions of a batch take a good part of the time of reading its crops.
+        together = max(1, _POSITIONS_AT_A_TIME // self.global_batch)
+        for begin in range(first, self.steps_per_epoch, together):
+            end = min(begin + together, self.steps_per_epoch)
+            positions = np.arange(begin * self.global_batch, end * self.global_batch)
+            yield from self.samples(epoch, positions).reshape(-1, self.global_batch)
+
+    def samples(self, epoch: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The samples (P,) at some positions (P,) of an epoch."""
         if self.window_shards:
             return self._blocks.samples(epoch, positions)
         places = permute(positions, self.size, self.seed, epoch)
@@ -107,8 +117,7 @@ class TrainOrder:
         share = self.global_batch // self.world_size
         for current in range(epoch, epochs):
             first = samples_in_epoch // self.global_batch if current == epoch else 0
-            for step in range(first, self.steps_per_epoch):
-                whole = self.step_index(current, step)
+            for whole in self.steps(current, first):
                 own = whole[self.rank * share : (self.rank + 1) * share]
                 for begin in range(0, share, self.micro_batch):
                     yield BatchRequest(current, own[begin : begin + self.micro_batch], whole)

@@ -143,8 +143,10 @@ class ShardSet:
         return [self._parts[part].categories[code] for part, code in zip(owner.tolist(), codes, strict=True)]
 
     def _gather(self, positions: NDArray[np.int64], name: str) -> NDArray[Any]:
-        owner = np.searchsorted(self._starts, positions, side="right") - 1
         first = self._parts[0].array(name)
+        if len(self._parts) == 1:
+            return first[positions]
+        owner = np.searchsorted(self._starts, positions, side="right") - 1
         gathered = np.empty((len(positions), *first.shape[1:]), dtype=first.dtype)
         for number in np.unique(owner):
             mine = owner == number
@@ -261,10 +263,11 @@ class _Part:
         self.remote_bytes = [manifest.shards[number].bytes for number in own] if is_url(files.place) else []
         begin, end = (sum(samples[: own[0]]), sum(samples[: own[-1] + 1])) if own else (0, 0)
         try:
-            self.index = np.load(files.path(INDEX, manifest.index_sha256), mmap_mode="r", allow_pickle=False)[begin:end]
-            self.labels = np.load(files.path(LABELS, manifest.labels_sha256), mmap_mode="r", allow_pickle=False)[
-                begin:end
-            ]
+            # Plain arrays over the mapped files: taking some rows of a `numpy.memmap` costs several times as much.
+            self.index, self.labels = (
+                np.asarray(np.load(files.path(name, sha256), mmap_mode="r", allow_pickle=False))[begin:end]
+                for name, sha256 in ((INDEX, manifest.index_sha256), (LABELS, manifest.labels_sha256))
+            )
         except (OSError, ValueError) as error:
             raise ShardError(f"{files.place}: {error}; {self._how_to_check}") from None
         if len(self.index) != end - begin or len(self.labels) != end - begin:

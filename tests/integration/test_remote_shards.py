@@ -128,8 +128,8 @@ def test_an_epoch_in_blocks_fetches_each_shard_once_into_a_cache_smaller_than_th
     order = TrainOrder(len(remote), 3, 5, 5, 0, 1, remote.shard_samples, window_shards=2)
     for epoch in range(2):
         fetched.clear()
-        for step in range(order.steps_per_epoch):
-            for position in order.step_index(epoch, step):
+        for step in order.steps(epoch):
+            for position in step:
                 assert remote.jpeg(int(position)) == local.jpeg(int(position))
             assert held_bytes(cache) <= limit
         assert len(fetched) == len(set(fetched)) >= len(sizes) - 4  # some were left by the epoch before

@@ -154,10 +154,25 @@ def test_a_damaged_crop_is_named(toy_shards: Path, tmp_path: Path, resize_on: Re
         CropDataset(shards, 32, resize_on)[request]
 
 
+@pytest.mark.parametrize("more", [-1, 1])
+def test_a_crop_that_is_larger_or_smaller_than_the_index_says_is_named(
+    toy_shards: Path, tmp_path: Path, more: int
+) -> None:
+    """It is decoded into memory for what the index says."""
+    copy = tmp_path / "shards"
+    shutil.copytree(toy_shards, copy)
+    index = np.load(copy / "index.npy")
+    index["height"] += more
+    np.save(copy / "index.npy", index)
+    with pytest.raises(ShardError, match=r"object \d+ in .*: .*attrtrain verify"):
+        CropDataset(ShardSet([copy], "val"), 160, "device")[BatchRequest(0, np.arange(5), np.arange(5))]
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("resize_on", ["worker", "device"])
-def test_workers_change_nothing(toy_shards: Path, resize_on: ResizeOn, workers: int) -> None:
-    dataset = CropDataset(ShardSet([toy_shards], "val"), 32, resize_on)
+@pytest.mark.parametrize("image_px", [32, 160])  # other kernels shrink than enlarge
+def test_workers_change_nothing(toy_shards: Path, resize_on: ResizeOn, workers: int, image_px: int) -> None:
+    dataset = CropDataset(ShardSet([toy_shards], "val"), image_px, resize_on)
     requests = list(evaluation_requests(len(dataset.shards), 5, 0, 1))
     alone = list(load_batches(dataset, requests, CPU, workers=0))
     helped = list(load_batches(dataset, requests, CPU, workers))
