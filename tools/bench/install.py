@@ -18,7 +18,7 @@ from pathlib import Path
 from attrtrain.files import atomic_write
 from tools.bench.contest import ROOT
 
-_HELD = ("torch", "torchvision", "numpy", "pillow", "simplejpeg")
+_HELD = ("torch", "torchvision", "numpy", "pillow", "simplejpeg", "opencv-python-headless")
 _REASONS = Path(sys.prefix) / "missing_peers.json"
 _MODULES = {"streaming": "mosaicml-streaming", "nvidia": "nvidia-dali-cuda130"}
 
@@ -60,7 +60,15 @@ def _install(requirements: list[str], constraints: Path) -> str | None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return None
-    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    return _told(done.stderr)
+
+
+def _told(complaint: str) -> str:
+    """What an installer complained of, in a line."""
+    lines = [line.strip() for line in complaint.splitlines() if line.strip()]
+    if "No solution found" in complaint:  # the proof's last steps name those that do not go together
+        proof = " ".join(lines)
+        return "versions do not go together: " + proof[proof.rfind("And because ", 0, proof.rfind("And because ")) :][:300]
     errors = [line for line in lines if re.match(r"(\w*Error|ERROR|error|× )", line) and "hint" not in line]
     return (errors or lines or ["no message"])[-1][:300]
 
