@@ -128,7 +128,7 @@ def _read_one(path: Path) -> CocoInstances:
         return CocoInstances(
             annotation_id=np.array([annotation["id"] for annotation in annotations], dtype=np.int64),
             image_id=np.array([image["id"] for image in owners], dtype=np.int64),
-            image=np.array([image["file_name"] for image in owners], dtype=str),
+            image=np.array([str(image["file_name"]) for image in owners], dtype=object),
             image_size=np.array(
                 [(image.get("width", 0), image.get("height", 0)) for image in owners], dtype=np.int64
             ).reshape(-1, 2),

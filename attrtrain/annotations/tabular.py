@@ -11,9 +11,11 @@ unknown.
 import csv
 import json
 import math
+from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -56,21 +58,26 @@ def read_table(path: str | Path) -> ObjectTable:
     """
     path = Path(path)
     with _named_in_errors(path):
-        rows, reader = _open(path)
+        reader = _RowReader(_columns(path))
         if not reader.attributes:
             raise LabelError("has no attribute columns beside the photograph and the box")
-        boxes = _boxes(path, rows, reader)
+        rows, labels = _BoxRows(reader), array("f")
+        for line, row in _rows(path):
+            rows.append(line, row)
+            labels.extend(reader.labels(line, row))
+        boxes = rows.boxes(SourceFile.of(path))
+        n = len(boxes.object_id)
         return ObjectTable(
             vocabulary=AttributeVocabulary.from_names(reader.attributes),
             object_id=boxes.object_id,
             image_id=boxes.image_id,
             image=boxes.image,
-            image_size=np.zeros((len(rows), 2), dtype=np.int64),
+            image_size=np.zeros((n, 2), dtype=np.int64),
             box=boxes.box,
             category=boxes.category,
             split=boxes.split,
-            crowd=np.zeros(len(rows), dtype=bool),
-            labels=np.array([reader.labels(line, row) for line, row in rows], dtype=np.float32),
+            crowd=np.zeros(n, dtype=bool),
+            labels=np.frombuffer(labels, dtype=np.float32).reshape(n, -1),
             unmatched=np.zeros(0, dtype=np.int64),
             sources=(boxes.source,),
         )
@@ -84,7 +91,10 @@ def read_boxes(path: str | Path) -> Boxes:
     """
     path = Path(path)
     with _named_in_errors(path):
-        boxes = _boxes(path, *_open(path))
+        rows = _BoxRows(_RowReader(_columns(path)))
+        for line, row in _rows(path):
+            rows.append(line, row)
+        boxes = rows.boxes(SourceFile.of(path))
         check_object_ids(boxes.object_id)
         return boxes
 
@@ -101,33 +111,75 @@ def _named_in_errors(path: Path) -> Iterator[None]:
         raise LabelError(f"{path}: {error}") from None
 
 
-def _open(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], "_RowReader"]:
-    rows = list(_rows(path))
-    if not rows:
+def _columns(path: Path) -> list[str]:
+    """Names of all columns. Those of a CSV are told by its first row; a key of JSON lines may come in any line, so the whole file is read for them."""
+    rows = _rows(path)
+    if (first := next(rows, None)) is None:
         raise LabelError("holds no objects")
-    return rows, _RowReader(list(dict.fromkeys(name for _, row in rows for name in row)))
+    others = rows if path.suffix.lower() == ".jsonl" else ()
+    return list(dict.fromkeys(name for _, row in chain((first,), others) for name in row))
 
 
-def _boxes(path: Path, rows: list[tuple[int, dict[str, Any]]], reader: "_RowReader") -> Boxes:
-    names = [_photograph(line, reader.path_name, row) for line, row in rows]
-    image_ids = np.unique(names, return_inverse=True)[1]
-    if "image_id" in reader.columns:
-        image_ids = np.array([_integer(line, "image_id", row) for line, row in rows], dtype=np.int64)
-        _check_one_id_each(rows, names, image_ids)
-    return Boxes(
-        object_id=np.array(
-            [_integer(line, "object_id", row) for line, row in rows]
-            if "object_id" in reader.columns
-            else range(len(rows)),
-            dtype=np.int64,
-        ),
-        image_id=image_ids.astype(np.int64),
-        image=np.array(names, dtype=str),
-        box=np.array([reader.box(line, row) for line, row in rows], dtype=np.float64),
-        category=np.array([str(row.get("category") or "") for _, row in rows], dtype=str),
-        split=np.array([str(row.get("split") or "") for _, row in rows], dtype=str),
-        source=SourceFile.of(path),
-    )
+class _Texts:
+    """A column of texts that are repeated, each held once."""
+
+    def __init__(self) -> None:
+        self._number_of: dict[str, int] = {}
+        self._numbers = array("q")
+
+    def append(self, text: str) -> None:
+        self._numbers.append(self._number_of.setdefault(text, len(self._number_of)))
+
+    def column(self, dtype: type) -> NDArray[Any]:
+        """The texts (M,), as NumPy's own (`str`) or as references to one Python string each (`object`)."""
+        return np.array(list(self._number_of), dtype=dtype)[np.frombuffer(self._numbers, dtype=np.int64)]
+
+    def ranks(self) -> NDArray[np.int64]:
+        """The place (M,) of each text among the different ones, sorted."""
+        rank_of = np.argsort(np.argsort(np.array(list(self._number_of), dtype=str)))
+        return rank_of[np.frombuffer(self._numbers, dtype=np.int64)]
+
+
+class _BoxRows:
+    """Takes rows in one by one and keeps numbers, since a row as a dictionary takes a kilobyte and more."""
+
+    def __init__(self, reader: "_RowReader") -> None:
+        self._reader = reader
+        self._has_object_id, self._has_image_id = (name in reader.columns for name in ("object_id", "image_id"))
+        self._image, self._category, self._split = _Texts(), _Texts(), _Texts()
+        self._object_id, self._image_id, self._box = array("q"), array("q"), array("d")
+        self._image_id_of: dict[str, int] = {}
+
+    def append(self, line: int, row: dict[str, Any]) -> None:
+        """Raises LabelError, naming line and column, for a cell that cannot be read."""
+        name = _photograph(line, self._reader.path_name, row)
+        self._image.append(name)
+        if self._has_image_id:
+            image_id = _integer(line, "image_id", row)
+            # A photograph under two ids would count as two, and could be trained on and judged at once.
+            if (first := self._image_id_of.setdefault(name, image_id)) != image_id:
+                raise LabelError(
+                    f"line {line}: photograph {name} has image_id {image_id}, but {first} on an earlier line"
+                )
+            self._image_id.append(image_id)
+        if self._has_object_id:
+            self._object_id.append(_integer(line, "object_id", row))
+        self._box.extend(self._reader.box(line, row))
+        self._category.append(str(row.get("category") or ""))
+        self._split.append(str(row.get("split") or ""))
+
+    def boxes(self, source: SourceFile) -> Boxes:
+        """The columns of all rows so far."""
+        box = np.frombuffer(self._box, dtype=np.float64).reshape(-1, 4)
+        return Boxes(
+            object_id=np.frombuffer(self._object_id, dtype=np.int64) if self._has_object_id else np.arange(len(box)),
+            image_id=np.frombuffer(self._image_id, dtype=np.int64) if self._has_image_id else self._image.ranks(),
+            image=self._image.column(object),
+            box=box,
+            category=self._category.column(str),
+            split=self._split.column(str),
+            source=source,
+        )
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -178,16 +230,6 @@ def _integer(line: int, column: str, row: dict[str, Any]) -> int:
     if not 0 <= value < 2**63:
         raise LabelError(f"line {line}: column '{column}' holds {value}; ids are 0 or more and fit 63 bits")
     return value
-
-
-def _check_one_id_each(rows: list[tuple[int, dict[str, Any]]], names: list[str], image_ids: NDArray[np.int64]) -> None:
-    """A photograph under two ids would count as two, and could be trained on and judged at once."""
-    first: dict[str, int] = {}
-    for (line, _), name, image_id in zip(rows, names, image_ids.tolist(), strict=True):
-        if first.setdefault(name, image_id) != image_id:
-            raise LabelError(
-                f"line {line}: photograph {name} has image_id {image_id}, but {first[name]} on an earlier line"
-            )
 
 
 class _RowReader:

@@ -44,11 +44,12 @@ def read_vaw(paths: Sequence[str | Path]) -> ObjectTable:
                     f"object {entry['instance_id']}: '{names[min(both)]}' is both a positive and a negative attribute"
                 )
             labels[row, positive], labels[row, negative] = 1, 0
+        name_of = {entry["image_id"]: f"{entry['image_id']}.jpg" for _, entry in entries}
         return ObjectTable(
             vocabulary=vocabulary,
             object_id=np.array([int(entry["instance_id"]) for _, entry in entries], dtype=np.int64),
             image_id=np.array([int(entry["image_id"]) for _, entry in entries], dtype=np.int64),
-            image=np.array([f"{entry['image_id']}.jpg" for _, entry in entries], dtype=str),
+            image=np.array([name_of[entry["image_id"]] for _, entry in entries], dtype=object),
             image_size=np.zeros((len(entries), 2), dtype=np.int64),
             box=np.array([entry["instance_bbox"] for _, entry in entries], dtype=np.float64).reshape(-1, 4),
             category=np.array([str(entry["object_name"]) for _, entry in entries], dtype=str),

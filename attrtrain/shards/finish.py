@@ -49,21 +49,35 @@ class Summary(Contract):
 
 @dataclass(frozen=True)
 class _Finished:
-    """What the record of a finished shard tells, in little memory: a record itself takes a kilobyte an object.
+    """What the record of a finished shard tells beside its samples.
 
     Attributes:
         info, failures: as in the record.
-        index: (samples,) INDEX_DTYPE, but for what only the table knows.
         record_sha256: of the record's file.
     """
 
     info: ShardInfo
     failures: list[Failure]
-    index: NDArray[Any]
     record_sha256: str
 
 
-def _read_finished(folder: Path, number: int, shard: PlannedShard) -> _Finished:
+def _read_finished(folder: Path, plan: ShardPlan) -> tuple[list[_Finished], NDArray[Any]]:
+    """Every shard's record, and the index (N,) INDEX_DTYPE of all samples but for what only the table knows."""
+    # Filled shard by shard, because a record takes a kilobyte an object.
+    index = np.zeros(sum(len(shard.rows) for shard in plan.shards), dtype=INDEX_DTYPE)
+    finished, size = [], 0
+    for number, shard in enumerate(plan.shards):
+        one, samples = _read_record(folder, shard)
+        mine = index[size : size + len(samples)]
+        for field in Sample.model_fields:
+            mine[field] = np.array([getattr(sample, field) for sample in samples]).reshape(mine[field].shape)
+        mine["shard"] = number
+        finished.append(one)
+        size += len(samples)
+    return finished, index[:size]
+
+
+def _read_record(folder: Path, shard: PlannedShard) -> tuple[_Finished, list[Sample]]:
     try:
         sha256 = sha256_of(record_path(folder, shard.name))  # before it is read: a change in between is noticed
     except FileNotFoundError:
@@ -72,11 +86,7 @@ def _read_finished(folder: Path, number: int, shard: PlannedShard) -> _Finished:
         raise ShardError(
             f"{folder}: shard {shard.name} has not been written yet; run the same `attrtrain shard` command again"
         )
-    index = np.zeros(len(record.samples), dtype=INDEX_DTYPE)
-    for field in Sample.model_fields:
-        index[field] = np.array([getattr(sample, field) for sample in record.samples]).reshape(index[field].shape)
-    index["shard"] = number
-    return _Finished(record.info, record.failures, index, sha256)
+    return _Finished(record.info, record.failures, sha256), record.samples
 
 
 def unwritten(folder: Path, shards: Sequence[PlannedShard]) -> list[str]:
@@ -113,11 +123,10 @@ def finish(folder: Path, plan: ShardPlan, table: ObjectTable, crop: CropSettings
     Raises:
         ShardError: a shard is not written yet, or is being written again meanwhile, or the disk is full.
     """
-    finished = [_read_finished(folder, number, shard) for number, shard in enumerate(plan.shards)]
+    finished, index = _read_finished(folder, plan)
     shards = [one.info for one in finished]
-    categories = sorted(set(table.category.tolist()))
-    index, rows = _index([one.index for one in finished], table, categories)
-    labels = table.labels[rows]
+    categories = np.unique(table.category).tolist()
+    labels = _complete(index, table, categories)
     failures = [failure for one in finished for failure in one.failures]
     left_out = _left_out(failures)
     splits = split_statistics(index, labels, shards)
@@ -175,23 +184,25 @@ def _require_unchanged(folder: Path, finished: Sequence[_Finished]) -> None:
             )
 
 
-def _index(
-    parts: Sequence[NDArray[Any]], table: ObjectTable, categories: list[str]
-) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """The index (N,) INDEX_DTYPE of all shards, completed from the table, and the row of `table` (N,) behind each of its entries."""
-    index = np.concatenate([np.zeros(0, dtype=INDEX_DTYPE), *parts])
+def _complete(index: NDArray[Any], table: ObjectTable, categories: list[str]) -> NDArray[np.float32]:
+    """Fills in what the table knows of an index (N,) INDEX_DTYPE, and returns the labels (N, A) of its samples."""
     by_id = np.argsort(table.object_id)
     rows = by_id[np.searchsorted(table.object_id, index["object_id"], sorter=by_id)]
+    labels = table.labels[rows]
     index["image_id"] = table.image_id[rows]
     index["category"] = np.searchsorted(categories, table.category[rows])
-    index["known"] = (~np.isnan(table.labels[rows])).sum(axis=1)
-    return index, rows
+    index["known"] = labels.shape[1] - np.isnan(labels).sum(axis=1)
+    return labels
 
 
 def _write_array(path: Path, array: np.ndarray[Any, Any]) -> str:
     """Writes an .npy file and returns its SHA-256."""
-    buffer = io.BytesIO()
-    np.lib.format.write_array(buffer, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
+    content = np.ascontiguousarray(array).data.cast("B") if array.size else b""
+    digest = hashlib.sha256(header.getvalue())
+    digest.update(content)
     with atomic_write(path) as file:
-        file.write(buffer.getbuffer())
-    return hashlib.sha256(buffer.getbuffer()).hexdigest()
+        file.write(header.getvalue())
+        file.write(content)
+    return digest.hexdigest()

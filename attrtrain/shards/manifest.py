@@ -33,6 +33,7 @@ from attrtrain.vocabulary import AttributeVocabulary
 C = TypeVar("C", bound="Contract")
 SCHEMA_VERSION = 1
 MANIFEST, INDEX, LABELS = "manifest.json", "index.npy", "labels.npy"
+_COUNTED_ROWS = 4096
 
 INDEX_DTYPE = np.dtype(
     [
@@ -114,15 +115,18 @@ def split_statistics(
     split_of_shard = np.array([shard.split for shard in shards], dtype=str)
     statistics = {}
     for split in dict.fromkeys(split_of_shard.tolist()):
-        mine = split_of_shard[index["shard"]] == split
-        unknown = np.isnan(labels[mine])
-        positive = labels[mine] >= 0.5
+        mine = np.flatnonzero((split_of_shard == split)[index["shard"]])
+        positives, unknowns = np.zeros((2, labels.shape[1]), dtype=np.int64)
+        for start in range(0, len(mine), _COUNTED_ROWS):  # a copy of all labels may fill much of the memory
+            part = labels[mine[start : start + _COUNTED_ROWS]]
+            positives += (part >= 0.5).sum(axis=0)
+            unknowns += np.isnan(part).sum(axis=0)
         statistics[split] = SplitStatistics(
-            objects=int(mine.sum()),
+            objects=len(mine),
             images=len(np.unique(index["image_id"][mine])),
-            positives=positive.sum(axis=0).tolist(),
-            negatives=(~positive & ~unknown).sum(axis=0).tolist(),
-            unknowns=unknown.sum(axis=0).tolist(),
+            positives=positives.tolist(),
+            negatives=(len(mine) - positives - unknowns).tolist(),
+            unknowns=unknowns.tolist(),
         )
     return statistics
 

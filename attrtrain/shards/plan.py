@@ -23,6 +23,9 @@ from attrtrain.keyed_random import mix64
 from attrtrain.shards.manifest import Contract, CropSettings
 
 
+_HASHED_ROWS = 4096
+
+
 @dataclass(frozen=True)
 class PlannedShard:
     """One shard: its file name, its split, the rows of the table it holds in order, and the hash of all that decides
@@ -75,36 +78,33 @@ def make_plan(table: ObjectTable, crop: CropSettings, shard_objects: int) -> Sha
     Raises:
         LabelError: a split has a name that no file can have.
     """
-    for split in sorted(set(table.split.tolist())):
+    splits = np.unique(table.split).tolist()
+    for split in splits:
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", split):
             raise LabelError(f"split '{split}': shard files are named after it, so use letters, digits, - and _ only")
-    by_id = table.take(np.argsort(table.object_id))  # the same for any order of the label file
+    by_id = np.argsort(table.object_id)  # the same for any order of the label file
+    boxes = (table.object_id, table.image_id, table.image, table.image_size, table.box, table.category, table.crowd)
     inputs = PlanInputs(
         objects=len(table),
         photographs=len(np.unique(table.image_id)),
         attributes=len(table.vocabulary),
         vocabulary=table.vocabulary.fingerprint,
-        boxes=_hash(
-            by_id.object_id, by_id.image_id, by_id.image, by_id.image_size, by_id.box, by_id.category, by_id.crowd
-        ),
-        labels=_hash(by_id.labels),
-        splits=_hash(by_id.split),
+        boxes=_hash(by_id, *boxes),
+        labels=_hash(by_id, table.labels),
+        splits=_hash(by_id, table.split),
         shard_objects=shard_objects,
         **crop.model_dump(),
         jpeg_encoder=f"simplejpeg {simplejpeg_version}, Pillow {pillow_version}, libjpeg-turbo {features.version('libjpeg_turbo')}, "
         f"libjpeg {features.version('jpg')}",
     )
     shards: list[PlannedShard] = []
-    for split in sorted(set(table.split.tolist())):
+    for split in splits:
         rows = np.flatnonzero(table.split == split)
         # Rows by hashed photograph, then by object id: the same for any order of the label file.
         rows = rows[np.lexsort((table.object_id[rows], table.image_id[rows], mix64(table.image_id[rows])))]
         for number, part in enumerate(_packs(table.image_id[rows], shard_objects)):
             own = rows[part]
-            content = _hash(
-                table.object_id[own], table.image_id[own], table.image[own], table.image_size[own], table.box[own],
-                table.category[own], table.crowd[own], table.labels[own],
-            )  # fmt: skip
+            content = _hash(own, *boxes, table.labels)
             settings = f"{split} {inputs.vocabulary} {crop.model_dump_json()} {inputs.jpeg_encoder}"
             shards.append(
                 PlannedShard(
@@ -127,12 +127,20 @@ def _packs(image_id: NDArray[np.int64], size: int) -> list[slice]:
     return [*packs, slice(start, len(image_id))]
 
 
-def _hash(*columns: NDArray[Any]) -> str:
+def _hash(rows: NDArray[np.int64], *columns: NDArray[Any]) -> str:
+    """SHA-256 of some rows of columns, one column after the other, a few rows at a time: a table may fill much of the memory."""
     digest = hashlib.sha256()
     for column in columns:
-        # Strings by their text: the width of a NumPy string column depends on its longest value.
-        is_number = column.dtype.kind in "biuf"
-        digest.update(np.ascontiguousarray(column).tobytes() if is_number else json.dumps(column.tolist()).encode())
+        parts = (column[rows[start : start + _HASHED_ROWS]] for start in range(0, len(rows), _HASHED_ROWS))
+        if column.dtype.kind in "biuf":
+            for part in parts:
+                digest.update(np.ascontiguousarray(part).data)
+        else:
+            # Strings by their text, as a JSON list: the width of a NumPy string column depends on its longest value.
+            digest.update(b"[")
+            for number, part in enumerate(parts):
+                digest.update((", " * bool(number) + json.dumps(part.tolist())[1:-1]).encode())
+            digest.update(b"]")
     return digest.hexdigest()
 
 
