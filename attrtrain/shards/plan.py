@@ -22,7 +22,6 @@ from attrtrain.errors import LabelError
 from attrtrain.keyed_random import mix64
 from attrtrain.shards.manifest import Contract, CropSettings
 
-
 _HASHED_ROWS = 4096
 
 

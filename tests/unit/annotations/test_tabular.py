@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -217,6 +218,38 @@ def test_repeated_object_id(refused):
 def test_one_photograph_under_two_ids(refused):
     message = refused("image,x,y,w,h,furry,image_id\na,0,0,1,1,1,5\nb,0,0,1,1,1,6\na,0,0,1,1,1,6\n")
     assert message == "line 4: photograph a has image_id 6, but 5 on an earlier line"
+
+
+def test_a_key_that_comes_late_in_json_lines_is_unknown_before(read):
+    rows = [
+        {"image": "a", "bbox": [0, 0, 1, 1], "furry": 1},
+        {"image": "b", "bbox": [0, 0, 1, 1], "wet": 0, "split": "val"},
+    ]
+    table = read("\n".join(map(json.dumps, rows)), "a.jsonl")
+    assert table.vocabulary.names == ("furry", "wet") and table.split.tolist() == ["", "val"]
+    np.testing.assert_array_equal(table.labels, np.array([[1, NAN], [NAN, 0]], dtype=np.float32))
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_reading_holds_little_more_than_the_table(tmp_path, name):
+    """A row of this file as a dictionary takes two kilobytes."""
+    attributes, objects = [f"attribute {i}" for i in range(20)], 5000
+    header = ["image", "split", "x", "y", "w", "h", *attributes]
+    rows = [[f"{n // 5:012d}.jpg", "train", 1.5, 2, 30, 40, *[(n + i) % 2 for i in range(20)]] for n in range(objects)]
+    lines = (
+        [",".join(header), *(",".join(map(str, row)) for row in rows)]
+        if name == "a.csv"
+        else [json.dumps(dict(zip(header, row, strict=True))) for row in rows]
+    )
+    (tmp_path / name).write_text("\n".join(lines))
+    tracemalloc.start()
+    try:
+        table = read_table(tmp_path / name)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(table) == objects
+    assert peak / objects < 500
 
 
 @pytest.mark.parametrize("cell", ["", "  "])

@@ -1,5 +1,7 @@
 """Which object goes where is decided by the objects and the settings, and by nothing else."""
 
+import hashlib
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -129,6 +131,21 @@ def test_neither_the_width_of_a_string_column_nor_the_name_of_a_source_counts():
     )
     assert make_plan(wider, CROP, 10).inputs == make_plan(table, CROP, 10).inputs
     assert ids_of(make_plan(wider, CROP, 10), wider) == ids_of(make_plan(table, CROP, 10), table)
+
+
+def test_hashes_are_those_of_whole_columns(monkeypatch):
+    """A folder that was begun goes on only if the same table has the same hashes, in whatever parts they are taken."""
+    table = make_table()
+    by_id = table.take(np.argsort(table.object_id))
+    names = ("object_id", "image_id", "image", "image_size", "box", "category", "crowd")
+    columns = [getattr(by_id, name) for name in names]
+    parts = [json.dumps(c.tolist()).encode() if c.dtype.kind == "U" else c.tobytes() for c in columns]
+    for rows in (7, 4096):
+        monkeypatch.setattr("attrtrain.shards.plan._HASHED_ROWS", rows)
+        inputs = make_plan(table, CROP, 10).inputs
+        assert inputs.boxes == hashlib.sha256(b"".join(parts)).hexdigest()
+        assert inputs.labels == hashlib.sha256(by_id.labels.tobytes()).hexdigest()
+        assert inputs.splits == hashlib.sha256(json.dumps(by_id.split.tolist()).encode()).hexdigest()
 
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", "a.b", "{0..9}", "x" * 65, "größe"])

@@ -151,7 +151,11 @@ def test_label_rows_match_the_index_and_keep_unknown_apart_from_zero(folder, tab
     assert np.isnan(labels).any() and (labels == 0).any()
 
 
-def test_statistics_are_those_of_a_plain_loop(folder, table):
+@pytest.mark.parametrize("rows_at_once", [5, 4096])
+def test_statistics_are_those_of_a_plain_loop(tmp_path, table, images, monkeypatch, rows_at_once):
+    monkeypatch.setattr("attrtrain.shards.manifest._COUNTED_ROWS", rows_at_once)
+    folder = tmp_path / "out"
+    shard(folder, table, images)
     manifest = read_manifest(folder)
     for split in ("train", "val"):
         rows = [row for row in range(len(table)) if table.split[row] == split]
