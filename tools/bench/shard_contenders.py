@@ -64,7 +64,9 @@ def ours(folder: str, out: str, cores: list[int]) -> dict[str, Any]:
     if code != 0:
         raise RuntimeError("attrtrain shard left objects out")
     shutil.rmtree(out)
-    return {"value": len(_objects(folder)) / seconds / len(cores)}
+    with Path(folder, "boxes.csv").open(newline="") as file:
+        objects = sum(1 for _ in csv.reader(file)) - 1  # counted row by row: a list of them would be most of our peak
+    return {"value": objects / seconds / len(cores)}
 
 
 def _shared(folder: str, out: str, cores: list[int], work: Callable[[Sequence[_Object], Path], None]) -> dict[str, Any]:
