@@ -10,6 +10,27 @@ from scipy.sparse import csr_array
 
 
 @dataclass(frozen=True)
+class Falling:
+    """n known objects of one attribute by falling score; equals in any order.
+
+    Attributes:
+        rows: (n,) int32 objects.
+        scores: (n,) of any floating type, without NaN.
+        positive: (n,).
+    """
+
+    rows: NDArray[np.int32]
+    scores: NDArray[np.floating]
+    positive: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, rows: NDArray[np.int32], scores: NDArray[np.floating], positive: NDArray[np.bool_]) -> "Falling":
+        """Sorts objects that come in any order."""
+        order = falling_order(scores)
+        return cls(rows[order], scores[order], positive[order])
+
+
+@dataclass(frozen=True)
 class Ranking:
     """n known objects of N, P of them positive, by falling score. Positives of equal score form one of G groups.
 
@@ -23,26 +44,22 @@ class Ranking:
     """
 
     objects: int
-    rows: NDArray[np.intp]
-    positive_rows: NDArray[np.intp]
+    rows: NDArray[np.int32]
+    positive_rows: NDArray[np.int32]
     group_start: NDArray[np.intp]
     at_or_above: NDArray[np.intp]
-    tied_rows: NDArray[np.intp]
+    tied_rows: NDArray[np.int32]
     tied_group: NDArray[np.intp]
 
     @classmethod
-    def of(cls, scores: NDArray[np.floating], known: NDArray[np.bool_], positive: NDArray[np.bool_]) -> "Ranking":
-        """Ranks scores (N,) without NaN over known cells (N,)."""
-        rows = np.flatnonzero(known)
-        values = scores[rows]
-        order = falling_order(values)
-        rows, values = rows[order], values[order]
-        is_positive = positive[rows]
+    def of(cls, falling: Falling, objects: int) -> "Ranking":
+        """Ranks the known ones of so many objects."""
+        rows, values, is_positive = falling.rows, falling.scores, falling.positive
         last_of_ties = np.flatnonzero(np.append(values[1:] != values[:-1], len(values) > 0))
         tie = np.searchsorted(last_of_ties, np.flatnonzero(is_positive))  # (P,) which run of equal scores
         group_start = np.flatnonzero(np.append(tie.size > 0, tie[1:] != tie[:-1]))
         group_tie = tie[group_start]
-        tied_rows, tied_group = np.zeros(0, np.intp), np.zeros(0, np.intp)
+        tied_rows, tied_group = rows[:0], np.zeros(0, np.intp)
         if len(last_of_ties) < len(values):
             group_of_tie = np.full(len(last_of_ties), -1)
             group_of_tie[group_tie] = np.arange(len(group_tie))
@@ -50,7 +67,7 @@ class Ranking:
             tied = (group >= 0) & ~is_positive
             tied_rows, tied_group = rows[tied], group[tied]
         return cls(
-            objects=len(known),
+            objects=objects,
             rows=rows,
             positive_rows=rows[is_positive],
             group_start=group_start,
@@ -104,7 +121,7 @@ class Ranking:
         )
         rows = np.concatenate([self.rows, self.positive_rows, self.tied_rows])
         shape = (3 * groups + 1, self.objects)
-        return csr_array((np.ones(len(rows), np.float32), rows.astype(np.int32), ends.astype(np.int32)), shape=shape)
+        return csr_array((np.ones(len(rows), np.float32), rows, ends.astype(np.int32)), shape=shape)
 
 
 def from_tied_scores(
