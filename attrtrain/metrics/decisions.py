@@ -11,7 +11,7 @@ from attrtrain.metrics.ranking import Falling
 
 TOP_K = 15
 """VAW's (Pham et al., "Learning to predict visual attributes in the wild", CVPR 2021, and its evaluator)."""
-_ROWS_AT_A_TIME = 8192
+_ROWS_AT_A_TIME = 2048
 
 
 @dataclass(frozen=True)
@@ -58,15 +58,16 @@ def highest(judged: JudgedSet, k: int) -> NDArray[np.bool_]:
     if k >= len(judged.names):
         return chosen
     lowest, tied, marks = _kth_highest(judged.scores, k)
-    mark_of = np.full(len(judged), -1, dtype=np.int32)
+    lowest[tied] = np.nan  # which no score reaches
+    mark_of = np.zeros(len(judged), dtype=np.intp)
     mark_of[tied] = np.arange(len(tied))
     for attribute in range(known.attributes):
         cells = known.of_attribute(attribute)
         rows = known.rows[cells]
-        among = scores[cells] >= lowest[rows]
-        mark = mark_of[rows]
-        cut = np.flatnonzero(mark >= 0)
-        among[cut] = marks[mark[cut], attribute]
+        least = lowest[rows]
+        among = scores[cells] >= least
+        cut = np.flatnonzero(np.isnan(least))
+        among[cut] = marks[mark_of[rows[cut]], attribute]
         chosen[cells] &= among
     return chosen
 

@@ -69,10 +69,9 @@ class KnownCells:
     def gather(self, matrix: NDArray[Any]) -> NDArray[Any]:
         """(K,) what a matrix (N, A) holds in these cells."""
         values = np.empty(len(self), dtype=matrix.dtype)
-        for first, block in _column_blocks(matrix):
-            for attribute, column in enumerate(block, first):
-                cells = self.of_attribute(attribute)
-                values[cells] = column[self.rows[cells]]
+        for attribute in range(self.attributes):
+            cells = self.of_attribute(attribute)
+            values[cells] = matrix[self.rows[cells], attribute]
         return values
 
     def count(self, chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -80,13 +79,17 @@ class KnownCells:
         parts = (chosen[self.of_attribute(attribute)] for attribute in range(self.attributes))
         return np.array([np.count_nonzero(part) for part in parts], dtype=np.int64)
 
-    def count_by_object(self, chosen: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
-        """(N,) how many cells of each object are chosen (K,), or known."""
+    @cached_property
+    def counts_by_object(self) -> NDArray[np.int64]:
+        """(N,) known cells of each object."""
+        return self.count_by_object(np.ones_like(self.positive))
+
+    def count_by_object(self, chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """(N,) how many cells of each object are chosen (K,)."""
         counts = np.zeros(self.objects, dtype=np.int64)
         for begin in range(0, len(self), _CELLS_AT_A_TIME):
             part = slice(begin, begin + _CELLS_AT_A_TIME)
-            rows = self.rows[part] if chosen is None else self.rows[part][chosen[part]]
-            counts += np.bincount(rows, minlength=self.objects)
+            counts += np.bincount(self.rows[part].compress(chosen[part]), minlength=self.objects)
         return counts
 
     def objects_with(self, attributes: NDArray[np.intp]) -> int:

@@ -123,11 +123,9 @@ def instance_scores(known: KnownCells, decided: NDArray[np.bool_]) -> NDArray[np
     quotient whose denominator is 0 counts as 0: an object without a known positive has recall 0 and accuracy 0, one of which nothing is
     predicted has precision 0. Objects without a known cell do not count.
     """
-    hits, predicted, positives, cells = map(
-        known.count_by_object, (decided & known.positive, decided, known.positive, None)
-    )
+    hits, predicted, positives = map(known.count_by_object, (decided & known.positive, decided, known.positive))
     quotients = [hits / np.maximum(below, 1) for below in (predicted + positives - hits, predicted, positives)]
-    return np.stack([*quotients, cells > 0], axis=1)
+    return np.stack([*quotients, known.counts_by_object > 0], axis=1)
 
 
 def cross_entropy(judged: JudgedSet) -> NDArray[np.float64]:
@@ -143,7 +141,7 @@ def cross_entropy(judged: JudgedSet) -> NDArray[np.float64]:
             with np.errstate(divide="ignore"):
                 loss = -(y * np.maximum(np.log(x), _LEAST_LOG) + (1 - y) * np.maximum(np.log1p(-x), _LEAST_LOG))
         summed[known.rows[cells]] += loss
-    return np.stack([summed, known.count_by_object()], axis=1)
+    return np.stack([summed, known.counts_by_object], axis=1)
 
 
 def _ratio(above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -26,7 +26,7 @@ def other_views(
     training: TrainingRates | None,
 ) -> dict[View, ViewEntry]:
     """The exhaustive and the legacy view of a masked set."""
-    rows = np.flatnonzero(cells.known.count_by_object() > EXHAUSTIVE_KNOWN)
+    rows = np.flatnonzero(cells.known.counts_by_object > EXHAUSTIVE_KNOWN)
     exhaustive_rule = EXHAUSTIVE_RULE.format(positive_at=positive_at)
     if len(rows):
         exhaustive = view_entry(cells.take(rows), exhaustive_rule, threshold, tuned, training)
