@@ -37,17 +37,17 @@ class KnownCells:
     def of(cls, labels: NDArray[np.floating], positive_at: float) -> "KnownCells":
         """Known cells of labels (N, A), vote shares with NaN = unknown; positive is a share of at least `positive_at`."""
         objects, attributes = labels.shape
-        counts, rows, shares = np.zeros(attributes, np.int64), [np.zeros(0, np.int32)], [labels[:0, 0:1].ravel()]
+        start = np.zeros(attributes + 1, dtype=np.int64)
+        rows, shares = [np.zeros(0, np.int32)], [np.zeros(0, labels.dtype)]
         for first, block in _column_blocks(labels):
             flat = np.flatnonzero(~np.isnan(block))
             shares.append(block.reshape(-1)[flat])
             ends = np.searchsorted(flat, np.arange(len(block) + 1) * objects)
-            counts[first : first + len(block)] = np.diff(ends)
+            start[first + 1 : first + 1 + len(block)] = start[first] + ends[1:]
             for place, (begin, end) in enumerate(pairwise(ends)):
                 rows.append((flat[begin:end] - place * objects).astype(np.int32))
-        known = np.concatenate(shares)
-        start = np.concatenate([[0], np.cumsum(counts)])
-        return cls(objects, start, np.concatenate(rows), known, known >= positive_at)
+        joined = np.concatenate(shares)
+        return cls(objects, start, np.concatenate(rows), joined, joined >= positive_at)
 
     def __len__(self) -> int:
         return len(self.rows)
