@@ -31,6 +31,23 @@ def draw_predictions(n=300, a=12, images=100, known=0.6, seed=0, ties=False, ski
     )
 
 
+def known_and_positive(cells):
+    """(N, A) bool each: the known cells of a judged set, and the positive ones."""
+    known = cells.known
+    where = known.rows, np.repeat(np.arange(known.attributes), known.counts)
+    both = np.zeros((2, len(cells), known.attributes), dtype=bool)
+    both[0][where], both[1][where] = True, known.positive
+    return both
+
+
+def spread(cells, values):
+    """(N, A) values (K,) of the known cells of a judged set, 0 elsewhere."""
+    known = cells.known
+    matrix = np.zeros((len(cells), known.attributes), dtype=values.dtype)
+    matrix[known.rows, np.repeat(np.arange(known.attributes), known.counts)] = values
+    return matrix
+
+
 def cells_of(scores, labels, *, are_logits=True, image_id=None, category=None, positive_at=0.5):
     """A judged set from arrays."""
     scores, labels = np.asarray(scores), np.asarray(labels, dtype=np.float32)

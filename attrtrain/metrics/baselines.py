@@ -11,8 +11,9 @@ from scipy.sparse import csc_array
 
 from attrtrain.metrics.decisions import second_half
 from attrtrain.metrics.judged_set import JudgedSet
+from attrtrain.metrics.known_cells import KnownCells
 from attrtrain.metrics.overall import mean_over, rates
-from attrtrain.metrics.ranking import Ranking, from_tied_scores
+from attrtrain.metrics.ranking import from_tied_scores
 
 CATEGORY_SMOOTHING = 5.0
 """Objects of the attribute's overall rate that are added to each category: with none of its own, a category has that rate."""
@@ -35,10 +36,10 @@ class CategoryCounts:
     known: NDArray[np.float64]
 
     @classmethod
-    def of(cls, category: NDArray[Any], positive: NDArray[np.bool_], known: NDArray[np.bool_]) -> "CategoryCounts":
-        """Counts objects (N,) with cells (N, A)."""
+    def of(cls, category: NDArray[Any], known: KnownCells) -> "CategoryCounts":
+        """Counts the known cells of objects (N,)."""
         names, code = np.unique(category, return_inverse=True)
-        return cls(names, _counted(positive, code, len(names)), _counted(known, code, len(names)))
+        return cls(names, *_counted(known, code, len(names)))
 
     @property
     def attribute_rates(self) -> NDArray[np.float64]:
@@ -68,8 +69,7 @@ class TrainingRates:
     @classmethod
     def of(cls, labels: NDArray[np.floating], category: NDArray[Any], positive_at: float) -> "TrainingRates":
         """Counts labels (N, A), vote shares with NaN = unknown, of objects with categories (N,)."""
-        with np.errstate(invalid="ignore"):
-            return cls(CategoryCounts.of(category, labels >= positive_at, ~np.isnan(labels)))
+        return cls(CategoryCounts.of(category, KnownCells.of(labels, positive_at)))
 
     @property
     def positives(self) -> NDArray[np.float64]:
@@ -82,7 +82,7 @@ def prior_guess(cells: JudgedSet, training: TrainingRates | None) -> JudgedSet:
     if training is not None:
         shares = training.counts.attribute_rates
     else:
-        shares = np.nan_to_num(rates(cells.positives.astype(float), cells.known.sum(axis=0).astype(float)), nan=0.5)
+        shares = np.nan_to_num(rates(cells.positives.astype(float), cells.known.counts.astype(float)), nan=0.5)
     return cells.with_scores(np.broadcast_to(shares, cells.scores.shape), are_logits=False)
 
 
@@ -113,10 +113,7 @@ class CategoryGuess:
     @cached_property
     def cells(self) -> JudgedSet:
         """The judged objects with the guesser's scores."""
-        scores: NDArray[np.float32] = np.empty((len(self.judged), len(self.judged.names)), dtype=np.float32, order="F")
-        for column in range(len(self.judged.names)):
-            scores[:, column] = self.table[self.row, column]
-        return self.judged.with_scores(scores, are_logits=False)
+        return self.judged.with_scores(self.table[self.row], are_logits=False)
 
     def mean_average_precision(self, judged: NDArray[np.bool_]) -> float:
         """The mAP over judged attributes (A,)."""
@@ -146,7 +143,7 @@ def category_guess(cells: JudgedSet, training: TrainingRates | None) -> Category
     if training is not None:
         table = training.counts.category_rates
         row = training.counts.row_of(cells.category)
-        positives, known = (_counted(matrix, row, len(table)) for matrix in (cells.positive, cells.known))
+        positives, known = _counted(cells.known, row, len(table))
         return CategoryGuess(cells, table, row, (slice(None),), positives, known, "training split")
     half = second_half(cells.image_id)
     if half.all() or not half.any():
@@ -154,7 +151,7 @@ def category_guess(cells: JudgedSet, training: TrainingRates | None) -> Category
     names, code = np.unique(cells.category, return_inverse=True)
     size = len(names)
     row = code + half * size
-    positives, known = (_counted(matrix, row, 2 * size) for matrix in (cells.positive, cells.known))
+    positives, known = _counted(cells.known, row, 2 * size)
     parts = (slice(0, size), slice(size, 2 * size))
     first, second = (CategoryCounts(names, positives[part], known[part]) for part in parts)
     table = np.concatenate([second.category_rates[:-1], first.category_rates[:-1]])  # each half learns from the other
@@ -164,12 +161,15 @@ def category_guess(cells: JudgedSet, training: TrainingRates | None) -> Category
     )
 
 
-def _counted(cells: NDArray[np.bool_], code: NDArray[np.intp], codes: int) -> NDArray[np.float64]:
-    """(C, A) how many of cells (N, A) are true among the objects of each code (N,)."""
-    counts = np.empty((codes, cells.shape[1]))
-    for column in range(cells.shape[1]):  # by column, because that is how the matrices lie
-        counts[:, column] = np.bincount(code[cells[:, column]], minlength=codes)
-    return counts
+def _counted(known: KnownCells, code: NDArray[np.intp], codes: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(C, A) positives and known cells of each attribute among the objects of each code (N,)."""
+    positives, cells = np.empty((2, codes, known.attributes))
+    for attribute in range(known.attributes):
+        mine = known.of_attribute(attribute)
+        of_cell = code[known.rows[mine]]
+        positives[:, attribute] = np.bincount(of_cell[known.positive[mine]], minlength=codes)
+        cells[:, attribute] = np.bincount(of_cell, minlength=codes)
+    return positives, cells
 
 
 def shuffled_orders(cells: JudgedSet, count: int, seed: int) -> Iterator[NDArray[np.intp]]:
@@ -185,10 +185,12 @@ def shuffled_orders(cells: JudgedSet, count: int, seed: int) -> Iterator[NDArray
 
 def shuffled(cells: JudgedSet, order: NDArray[np.intp]) -> JudgedSet:
     """Scores moved between objects within each attribute's known cells, along one of `shuffled_orders`."""
-    scores = np.array(cells.scores, order="F")
+    scores = np.array(cells.scores)
     for column in range(scores.shape[1]):
-        known = cells.known[:, column]
-        scores[known, column] = cells.scores[order[known[order]], column]
+        rows = cells.known.rows[cells.known.of_attribute(column)]
+        is_known = np.zeros(len(cells), dtype=bool)
+        is_known[rows] = True
+        scores[rows, column] = cells.scores[order[is_known[order]], column]
     return cells.with_scores(scores, are_logits=cells.are_logits)
 
 
@@ -200,7 +202,7 @@ def shuffled_maps(cells: JudgedSet, judged: NDArray[np.bool_], count: int, seed:
     for start in range(0, len(columns), at_a_time):
         block = columns[start : start + at_a_time]
         places = _places(cells, block)
-        hits = [np.flatnonzero(cells.positive[cells.known[:, column], column]) for column in block]
+        hits = [np.flatnonzero(cells.known.positive[cells.known.of_attribute(column)]) for column in block]
         for number, order in enumerate(shuffled_orders(cells, count, seed)):
             moved = places[
                 order
@@ -215,10 +217,9 @@ def _places(cells: JudgedSet, columns: NDArray[np.intp]) -> Any:
     """(N, K) sparse: for each known cell of some attributes (K,), how many of the attribute's known cells have at least its score."""
     rows, places = [], []
     for column in columns:
-        falling = Ranking.of(cells.scores[:, column], cells.known[:, column], cells.positive[:, column]).rows
-        values = cells.scores[falling, column]
-        last_of_ties = np.flatnonzero(np.append(values[1:] != values[:-1], True))
-        rows.append(falling)
+        falling = cells.falling(column)
+        last_of_ties = np.flatnonzero(np.append(falling.scores[1:] != falling.scores[:-1], True))
+        rows.append(falling.rows)
         places.append(np.repeat(last_of_ties + 1, np.diff(last_of_ties, prepend=-1)).astype(np.int32))
     ends = np.cumsum([0, *map(len, rows)])
     shape = (len(cells), len(columns))

@@ -7,11 +7,11 @@ from numpy.typing import NDArray
 
 from attrtrain.keyed_random import mix64
 from attrtrain.metrics.judged_set import JudgedSet
-from attrtrain.metrics.ranking import Ranking
+from attrtrain.metrics.ranking import Falling
 
 TOP_K = 15
 """VAW's (Pham et al., "Learning to predict visual attributes in the wild", CVPR 2021, and its evaluator)."""
-_ROWS_AT_A_TIME = 8192
+_ROWS_AT_A_TIME = 2048
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class GivenThresholds:
 
 @dataclass(frozen=True)
 class Decisions:
-    """What is predicted as present, each (N, A) bool."""
+    """What is predicted as present, each (K,) bool for the known cells of a judged set."""
 
     at_threshold: NDArray[np.bool_]
     tuned: NDArray[np.bool_]
@@ -40,32 +40,55 @@ class Decisions:
         cls, judged: JudgedSet, threshold: float, tuned: tuple[NDArray[np.floating], NDArray[np.floating]]
     ) -> "Decisions":
         """Decides by probability > threshold, by thresholds for the first and for the second half of the photographs, and by rank."""
-        fixed = np.full(len(judged.names), judged.as_score(threshold))
-        half = second_half(judged.image_id)[:, None]
-        at_tuned, other = judged.above(tuned[0]), judged.above(tuned[1])
-        at_tuned &= ~half  # in place: memory of this size is slow to come by
-        other &= half
-        at_tuned |= other
-        return cls(judged.above(fixed), at_tuned, highest(judged, TOP_K))
+        at_tuned = judged.above(tuned[0])
+        if tuned[1] is not tuned[0]:
+            half = second_half(judged.image_id)[judged.known.rows]
+            np.copyto(at_tuned, judged.above(tuned[1]), where=half)
+        return cls(judged.predicted(threshold), at_tuned, highest(judged, TOP_K))
 
 
 def highest(judged: JudgedSet, k: int) -> NDArray[np.bool_]:
-    """(N, A) the k highest scores of each object among all its attributes, known or not, as VAW's evaluator takes them.
+    """(K,) which known cells are among the k highest scores of their object, of all its attributes, known or not, as VAW's evaluator takes them.
 
     Equal scores at the last place are cut as `numpy.argpartition` cuts them. A probability of exactly 0 is never predicted. Where there are
     no more than k attributes, all are predicted.
     """
-    chosen = np.zeros(judged.scores.shape, dtype=bool, order="F")
-    for start in range(0, len(judged), _ROWS_AT_A_TIME):
-        part = np.ascontiguousarray(judged.scores[start : start + _ROWS_AT_A_TIME])
-        mark = np.ones(part.shape, dtype=bool)
-        if k < part.shape[1]:
-            np.greater_equal(part, np.partition(part, -k, axis=-1)[:, -k, None], out=mark)
-            cut = np.flatnonzero(mark.sum(axis=-1) > k)  # equal scores at the last place
-            mark[cut] = False
-            mark[cut[:, None], np.argpartition(part[cut], -k, axis=-1)[:, -k:]] = True
-        chosen[start : start + _ROWS_AT_A_TIME] = mark if judged.are_logits else mark & (part > 0)
+    known, scores = judged.known, judged.known_scores
+    chosen = np.ones(len(known), dtype=bool) if judged.are_logits else scores > 0
+    if k >= len(judged.names):
+        return chosen
+    lowest, tied, marks = _kth_highest(judged.scores, k)
+    lowest[tied] = np.nan  # which no score reaches
+    mark_of = np.zeros(len(judged), dtype=np.intp)
+    mark_of[tied] = np.arange(len(tied))
+    for attribute in range(known.attributes):
+        cells = known.of_attribute(attribute)
+        rows = known.rows[cells]
+        least = lowest[rows]
+        among = scores[cells] >= least
+        cut = np.flatnonzero(np.isnan(least))
+        among[cut] = marks[mark_of[rows[cut]], attribute]
+        chosen[cells] &= among
     return chosen
+
+
+def _kth_highest(
+    scores: NDArray[np.floating], k: int
+) -> tuple[NDArray[np.floating], NDArray[np.intp], NDArray[np.bool_]]:
+    """(N,) the k-th highest score of each object (N, A), k < A; (T,) the objects where another score outside the k highest equals it; (T, A) what `argpartition` takes of those."""
+    lowest = np.empty(len(scores), dtype=scores.dtype)
+    tied, marks = [np.zeros(0, np.intp)], [np.zeros((0, scores.shape[1]), dtype=bool)]
+    for start in range(0, len(scores), _ROWS_AT_A_TIME):
+        part = np.ascontiguousarray(scores[start : start + _ROWS_AT_A_TIME])
+        parted = np.partition(part, -k, axis=-1)
+        last = parted[:, -k]
+        lowest[start : start + len(part)] = last
+        cut = np.flatnonzero(parted[:, :-k].max(axis=-1) == last)
+        mark = np.zeros((len(cut), scores.shape[1]), dtype=bool)
+        mark[np.arange(len(cut))[:, None], np.argpartition(part[cut], -k, axis=-1)[:, -k:]] = True
+        tied.append(cut + start)
+        marks.append(mark)
+    return lowest, np.concatenate(tied), np.concatenate(marks)
 
 
 def second_half(image_id: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -75,33 +98,25 @@ def second_half(image_id: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 def tune(judged: JudgedSet, default: float) -> NDArray[np.floating]:
     """(A,) the threshold of each attribute that maximises F1 on these objects, on the scale of the scores; `default`, a probability, where no positive is known."""
-    rankings = (
-        Ranking.of(judged.scores[:, a], judged.known[:, a], judged.positive[:, a]) for a in range(len(judged.names))
-    )
-    found = [
-        best_f1_threshold(judged.scores[one.rows, a], judged.positive[one.rows, a]) for a, one in enumerate(rankings)
-    ]
+    attributes = (judged.falling(attribute) for attribute in range(len(judged.names)))
+    found = [best_f1_threshold(falling.scores, falling.positive) for falling in attributes]
     other = judged.as_score(default)
     return np.array([other if one is None else one for one in found], dtype=judged.scores.dtype)
 
 
-def cross_fitted(
-    judged: JudgedSet, column: int, ranking: Ranking, half: NDArray[np.bool_], default: float
-) -> tuple[float, float]:
+def cross_fitted(falling: Falling, half: NDArray[np.bool_], default: float) -> tuple[float, float]:
     """One attribute's threshold for the first half of the photographs, which is tuned on the second, and the other way round.
 
     Args:
-        judged: the judged set.
-        column: the attribute.
-        ranking: its ranking.
+        falling: the attribute's known objects.
         half: (N,) `second_half` of the objects' photographs.
         default: on the scale of the scores, where no positive is known.
     """
-    in_second = half[ranking.rows]
+    in_second = half[falling.rows]
     found = []
     for used in (in_second, ~in_second):
-        rows = ranking.rows[np.flatnonzero(used)]
-        best = best_f1_threshold(judged.scores[rows, column], judged.positive[rows, column])
+        places = np.flatnonzero(used)
+        best = best_f1_threshold(falling.scores[places], falling.positive[places])
         found.append(default if best is None else best)
     return found[0], found[1]
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from attrtrain.metrics.known_cells import KnownCells
 from attrtrain.metrics.overall import is_judged
-from attrtrain.metrics.ranking import Ranking
+from attrtrain.metrics.ranking import Falling, Ranking
 
 
 @dataclass(frozen=True)
@@ -39,17 +40,19 @@ def mean_scores(logits: NDArray[np.floating], labels: NDArray[np.floating], posi
         labels: (N, A) vote shares, NaN = unknown.
         positive_at: vote share from which an attribute counts as present.
     """
-    known, positive = ~np.isnan(labels), labels >= positive_at  # NaN compares false
-    positives, size = positive.sum(axis=0), known.sum(axis=0)
+    known = KnownCells.of(labels, positive_at)
+    scores = known.gather(logits)
+    positives, size = known.count(known.positive), known.counts
     judged = np.flatnonzero(is_judged(positives, size - positives))
     precision = np.full(len(size), np.nan)
-    for column in judged:
-        ranking = Ranking.of(logits[:, column], known[:, column], positive[:, column])
-        precision[column] = ranking.average_precision_and_auroc()[0]
+    for column in judged.tolist():
+        cells = known.of_attribute(column)
+        falling = Falling.of(known.rows[cells], scores[cells], known.positive[cells])
+        precision[column] = Ranking.of(falling, len(labels)).average_precision_and_auroc()[0]
     return MeanScores(
         map=_mean(precision[judged]),
         prior_map=_mean(positives[judged] / size[judged]),
-        loss=bce(logits, labels),
+        loss=bce(scores, known.shares),
         judged=len(judged),
         average_precision=precision,
         positives=positives,
@@ -79,10 +82,9 @@ def expected_calibration_error(
     return float(np.abs(gaps).sum() / len(positive)) if len(positive) else float("nan")
 
 
-def bce(logits: NDArray[np.floating], labels: NDArray[np.floating]) -> float:
-    """Mean binary cross-entropy of logits (N, A) on vote shares (N, A) over known cells; NaN when none is known."""
-    known = ~np.isnan(labels)
-    x, y = logits[known].astype(np.float64), labels[known].astype(np.float64)
+def bce(logits: NDArray[np.floating], shares: NDArray[np.floating]) -> float:
+    """Mean binary cross-entropy of logits (n,) on vote shares (n,), those of known cells; NaN without any."""
+    x, y = logits.astype(np.float64), shares.astype(np.float64)
     return _mean(np.maximum(x, 0) - x * y + np.log1p(np.exp(-np.abs(x))))
 
 

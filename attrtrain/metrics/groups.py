@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from attrtrain.metrics.baselines import CategoryCounts
 from attrtrain.metrics.document import Frequency, GroupEntry
 from attrtrain.metrics.intervals import interval, resampled_rankings
-from attrtrain.metrics.judged_set import JudgedSet, take_cells
-from attrtrain.metrics.measure import Measured, rank_attributes
+from attrtrain.metrics.judged_set import JudgedSet
+from attrtrain.metrics.measure import Measured, score_attributes
 from attrtrain.metrics.overall import (
     is_judged,
     mean_over,
@@ -18,7 +18,7 @@ from attrtrain.metrics.overall import (
     permutation_average_precision,
     rates,
 )
-from attrtrain.metrics.sums import Counts, all_objects
+from attrtrain.metrics.sums import Counts
 from attrtrain.metrics.views import none_if_nan
 
 FREQUENCIES: tuple[Frequency, ...] = ("head", "medium", "tail")
@@ -73,7 +73,7 @@ def attribute_groups(
         entries.append(
             _entry(
                 name,
-                int(cells.known[:, mine].any(axis=1).sum()),
+                cells.known.objects_with(np.flatnonzero(mine)),
                 cells.images,
                 counts,
                 measured.average_precision[mine],
@@ -84,36 +84,40 @@ def attribute_groups(
     return entries
 
 
-def category_groups(
-    cells: JudgedSet, predicted: NDArray[np.bool_], weights: NDArray[np.uint8] | None
-) -> list[GroupEntry]:
+def category_groups(cells: JudgedSet, threshold: float, weights: NDArray[np.uint8] | None) -> list[GroupEntry]:
     """One entry for each object category, the largest first: its objects alone, over the attributes that have positives and negatives enough among them.
 
     Args:
         cells: the judged set.
-        predicted: (N, A) decisions at the fixed threshold.
+        threshold: probability above which an attribute counts as predicted.
         weights: (R, M) image weights of the bootstrap.
     """
     if not (cells.category != "").any():
         return []
     names, code, sizes = np.unique(cells.category, return_inverse=True, return_counts=True)
     members = np.split(np.argsort(code, kind="stable"), np.cumsum(sizes)[:-1])
-    counted = CategoryCounts.of(cells.category, cells.positive, cells.known)
+    counted = CategoryCounts.of(cells.category, cells.known)
     judged = is_judged(counted.positives, counted.known - counted.positives)  # (C, A)
     entries = []
     for place in np.argsort(-sizes, kind="stable"):
         rows, columns = members[place], np.flatnonzero(judged[place])
         mine = cells.take(rows, columns)
-        decided = take_cells(predicted, rows, columns)
-        rankings = rank_attributes(mine)
-        both = np.array([ranking.average_precision_and_auroc() for ranking in rankings]).reshape(-1, 2)
-        parts = (mine.known, mine.positive, decided & mine.known, decided & mine.positive)
+        scored = score_attributes(mine, threshold)
         replicates = None
         if weights is not None and len(columns) and mine.images > 1:
             own = weights[:_CATEGORY_REPLICATES, np.unique(cells.image[rows])]
-            replicates = resampled_rankings(mine, rankings, own)[0]
-        counts = Counts(*map(all_objects, parts))
-        entries.append(_entry(str(names[place]), len(rows), mine.images, counts, both[:, 0], both[:, 1], replicates))
+            replicates = resampled_rankings(mine, scored.rankings, own)[0]
+        entries.append(
+            _entry(
+                str(names[place]),
+                len(rows),
+                mine.images,
+                scored.counts,
+                scored.average_precision,
+                scored.auroc,
+                replicates,
+            )
+        )
     return entries
 
 

@@ -38,7 +38,7 @@ def guesser_scores(
 
 def _permutation_scores(cells: JudgedSet, threshold: float, seed: int) -> dict[str, float]:
     """Means over a few shuffles of the model's own scores; exact expectations where there are any."""
-    count = int(np.clip(_MEASURE_WORK // max(cells.known.size, 1), *_SHUFFLES_MEASURED))
+    count = int(np.clip(_MEASURE_WORK // max(cells.scores.size, 1), *_SHUFFLES_MEASURED))
     drawn = [measure(shuffled(cells, order), threshold).overall for order in shuffled_orders(cells, count, seed)]
     means = {key: float(np.mean([scores[key] for scores in drawn])) for key in drawn[0]}
     means["map"] = means["permutation_map"]
@@ -69,7 +69,7 @@ def permutation_p(cells: JudgedSet, measured: Measured, replicates: int, seed: i
         None without shuffles, without a judged attribute, and where there is one photograph, which cannot be shuffled.
     """
     fewest = min(replicates, _LEAST_SHUFFLES)
-    count = int(np.clip(_SHUFFLE_WORK // max(cells.known.size, 1), fewest, max(replicates, fewest)))
+    count = int(np.clip(_SHUFFLE_WORK // max(cells.scores.size, 1), fewest, max(replicates, fewest)))
     if count == 0 or not measured.judged.any() or cells.images < 2:
         return None
     maps = shuffled_maps(cells, measured.judged, count, seed)

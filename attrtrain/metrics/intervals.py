@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +51,7 @@ def image_weights(images: int, replicates: int, seed: int) -> NDArray[np.uint8]:
 
 def resample(cells: JudgedSet, measured: Measured, weights: NDArray[np.uint8]) -> Replicates:
     """Measures again with each photograph counted as often as `weights` (R, M) say. Tuned thresholds and the choice of judged attributes stay as they are."""
-    sums = Sums.of(cells, measured.decisions, lambda matrix: _weighted_total(matrix, cells, weights))
+    sums = Sums.of(cells, measured.decisions, _Resampled(cells, weights))
     average, auroc = resampled_rankings(cells, rank_attributes(cells), weights)
     return Replicates(cells.images, overall_scores(sums, average, auroc, measured.judged), average)
 
@@ -76,19 +75,37 @@ def _resampled(rankings: Sequence[Ranking], weights: NDArray[np.float32], column
     return np.array(rankings[column].resampled(weights))
 
 
-def _weighted_total(matrix: NDArray[Any], cells: JudgedSet, weights: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """(R, C) a matrix (N, C) summed over objects, each as often as its photograph is drawn."""
-    starts = np.searchsorted(cells.image, np.arange(cells.images))
-    of_images = np.empty((cells.images, matrix.shape[1]), dtype=np.float32)  # counts in it are exact
-    for column in range(matrix.shape[1]):
-        of_images[:, column] = np.add.reduceat(matrix[:, column].astype(np.float32), starts)
-    at_a_time = max(_REPLICATES_AT_A_TIME, _CELLS_AT_A_TIME // max(cells.images, 1))
-    return np.concatenate(
-        [
-            weights[start : start + at_a_time].astype(np.float32) @ of_images
-            for start in range(0, len(weights), at_a_time)
-        ]
-    ).astype(np.float64)
+@dataclass(frozen=True)
+class _Resampled:
+    """Objects of a judged set count as often as their photograph is drawn, `weights` (R, M)."""
+
+    judged: JudgedSet
+    weights: NDArray[np.uint8]
+
+    def cells(self, chosen: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """(R, A)."""
+        known = self.judged.known
+        of_images = np.empty((self.judged.images, known.attributes), dtype=np.float32)  # counts in it are exact
+        for attribute in range(known.attributes):
+            cells = known.of_attribute(attribute)
+            images = self.judged.image[known.rows[cells][chosen[cells]]]
+            of_images[:, attribute] = np.bincount(images, minlength=self.judged.images)
+        return self._summed(of_images)
+
+    def objects(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(R, C)."""
+        starts = np.searchsorted(self.judged.image, np.arange(self.judged.images))
+        return self._summed(np.add.reduceat(matrix.astype(np.float32), starts, axis=0))
+
+    def _summed(self, of_images: NDArray[np.float32]) -> NDArray[np.float64]:
+        """(R, C) sums (M, C) over the objects of each photograph, summed over photographs."""
+        at_a_time = max(_REPLICATES_AT_A_TIME, _CELLS_AT_A_TIME // max(len(of_images), 1))
+        return np.concatenate(
+            [
+                self.weights[start : start + at_a_time].astype(np.float32) @ of_images
+                for start in range(0, len(self.weights), at_a_time)
+            ]
+        ).astype(np.float64)
 
 
 def interval(
@@ -200,7 +217,7 @@ def paired_difference(
     b = _aligned(b, a)
     judged = [JudgedSet.of(predictions, positive_at) for predictions in (a, b)]
     measured = [measure(cells, threshold) for cells in judged]
-    count = default_replicates(2 * int(judged[0].known.sum())) if replicates is None else replicates
+    count = default_replicates(2 * len(judged[0].known)) if replicates is None else replicates
     weights = image_weights(judged[0].images, count if judged[0].images > 1 else 0, seed)
     drawn = [
         resample(cells, one, weights) if len(weights) else None for cells, one in zip(judged, measured, strict=True)
@@ -256,7 +273,7 @@ def mean_difference(
     if np.isnan(scores).any():
         raise PredictionsError(f"{key} is not defined on these objects")
     images = cells[0].images
-    weights = image_weights(images, default_replicates(len(runs) * int(cells[0].known.sum())), seed)
+    weights = image_weights(images, default_replicates(len(runs) * len(cells[0].known)), seed)
     drawn = np.array([resample(*one, weights).overall[key] for one in zip(cells, measured, strict=True)])
     pairs = np.random.default_rng(seed + 1).integers(0, len(a), (len(weights), len(a)))
     apart = (drawn[len(a) :] - drawn[: len(a)]).T  # (R, K)

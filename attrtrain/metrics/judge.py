@@ -76,7 +76,7 @@ def judge_cells(
 ) -> MetricsDocument:
     """As `judge`, for scores of any kind. `unit_is_image` says whether the photographs of `cells` are known, or each object stands for one."""
     measured = measure(cells, threshold, tuned)
-    count = default_replicates(int(cells.known.sum())) if replicates is None else replicates
+    count = default_replicates(len(cells.known)) if replicates is None else replicates
     weights = image_weights(cells.images, count if cells.images > 1 else 0, seed)
     drawn = resample(cells, measured, weights) if len(weights) else None
     guess = category_guess(cells, training)
@@ -107,7 +107,7 @@ def judge_cells(
         groups={
             "attribute_group": attribute_groups(cells, measured, group_of, average),
             "frequency": attribute_groups(cells, measured, frequency, average, FREQUENCIES) if frequency_from else [],
-            "category": category_groups(cells, measured.decisions.at_threshold, weights if drawn else None),
+            "category": category_groups(cells, threshold, weights if drawn else None),
         },
         views={"masked": masked, **other_views(cells, positive_at, threshold, tuned, training)},
     )

@@ -6,24 +6,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from attrtrain.metrics.known_cells import KnownCells
+from attrtrain.metrics.ranking import Falling
 from attrtrain.predictions import Predictions
-
-_ROWS_AT_A_TIME = 256
 
 
 @dataclass(frozen=True)
 class JudgedSet:
-    """N objects in the order of their photographs, A attributes. Scores, labels, known and positive lie column by column in memory, as they are read.
+    """N objects in the order of their photographs, A attributes, K known cells.
 
     Attributes:
         names: (A) attribute names.
         image: (N,) number of the photograph, 0 to M - 1, never falling.
         image_id: (N,) what the photographs are called.
         category: (N,) str, "" where unknown.
-        scores: (N, A) of any floating type, finite.
+        scores: (N, A) of any floating type, finite; in memory as they were given.
         are_logits: whether scores are logits; else they are probabilities.
-        labels: (N, A) vote shares, NaN = unknown.
-        known, positive: (N, A); a positive cell is known.
+        known: the known cells, which of them are positive among it.
+        known_scores: (K,) the scores of the known cells.
     """
 
     names: tuple[str, ...]
@@ -32,9 +32,8 @@ class JudgedSet:
     category: NDArray[Any]
     scores: NDArray[np.floating]
     are_logits: bool
-    labels: NDArray[np.floating]
-    known: NDArray[np.bool_]
-    positive: NDArray[np.bool_]
+    known: KnownCells
+    known_scores: NDArray[np.floating]
 
     @classmethod
     def of(cls, predictions: Predictions, positive_at: float) -> "JudgedSet":
@@ -65,19 +64,16 @@ class JudgedSet:
         if (image_id[1:] < image_id[:-1]).any():
             order = np.argsort(image_id, kind="stable")
             scores, labels, image_id, category = scores[order], labels[order], image_id[order], category[order]
-        labels = _by_column(labels)
-        with np.errstate(invalid="ignore"):
-            positive = labels >= positive_at  # NaN compares false
+        known = KnownCells.of(labels, positive_at)
         return cls(
             names=names,
             image=_numbered(image_id),
             image_id=image_id,
             category=category,
-            scores=_by_column(scores),
+            scores=scores,
             are_logits=are_logits,
-            labels=labels,
-            known=~np.isnan(labels),
-            positive=positive,
+            known=known,
+            known_scores=known.gather(scores),
         )
 
     def __len__(self) -> int:
@@ -91,31 +87,36 @@ class JudgedSet:
     @property
     def positives(self) -> NDArray[np.int64]:
         """(A,) known positives."""
-        return np.asarray(self.positive.sum(axis=0))
+        return self.known.count(self.known.positive)
 
     @property
     def negatives(self) -> NDArray[np.int64]:
         """(A,) known negatives."""
-        return np.asarray(self.known.sum(axis=0) - self.positives)
+        return self.known.counts - self.positives
 
     def take(self, rows: NDArray[np.intp], columns: NDArray[np.intp] | None = None) -> "JudgedSet":
         """Some objects, rows rising, and some attributes, or all."""
         columns = np.arange(len(self.names)) if columns is None else columns
+        scores, known = self.scores[rows[:, None], columns], self.known.take(rows, columns)
         return replace(
             self,
             names=tuple(self.names[column] for column in columns),
             image=_numbered(self.image[rows]),
             image_id=self.image_id[rows],
             category=self.category[rows],
-            scores=take_cells(self.scores, rows, columns),
-            labels=take_cells(self.labels, rows, columns),
-            known=take_cells(self.known, rows, columns),
-            positive=take_cells(self.positive, rows, columns),
+            scores=scores,
+            known=known,
+            known_scores=known.gather(scores),
         )
 
     def with_scores(self, scores: NDArray[np.floating], *, are_logits: bool) -> "JudgedSet":
         """The same cells with other scores (N, A)."""
-        return replace(self, scores=scores, are_logits=are_logits)
+        return replace(self, scores=scores, are_logits=are_logits, known_scores=self.known.gather(scores))
+
+    def falling(self, attribute: int) -> Falling:
+        """The known cells of an attribute by falling score."""
+        cells = self.known.of_attribute(attribute)
+        return Falling.of(self.known.rows[cells], self.known_scores[cells], self.known.positive[cells])
 
     def as_score(self, probability: float) -> float:
         """A probability on the scale of the scores; one half is a logit of exactly 0."""
@@ -132,27 +133,17 @@ class JudgedSet:
         small = np.exp(-np.abs(values))  # no overflow, and full precision at both ends
         return np.asarray(np.where(values >= 0, 1, small) / (1 + small))
 
+    def predicted(self, threshold: float) -> NDArray[np.bool_]:
+        """(K,) known cells with a probability above a threshold."""
+        return np.asarray(self.known_scores > self.scores.dtype.type(self.as_score(threshold)))
+
     def above(self, thresholds: NDArray[np.floating]) -> NDArray[np.bool_]:
-        """(N, A) scores above thresholds (A,) on their scale, both in the scores' own precision, as `scores > 0.3` is in NumPy."""
-        return np.asarray(self.scores > thresholds.astype(self.scores.dtype))
-
-
-def take_cells(matrix: NDArray[Any], rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[Any]:
-    """matrix[rows][:, columns], column by column in memory."""
-    taken = np.empty((len(rows), len(columns)), dtype=matrix.dtype, order="F")
-    for place, column in enumerate(columns):
-        taken[:, place] = matrix[rows, column]
-    return taken
-
-
-def _by_column(matrix: NDArray[Any]) -> NDArray[Any]:
-    """The same, column by column in memory: `numpy.asfortranarray`, a few rows at a time, so that what is read stays in the processor's cache until it is written."""
-    if matrix.flags.f_contiguous:
-        return matrix
-    turned = np.empty(matrix.shape, dtype=matrix.dtype, order="F")
-    for start in range(0, len(matrix), _ROWS_AT_A_TIME):
-        turned[start : start + _ROWS_AT_A_TIME] = matrix[start : start + _ROWS_AT_A_TIME]
-    return turned
+        """(K,) known scores above thresholds (A,) on their scale, both in the scores' own precision, as `scores > 0.3` is in NumPy."""
+        above = np.empty(len(self.known), dtype=bool)
+        for attribute, threshold in enumerate(thresholds.astype(self.scores.dtype)):
+            cells = self.known.of_attribute(attribute)
+            np.greater(self.known_scores[cells], threshold, out=above[cells])
+        return above
 
 
 def _numbered(image: NDArray[np.int64]) -> NDArray[np.int64]:

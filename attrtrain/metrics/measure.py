@@ -11,7 +11,7 @@ from attrtrain.metrics.judged_set import JudgedSet
 from attrtrain.metrics.overall import is_judged, mean_over, overall_scores
 from attrtrain.metrics.parallel import each_attribute
 from attrtrain.metrics.ranking import Ranking
-from attrtrain.metrics.sums import Sums, all_objects
+from attrtrain.metrics.sums import Counts, EachOnce, Sums
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,36 @@ class Measured:
     overall: dict[str, float]
 
 
+@dataclass(frozen=True)
+class AttributeScores:
+    """What A attributes score, each by itself.
+
+    Attributes:
+        rankings: (A) what average precision and AUROC follow from, to be drawn again.
+        average_precision, auroc: (A,), NaN where they are not defined.
+        counts: (A,) of decisions, with precision, recall and F1.
+    """
+
+    rankings: list[Ranking]
+    average_precision: NDArray[np.float64]
+    auroc: NDArray[np.float64]
+    counts: Counts
+
+
+def score_attributes(cells: JudgedSet, threshold: float) -> AttributeScores:
+    """The scores of single attributes and nothing over them; predicted is a probability above `threshold`."""
+    rankings = rank_attributes(cells)
+    both = np.array([ranking.average_precision_and_auroc() for ranking in rankings]).reshape(-1, 2)
+    decided, positive = cells.predicted(threshold), cells.known.positive
+    parts = (np.ones_like(positive), positive, decided, decided & positive)
+    return AttributeScores(rankings, both[:, 0], both[:, 1], Counts(*map(EachOnce(cells.known).cells, parts)))
+
+
 def rank_attributes(cells: JudgedSet) -> list[Ranking]:
     """(A) the ranking of each attribute."""
 
     def one(column: int) -> Ranking:
-        return Ranking.of(cells.scores[:, column], cells.known[:, column], cells.positive[:, column])
+        return Ranking.of(cells.falling(column), len(cells))
 
     return each_attribute(one, len(cells.names), len(cells))
 
@@ -57,22 +82,18 @@ def measure(cells: JudgedSet, threshold: float, tuned: GivenThresholds | None = 
 
     def one(column: int) -> tuple[float, ...]:
         # A ranking is not kept: all of them take more memory than the scores.
-        ranking = Ranking.of(cells.scores[:, column], cells.known[:, column], cells.positive[:, column])
-        thresholds = cross_fitted(cells, column, ranking, half, cells.as_score(threshold)) if tuned is None else ()
-        return (*ranking.average_precision_and_auroc(), _calibration_error(cells, column), *thresholds)
+        falling = cells.falling(column)
+        thresholds = cross_fitted(falling, half, cells.as_score(threshold)) if tuned is None else ()
+        error = expected_calibration_error(cells.as_probability(falling.scores), falling.positive)
+        return (*Ranking.of(falling, len(cells)).average_precision_and_auroc(), error, *thresholds)
 
     columns = np.array(each_attribute(one, len(cells.names), len(cells))).reshape(-1, 5 if tuned is None else 3).T
     average, auroc, ece = columns[:3]
     found = (tuned.values, tuned.values) if tuned else (columns[3].astype(scale), columns[4].astype(scale))
     decisions = Decisions.of(cells, threshold, found)
-    sums = Sums.of(cells, decisions, all_objects)
+    sums = Sums.of(cells, decisions, EachOnce(cells.known))
     counts = sums.at_threshold
     judged = is_judged(counts.positives, counts.known - counts.positives)
     overall = {key: float(value) for key, value in overall_scores(sums, average, auroc, judged).items()}
     overall["ece"] = float(mean_over(ece, judged))
     return Measured(judged, decisions, sums, average, auroc, ece, overall)
-
-
-def _calibration_error(cells: JudgedSet, column: int) -> float:
-    rows = np.flatnonzero(cells.known[:, column])
-    return expected_calibration_error(cells.as_probability(cells.scores[rows, column]), cells.positive[rows, column])

@@ -10,60 +10,67 @@ from scipy.sparse import csr_array
 
 
 @dataclass(frozen=True)
+class Falling:
+    """n known objects of one attribute by falling score; equals in any order.
+
+    Attributes:
+        rows: (n,) int32 objects.
+        scores: (n,) of any floating type, without NaN.
+        positive: (n,).
+    """
+
+    rows: NDArray[np.int32]
+    scores: NDArray[np.floating]
+    positive: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, rows: NDArray[np.int32], scores: NDArray[np.floating], positive: NDArray[np.bool_]) -> "Falling":
+        """Sorts objects that come in any order."""
+        order = falling_order(scores)
+        return cls(rows[order], scores[order], positive[order])
+
+
+@dataclass(frozen=True)
 class Ranking:
     """n known objects of N, P of them positive, by falling score. Positives of equal score form one of G groups.
 
     Attributes:
         objects: N.
         rows: (n,) objects by falling score.
-        positive_rows: (P,) the positives among them.
-        group_start: (G,) where each group begins in `positive_rows`.
+        positive: (n,) which of them are positive.
         at_or_above: (G,) objects whose score is at least the group's.
-        tied_rows, tied_group: (T,) negatives that have a group's score, and which group's.
+        positives, tied: (G,) positives and negatives that have the group's score.
     """
 
     objects: int
-    rows: NDArray[np.intp]
-    positive_rows: NDArray[np.intp]
-    group_start: NDArray[np.intp]
+    rows: NDArray[np.int32]
+    positive: NDArray[np.bool_]
     at_or_above: NDArray[np.intp]
-    tied_rows: NDArray[np.intp]
-    tied_group: NDArray[np.intp]
+    positives: NDArray[np.intp]
+    tied: NDArray[np.intp]
 
     @classmethod
-    def of(cls, scores: NDArray[np.floating], known: NDArray[np.bool_], positive: NDArray[np.bool_]) -> "Ranking":
-        """Ranks scores (N,) without NaN over known cells (N,)."""
-        rows = np.flatnonzero(known)
-        values = scores[rows]
-        order = falling_order(values)
-        rows, values = rows[order], values[order]
-        is_positive = positive[rows]
-        last_of_ties = np.flatnonzero(np.append(values[1:] != values[:-1], len(values) > 0))
-        tie = np.searchsorted(last_of_ties, np.flatnonzero(is_positive))  # (P,) which run of equal scores
-        group_start = np.flatnonzero(np.append(tie.size > 0, tie[1:] != tie[:-1]))
-        group_tie = tie[group_start]
-        tied_rows, tied_group = np.zeros(0, np.intp), np.zeros(0, np.intp)
-        if len(last_of_ties) < len(values):
-            group_of_tie = np.full(len(last_of_ties), -1)
-            group_of_tie[group_tie] = np.arange(len(group_tie))
-            group = np.repeat(group_of_tie, np.diff(last_of_ties, prepend=-1))  # (n,), -1 in runs without a positive
-            tied = (group >= 0) & ~is_positive
-            tied_rows, tied_group = rows[tied], group[tied]
+    def of(cls, falling: Falling, objects: int) -> "Ranking":
+        """Ranks the known ones of so many objects."""
+        values = falling.scores
+        run_ends = np.flatnonzero(np.append(values[1:] != values[:-1], len(values) > 0)) + 1
+        run = np.searchsorted(run_ends, np.flatnonzero(falling.positive), side="right")  # (P,) of equal scores
+        group_start = np.flatnonzero(np.append(run.size > 0, run[1:] != run[:-1]))
+        group_run = run[group_start]
+        positives = np.diff(group_start, append=len(run))
+        run_start = np.append(0, run_ends)[group_run]
         return cls(
-            objects=len(known),
-            rows=rows,
-            positive_rows=rows[is_positive],
-            group_start=group_start,
-            at_or_above=last_of_ties[group_tie] + 1,
-            tied_rows=tied_rows,
-            tied_group=tied_group,
+            objects=objects,
+            rows=falling.rows,
+            positive=falling.positive,
+            at_or_above=run_ends[group_run],
+            positives=positives,
+            tied=run_ends[group_run] - run_start - positives,
         )
 
     def average_precision_and_auroc(self) -> tuple[float, float]:
         """Both, NaN without a positive or without a negative."""
-        positives = np.diff(np.append(self.group_start, len(self.positive_rows)))
-        tied = np.bincount(self.tied_group, minlength=len(positives))
-        both = _from_groups(positives, self.at_or_above, tied, np.array(len(self.rows)))
+        both = _from_groups(self.positives, self.at_or_above, self.tied, np.array(len(self.rows)))
         return float(both[0]), float(both[1])
 
     def resampled(self, weights: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -75,36 +82,31 @@ class Ranking:
         Returns:
             Average precision and AUROC (B,), NaN where all positives or all negatives have weight 0.
         """
-        groups = len(self.group_start)
+        groups = len(self.positives)
         if not groups:
             return np.full(weights.shape[1], np.nan), np.full(weights.shape[1], np.nan)
         sums = (self._sums @ weights).T  # float32 holds whole numbers up to 2^24 exactly
         cumulated = np.cumsum(sums[:, : groups + 1], axis=1)
         positives, tied = sums[:, groups + 1 : 2 * groups + 1], sums[:, 2 * groups + 1 :]
         return _from_groups(
-            positives, cumulated[:, :groups], tied if len(self.tied_rows) else tied[:1, :1], cumulated[:, -1]
+            positives, cumulated[:, :groups], tied if self.tied.any() else tied[:1, :1], cumulated[:, -1]
         )
 
     @cached_property
     def _sums(self) -> Any:
         """(G + 1 + G + G, N) what is summed over objects: those between one group's end and the next's and after the last, positives of each group, negatives tied with it."""
-        groups, known, positives = len(self.group_start), len(self.rows), len(self.positive_rows)
-        tied_end = np.cumsum(
-            np.bincount(self.tied_group, minlength=groups)
-        )  # rows come by falling score, so groups rise
-        ends = np.concatenate(
-            [
-                [0],
-                self.at_or_above,
-                [known],
-                known + self.group_start[1:],
-                [known + positives],
-                known + positives + tied_end,
-            ]
-        )
-        rows = np.concatenate([self.rows, self.positive_rows, self.tied_rows])
-        shape = (3 * groups + 1, self.objects)
-        return csr_array((np.ones(len(rows), np.float32), rows.astype(np.int32), ends.astype(np.int32)), shape=shape)
+        known = len(self.rows)
+        begins = np.zeros(known + 1, dtype=np.int8)
+        begins[self.at_or_above - self.positives - self.tied] = 1
+        begins[self.at_or_above] -= 1
+        in_group = np.cumsum(begins[:-1], dtype=np.int8).astype(bool)
+        positive_rows, tied_rows = self.rows.compress(self.positive), self.rows.compress(in_group & ~self.positive)
+        rows = np.concatenate([self.rows, positive_rows, tied_rows])
+        # Rows come by falling score, so the groups of positives and of tied negatives follow each other.
+        lengths = np.concatenate([np.diff(self.at_or_above, prepend=0, append=known), self.positives, self.tied])
+        ends = np.append(0, np.cumsum(lengths))
+        shape = (3 * len(self.positives) + 1, self.objects)
+        return csr_array((np.ones(len(rows), np.float32), rows, ends.astype(np.int32)), shape=shape)
 
 
 def from_tied_scores(

@@ -1,20 +1,42 @@
 """Everything that is a sum over objects: counts of decisions, instance scores, loss. Summed once, or once a bootstrap replicate."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from attrtrain.metrics.decisions import Decisions
 from attrtrain.metrics.judged_set import JudgedSet
-
-Total = Callable[[NDArray[Any]], NDArray[np.float64]]
-"""Sums a matrix (N, C) over objects: (C,), or (R, C) for R replicates."""
+from attrtrain.metrics.known_cells import KnownCells
 
 _LEAST_LOG = -100.0
 """torch's `BCELoss` cuts logarithms there: a probability of exactly 0 or 1 that is wrong costs 100 nats, not infinity."""
+
+
+class Total(Protocol):
+    """Sums over objects: each once, giving (C,), or as R replicates have them, (R, C)."""
+
+    def cells(self, chosen: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """(..., A) how many of some known cells (K,) are chosen."""
+
+    def objects(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(..., C) a matrix (N, C) summed."""
+
+
+@dataclass(frozen=True)
+class EachOnce:
+    """Each object of some known cells counts once."""
+
+    known: KnownCells
+
+    def cells(self, chosen: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """(A,)."""
+        return self.known.count(chosen).astype(np.float64)
+
+    def objects(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(C,)."""
+        return np.asarray(matrix.sum(axis=0))
 
 
 @dataclass(frozen=True)
@@ -79,56 +101,47 @@ class Sums:
     @classmethod
     def of(cls, judged: JudgedSet, decisions: Decisions, total: Total) -> "Sums":
         """Sums by `total`."""
-        known, positives = total(judged.known), total(judged.positive)
+        positive = judged.known.positive
+        known, positives = total.cells(np.ones_like(positive)), total.cells(positive)
 
         def counts(decided: NDArray[np.bool_]) -> Counts:
-            return Counts(known, positives, total(decided & judged.known), total(decided & judged.positive))
+            return Counts(known, positives, total.cells(decided), total.cells(decided & positive))
 
         return cls(
             at_threshold=counts(decisions.at_threshold),
             tuned=counts(decisions.tuned),
             top_k=counts(decisions.top_k),
-            instance=total(instance_scores(judged, decisions.at_threshold)),
-            loss=total(cross_entropy(judged)),
+            instance=total.objects(instance_scores(judged.known, decisions.at_threshold)),
+            loss=total.objects(cross_entropy(judged)),
         )
 
 
-def all_objects(matrix: NDArray[Any]) -> NDArray[np.float64]:
-    """Each object once."""
-    if matrix.dtype == bool:  # counted by column, several times as fast
-        return np.array([np.count_nonzero(matrix[:, column]) for column in range(matrix.shape[1])], dtype=np.float64)
-    return np.asarray(matrix.sum(axis=0, dtype=np.float64))
-
-
-def instance_scores(judged: JudgedSet, decided: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """(N, 4) accuracy (intersection over union), precision and recall of each object's attributes, and 1 where it has a known cell.
+def instance_scores(known: KnownCells, decided: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(N, 4) accuracy (intersection over union), precision and recall of each object's attributes, of which some are decided on (K,), and 1 where it has a known cell.
 
     As in the code around PETA, RAP and PA-100K (Li et al., "A richly annotated dataset for pedestrian attribute recognition", 2016), a
     quotient whose denominator is 0 counts as 0: an object without a known positive has recall 0 and accuracy 0, one of which nothing is
     predicted has precision 0. Objects without a known cell do not count.
     """
-    hits, predicted, positives, known = (
-        np.sum(cells, axis=1, dtype=np.int32)
-        for cells in (decided & judged.positive, decided & judged.known, judged.positive, judged.known)
-    )
+    hits, predicted, positives = map(known.count_by_object, (decided & known.positive, decided, known.positive))
     quotients = [hits / np.maximum(below, 1) for below in (predicted + positives - hits, predicted, positives)]
-    return np.stack([*quotients, known > 0], axis=1)
+    return np.stack([*quotients, known.counts_by_object > 0], axis=1)
 
 
 def cross_entropy(judged: JudgedSet) -> NDArray[np.float64]:
     """(N, 2) binary cross-entropy on vote shares summed over each object's known cells, in nats, and the number of those cells."""
-    summed = np.zeros((len(judged), 2))
-    for column in range(len(judged.names)):
-        rows = np.flatnonzero(judged.known[:, column])
-        x, y = judged.scores[rows, column].astype(np.float64), judged.labels[rows, column].astype(np.float64)
+    known = judged.known
+    summed = np.zeros(len(judged))
+    for attribute in range(known.attributes):
+        cells = known.of_attribute(attribute)
+        x, y = judged.known_scores[cells].astype(np.float64), known.shares[cells].astype(np.float64)
         if judged.are_logits:
             loss = np.maximum(x, 0) - x * y + np.log1p(np.exp(-np.abs(x)))
         else:
             with np.errstate(divide="ignore"):
                 loss = -(y * np.maximum(np.log(x), _LEAST_LOG) + (1 - y) * np.maximum(np.log1p(-x), _LEAST_LOG))
-        summed[rows, 0] += loss
-        summed[rows, 1] += 1
-    return summed
+        summed[known.rows[cells]] += loss
+    return np.stack([summed, known.counts_by_object], axis=1)
 
 
 def _ratio(above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np.float64]:

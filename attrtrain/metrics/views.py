@@ -26,7 +26,7 @@ def other_views(
     training: TrainingRates | None,
 ) -> dict[View, ViewEntry]:
     """The exhaustive and the legacy view of a masked set."""
-    rows = np.flatnonzero(cells.known.sum(axis=1) > EXHAUSTIVE_KNOWN)
+    rows = np.flatnonzero(cells.known.counts_by_object > EXHAUSTIVE_KNOWN)
     exhaustive_rule = EXHAUSTIVE_RULE.format(positive_at=positive_at)
     if len(rows):
         exhaustive = view_entry(cells.take(rows), exhaustive_rule, threshold, tuned, training)
@@ -38,8 +38,8 @@ def other_views(
 
 def as_legacy(cells: JudgedSet) -> JudgedSet:
     """Every cell counts: a vote share above 0 is positive, and unknown is negative, as the original PyTorch baseline of COCO Attributes had it."""
-    labels = np.nan_to_num(cells.labels, nan=0)
-    return replace(cells, labels=labels, known=np.ones_like(cells.known), positive=labels > 0)
+    known = cells.known.with_unknown_as_negative()
+    return replace(cells, known=known, known_scores=known.gather(cells.scores))
 
 
 def view_entry(

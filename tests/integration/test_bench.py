@@ -214,7 +214,15 @@ def test_eval_writes_equal_scores_side_by_side(tmp_path):
     assert main(["eval", "--out", str(tmp_path), *arguments]) == 0
     written = json.loads((tmp_path / "eval.json").read_text())
     assert written["peers"].keys() == {"torchmetrics", "scikit-learn"}
-    assert written["largest_difference"].keys() == written["peers"].keys() - written["missing"].keys()
+    assert (
+        written["largest_difference"].keys() == {evaluation.EVERYTHING, *written["peers"]} - written["missing"].keys()
+    )
+    assert [
+        [row["name"] for row in case["rows"] if row["role"] == "attrtrain"] for case in written["cases"].values()
+    ] == [
+        [evaluation.OURS],
+        [evaluation.EVERYTHING],
+    ]
     assert max(written["largest_difference"].values()) <= 1e-6
     assert written["ratio_to_best_peer"] == written["attrtrain"] / max(filter(None, written["peers"].values()))
 

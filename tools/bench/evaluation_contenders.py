@@ -2,10 +2,13 @@
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from attrtrain.metrics.judged_set import JudgedSet
 
 Cells = tuple[NDArray[np.float32], NDArray[np.float32]]
 
@@ -20,22 +23,44 @@ def sort_only(cells: str, scores: str) -> dict[str, Any]:
 
 
 def ours(cells: str, scores: str) -> dict[str, Any]:
-    """What attrtrain measures, by `measure` from arrays."""
-    from attrtrain.metrics.judged_set import JudgedSet
+    """The scores of single attributes, as attrtrain has them of the objects of one category."""
+    from attrtrain.metrics.measure import score_attributes
+
+    logits, labels = _read(cells)
+    begun = time.perf_counter()
+    scored = score_attributes(_judged_set(logits, labels), 0.5)
+    rate = _rate(logits, begun)
+    at = scored.counts
+    _write(scores, scored.average_precision, scored.auroc, at.precision, at.recall, at.f1)
+    return rate
+
+
+def ours_with_everything(cells: str, scores: str) -> dict[str, Any]:
+    """All that attrtrain measures of the whole."""
     from attrtrain.metrics.measure import measure
 
     logits, labels = _read(cells)
-    objects, attributes = logits.shape
-    names, category = tuple(map(str, range(attributes))), np.full(objects, "")
     begun = time.perf_counter()
-    judged = JudgedSet.from_arrays(
-        names, logits, labels, are_logits=True, image_id=np.arange(objects), category=category, positive_at=0.5
-    )
-    measured = measure(judged, 0.5)
+    measured = measure(_judged_set(logits, labels), 0.5)
     rate = _rate(logits, begun)
     at = measured.sums.at_threshold
     _write(scores, measured.average_precision, measured.auroc, at.precision, at.recall, at.f1)
     return rate
+
+
+def _judged_set(logits: NDArray[np.float32], labels: NDArray[np.float32]) -> "JudgedSet":
+    from attrtrain.metrics.judged_set import JudgedSet
+
+    objects, attributes = logits.shape
+    return JudgedSet.from_arrays(
+        tuple(map(str, range(attributes))),
+        logits,
+        labels,
+        are_logits=True,
+        image_id=np.arange(objects),
+        category=np.full(objects, ""),
+        positive_at=0.5,
+    )
 
 
 def torchmetrics_peer(cells: str, scores: str) -> dict[str, Any]:

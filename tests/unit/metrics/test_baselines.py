@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from drawn_cells import cells_of, draw_predictions
+from drawn_cells import cells_of, draw_predictions, known_and_positive
 from sklearn.metrics import average_precision_score
 
 from attrtrain.metrics.baselines import (
@@ -72,20 +72,20 @@ def test_without_a_training_split_rates_come_from_the_other_half_of_the_photogra
     predictions = draw_predictions(n=400)
     cells = JudgedSet.of(predictions, 0.5)
     guess = category_guess(cells, None)
-    half = second_half(cells.image_id)
+    half, (known, positive) = second_half(cells.image_id), known_and_positive(cells)
     for side, a in itertools.product((True, False), (4, 7)):
-        learnt = (half != side) & cells.known[:, a]
-        overall = cells.positive[learnt, a].mean()
+        learnt = (half != side) & known[:, a]
+        overall = positive[learnt, a].mean()
         dogs = learnt & (cells.category == "dog")
-        expected = (cells.positive[dogs, a].sum() + CATEGORY_SMOOTHING * overall) / (dogs.sum() + CATEGORY_SMOOTHING)
+        expected = (positive[dogs, a].sum() + CATEGORY_SMOOTHING * overall) / (dogs.sum() + CATEGORY_SMOOTHING)
         np.testing.assert_allclose(
             guess.cells.scores[(half == side) & (cells.category == "dog"), a], expected, rtol=1e-5
         )
     average, _ = guess.average_precision_and_auroc
     a = 5
     halves = [
-        average_precision_score(cells.positive[rows, a], guess.cells.scores[rows, a])
-        for rows in (half & cells.known[:, a], ~half & cells.known[:, a])
+        average_precision_score(positive[rows, a], guess.cells.scores[rows, a])
+        for rows in (half & known[:, a], ~half & known[:, a])
     ]
     assert average[a] == pytest.approx(np.mean(halves))
 
@@ -121,7 +121,7 @@ def test_shuffles_stay_within_known_cells_and_move_photographs_whole():
     gappy = JudgedSet.of(draw_predictions(known=0.5), 0.5)
     moved = shuffled(gappy, order)
     for a in range(12):
-        known = gappy.known[:, a]
+        known = known_and_positive(gappy)[0][:, a]
         np.testing.assert_array_equal(moved.scores[~known, a], gappy.scores[~known, a])
         np.testing.assert_array_equal(np.sort(moved.scores[known, a]), np.sort(gappy.scores[known, a]))
         assert known.sum() < 20 or (moved.scores[known, a] != gappy.scores[known, a]).mean() > 0.8

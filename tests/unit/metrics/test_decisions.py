@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from drawn_cells import cells_of, draw_predictions
+from drawn_cells import cells_of, draw_predictions, known_and_positive, spread
 from sklearn.metrics import f1_score
 
 from attrtrain.metrics.decisions import GivenThresholds, best_f1_threshold, highest, second_half, tune
@@ -14,7 +14,7 @@ from attrtrain.metrics.measure import measure
 
 def predicted(scores, threshold, **kind):
     column = np.array(scores)[:, None]
-    return measure(cells_of(column, np.zeros(column.shape), **kind), threshold).decisions.at_threshold[:, 0].tolist()
+    return measure(cells_of(column, np.zeros(column.shape), **kind), threshold).decisions.at_threshold.tolist()
 
 
 def test_a_probability_of_exactly_the_threshold_is_not_predicted():
@@ -32,7 +32,8 @@ def test_a_logit_of_0_is_not_predicted_and_the_smallest_above_it_is():
 
 def test_a_vote_share_of_exactly_one_half_is_positive():
     cells = cells_of(np.zeros((3, 1)), [[0.5], [0.49], [np.nan]])
-    assert cells.positive[:, 0].tolist() == [True, False, False] and cells.known[:, 0].tolist() == [True, True, False]
+    known, positive = known_and_positive(cells)
+    assert positive[:, 0].tolist() == [True, False, False] and known[:, 0].tolist() == [True, True, False]
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
@@ -63,9 +64,10 @@ def test_cross_fitted_decisions_use_no_label_of_their_own_half():
     cells = JudgedSet.of(predictions, 0.5)
     half = second_half(cells.image_id)
     assert 100 < half.sum() < 300
-    before = measure(cells, 0.5).decisions.tuned
-    labels = np.where(half[:, None], 1 - cells.labels, cells.labels)
-    changed = measure(cells_of(cells.scores, labels, image_id=cells.image_id), 0.5).decisions.tuned
+    before = spread(cells, measure(cells, 0.5).decisions.tuned)
+    labels = np.where(known_and_positive(cells)[0], spread(cells, cells.known.shares), np.nan)
+    other = cells_of(cells.scores, np.where(half[:, None], 1 - labels, labels), image_id=cells.image_id)
+    changed = spread(other, measure(other, 0.5).decisions.tuned)
     np.testing.assert_array_equal(before[half], changed[half])
     assert (before[~half] != changed[~half]).any()
 
@@ -75,26 +77,38 @@ def test_given_thresholds_are_used_as_they_are():
     values = tune(tuning, 0.5)
     assert values[0] == 0  # nothing known: the default, as a logit
     tuned = measure(judging, 0.5, GivenThresholds(values, "thresholds tuned on split 'train'")).decisions.tuned
-    np.testing.assert_array_equal(tuned, judging.scores > values)
+    np.testing.assert_array_equal(spread(judging, tuned), (judging.scores > values) & known_and_positive(judging)[0])
 
 
 def test_the_k_highest_of_each_object():
     scores = np.array([[0.1, 0.9, 0.5, 0.0], [0.4, 0.3, 0.2, 0.1], [0.0, 0.0, 0.0, 0.2]])
-    cells = cells_of(scores, np.full((3, 4), np.nan), are_logits=False)  # known or not, they compete
-    assert highest(cells, 2).tolist() == [
-        [False, True, True, False],
-        [True, True, False, False],
-        [False, False, False, True],
-    ]
-    assert highest(cells, 9).tolist() == (scores > 0).tolist()
-    logits = cells_of(scores - 0.5, np.full((3, 4), np.nan))
-    assert highest(logits, 4).all()
+    two = np.array([[False, True, True, False], [True, True, False, False], [False, False, False, True]])
+    labels = np.zeros((3, 4))
+    for _ in range(2):
+        cells = cells_of(scores, labels, are_logits=False)
+        known = known_and_positive(cells)[0]
+        np.testing.assert_array_equal(spread(cells, highest(cells, 2)), two & known)
+        np.testing.assert_array_equal(spread(cells, highest(cells, 9)), (scores > 0) & known)
+        assert highest(cells_of(scores - 0.5, labels), 4).all()
+        labels[:, 1] = np.nan  # known or not, they compete
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_equal_scores_at_the_last_place_are_cut_as_numpy_cuts_them(dtype):
+    rng = np.random.default_rng(0)
+    scores, labels = rng.integers(0, 8, (400, 24)).astype(dtype), np.where(rng.random((400, 24)) < 0.3, 1.0, np.nan)
+    cells = cells_of(scores, labels)
+    expected = np.zeros(scores.shape, bool)
+    for row, mine in zip(expected, scores, strict=True):
+        row[np.argpartition(mine, -9)[-9:]] = True
+    np.testing.assert_array_equal(spread(cells, highest(cells, 9)), expected & known_and_positive(cells)[0])
 
 
 def test_many_objects_are_taken_in_parts():
     rng = np.random.default_rng(0)
     scores = rng.random((20_000, 5))
-    chosen = highest(cells_of(scores, np.zeros(scores.shape), are_logits=False), 2)
+    cells = cells_of(scores, np.zeros(scores.shape), are_logits=False)
+    chosen = spread(cells, highest(cells, 2))
     assert (chosen.sum(axis=1) == 2).all()
     assert np.sort(scores, axis=1)[:, -2:].sum(axis=1) == pytest.approx((scores * chosen).sum(axis=1))
 

@@ -16,16 +16,19 @@ def test_means_are_over_known_cells_of_judged_attributes_only() -> None:
     labels[:, 6] = np.where(np.arange(80) < 4, 1.0, 0.0)  # four positives: too few
     logits = generator.normal(size=labels.shape).astype(np.float32)
     result = mean_scores(logits, labels)
+    known = ~np.isnan(labels)
     expected, priors = [], []
     for column in range(3):
-        known = ~np.isnan(labels[:, column])
-        truth = labels[known, column] >= 0.5
-        expected.append(average_precision_score(truth, logits[known, column]))
+        mine = known[:, column]
+        truth = labels[mine, column] >= 0.5
+        expected.append(average_precision_score(truth, logits[mine, column]))
         priors.append(truth.mean())
     assert result.judged == 3 and result.map == pytest.approx(np.mean(expected))
-    assert result.prior_map == pytest.approx(np.mean(priors)) and result.loss == bce(logits, labels)
+    assert result.prior_map == pytest.approx(np.mean(priors)) and result.loss == pytest.approx(
+        bce(logits[known], labels[known])
+    )
     np.testing.assert_allclose(result.average_precision, [*expected, np.nan, np.nan, np.nan, np.nan], rtol=1e-6)
-    np.testing.assert_array_equal(result.known, (~np.isnan(labels)).sum(axis=0))
+    np.testing.assert_array_equal(result.known, known.sum(axis=0))
     np.testing.assert_array_equal(result.positives, (labels >= 0.5).sum(axis=0))
 
 
@@ -52,5 +55,6 @@ def test_bce_is_log_loss_over_known_cells() -> None:
     logits = generator.normal(scale=4, size=(50, 4))
     labels = generator.choice([0.0, 1.0, np.nan], size=(50, 4))
     known = ~np.isnan(labels)
-    assert bce(logits, labels) == pytest.approx(log_loss(labels[known], 1 / (1 + np.exp(-logits[known]))), rel=1e-9)
-    assert np.isfinite(bce(np.array([[1e4, -1e4]]), np.array([[0.0, 1.0]])))
+    expected = log_loss(labels[known], 1 / (1 + np.exp(-logits[known])))
+    assert bce(logits[known], labels[known]) == pytest.approx(expected, rel=1e-9)
+    assert np.isfinite(bce(np.array([1e4, -1e4]), np.array([0.0, 1.0])))

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from drawn_cells import draw_predictions
+from drawn_cells import draw_predictions, known_and_positive
 from sklearn.metrics import average_precision_score
 
 from attrtrain.metrics.baselines import TrainingRates
@@ -127,7 +127,7 @@ def test_a_category_is_drawn_again_with_its_own_photographs(predictions, documen
     mine = cells.take(rows)
     of_objects = weights[:, cells.image[rows]].T.astype(np.float32)
     drawn = [
-        Ranking.of(mine.scores[:, a], mine.known[:, a], mine.positive[:, a]).resampled(of_objects)[0]
+        Ranking.of(mine.falling(a), len(mine)).resampled(of_objects)[0]
         for a in np.flatnonzero(measure(mine, 0.5).judged)
     ]
     assert entry.map_interval == pytest.approx(interval(np.nanmean(drawn, axis=0), entry.map, mine.images))
@@ -159,7 +159,9 @@ def test_frequency_needs_three_attributes():
 def test_the_legacy_view_counts_every_cell(predictions, document):
     rows = JudgedSet.of(predictions, 0.5)
     legacy = as_legacy(rows)
-    assert legacy.known.all() and legacy.positives.sum() == (np.nan_to_num(predictions.labels) > 0).sum()
+    assert (
+        known_and_positive(legacy)[0].all() and legacy.positives.sum() == (np.nan_to_num(predictions.labels) > 0).sum()
+    )
     view = document.views["legacy"]
     expected = [
         average_precision_score(positive, predictions.logits[:, a])

@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 
-from attrtrain.metrics.ranking import Ranking
+from attrtrain.metrics.ranking import Falling, Ranking
 
 KINDS = ["random", "ties", "constant", "sorted", "reversed", "float16", "infinite"]
 
@@ -32,11 +32,16 @@ def draw(kind, seed, n=200):
     return scores, known, positive & known
 
 
+def ranked(scores, known, positive):
+    rows = np.flatnonzero(known).astype(np.int32)
+    return Ranking.of(Falling.of(rows, scores[rows], positive[rows]), len(scores))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seed", range(5))
 def test_equals_scikit_learn_and_torchmetrics(kind, seed):
     scores, known, positive = draw(kind, seed)
-    ap, auroc = Ranking.of(scores, known, positive).average_precision_and_auroc()
+    ap, auroc = ranked(scores, known, positive).average_precision_and_auroc()
     target, values = positive[known], np.clip(scores[known].astype(np.float64), -1e6, 1e6)
     assert ap == pytest.approx(average_precision_score(target, values), abs=1e-9)
     assert auroc == pytest.approx(roc_auc_score(target, values), abs=1e-9)
@@ -52,7 +57,7 @@ def test_equals_scikit_learn_and_torchmetrics(kind, seed):
 def test_weights_count_objects_as_often_as_they_say(kind):
     scores, known, positive = draw(kind, 0)
     weights = np.random.default_rng(1).integers(0, 4, (6, len(scores))).astype(np.float32)
-    ap, auroc = Ranking.of(scores, known, positive).resampled(weights.T)
+    ap, auroc = ranked(scores, known, positive).resampled(weights.T)
     values = np.clip(scores.astype(np.float64), -1e6, 1e6)[known]
     for replicate, weight in enumerate(weights[:, known]):
         kept = weight > 0
@@ -61,7 +66,7 @@ def test_weights_count_objects_as_often_as_they_say(kind):
         assert auroc[replicate] == pytest.approx(
             roc_auc_score(positive[known][kept], values[kept], sample_weight=weight[kept]), abs=1e-6
         )
-    ones = Ranking.of(scores, known, positive)
+    ones = ranked(scores, known, positive)
     np.testing.assert_allclose(
         np.ravel(ones.resampled(np.ones((len(scores), 1), np.float32))), ones.average_precision_and_auroc(), atol=1e-7
     )
@@ -74,7 +79,7 @@ def test_too_few_of_either_kind_is_nan(positives):
         positives, np.array([False, False, True, False])
     )
     known = np.full(4, positives != "nothing known")
-    ranking = Ranking.of(scores, known, positive & known)
+    ranking = ranked(scores, known, positive & known)
     both = ranking.average_precision_and_auroc()
     again = ranking.resampled(np.ones((4, 2), np.float32))
     if positives == "one":
@@ -85,7 +90,7 @@ def test_too_few_of_either_kind_is_nan(positives):
 
 
 def test_a_replicate_without_positives_is_nan_and_the_others_are_not():
-    ranking = Ranking.of(np.float32([3, 2, 1]), np.ones(3, bool), np.array([True, False, False]))
+    ranking = ranked(np.float32([3, 2, 1]), np.ones(3, bool), np.array([True, False, False]))
     ap, auroc = ranking.resampled(np.float32([[0, 1, 1], [1, 1, 0], [1, 0, 0]]).T)
     np.testing.assert_array_equal(ap, [np.nan, 1, np.nan])
     np.testing.assert_array_equal(auroc, [np.nan, 1, np.nan])
