@@ -68,7 +68,9 @@ def _told(complaint: str) -> str:
     lines = [line.strip() for line in complaint.splitlines() if line.strip()]
     if "No solution found" in complaint:  # the proof's last steps name those that do not go together
         proof = " ".join(lines)
-        return "versions do not go together: " + proof[proof.rfind("And because ", 0, proof.rfind("And because ")) :][:300]
+        return (
+            "versions do not go together: " + proof[proof.rfind("And because ", 0, proof.rfind("And because ")) :][:300]
+        )
     errors = [line for line in lines if re.match(r"(\w*Error|ERROR|error|× )", line) and "hint" not in line]
     return (errors or lines or ["no message"])[-1][:300]
 
