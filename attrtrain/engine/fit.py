@@ -27,7 +27,7 @@ from attrtrain.engine.window import Window
 from attrtrain.errors import AttrtrainError, ConfigError, PreemptedError
 from attrtrain.framing import Framing
 from attrtrain.metrics.functional import MeanScores
-from attrtrain.models.layers import freeze, layer_groups, undecayed
+from attrtrain.models.layers import layer_groups, undecayed
 from attrtrain.models.network import AttributeModel
 from attrtrain.models.recompute import checkpoint_activations
 from attrtrain.optim import MovingAverage, build_optimizer, learning_rate, set_learning_rate, trains_head_alone
@@ -60,7 +60,6 @@ def prepare_learner(runtime: Runtime, model: AttributeModel, config: TrainConfig
                 "train.sync_batchnorm: torch synchronises batch statistics on CUDA GPUs only; leave it off"
             )
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-    freeze(model, config.model.frozen)
     model.to(runtime.device)
     if config.train.channels_last:
         model.to(memory_format=torch.channels_last)

@@ -19,6 +19,7 @@ from attrtrain.data.reader import ShardSet
 from attrtrain.engine.judging import decision_thresholds
 from attrtrain.errors import WeightsError
 from attrtrain.predictions import read_predictions
+from tests import small_training
 from tools.soak_resume import CLOCKED
 
 SMALL = [
@@ -357,3 +358,19 @@ def test_a_diverging_run_ends_with_one_clear_line(toy_shards: Path, tmp_path: Pa
     )  # fmt: skip
     assert result.returncode == 1
     assert "lower optim.lr" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_single_objects_that_starve_batch_normalisation_are_refused_before_a_step(
+    toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = ["--train.global_batch", "1"]
+    for how in (["--train.micro_batch", "1"], one, ["--data.image_px", "64", "--data.scales", "[0.5,1]", *one]):
+        assert small_training.train(tmp_path / "run", toy_shards, *how) == 2
+        told = capsys.readouterr()
+        assert told.err.startswith("error: train.micro_batch: a single object of 32 x 32 pixels leaves the batch norm")
+        assert "backbone.layer4.0.bn" in told.err and told.err.count("\n") == 1 and not told.out
+        assert not (tmp_path / "run").exists()
+    found = ["find", "--out", str(tmp_path / "found.yaml"), "demo", "--data.shards", str(toy_shards), *SMALL, *one]
+    assert main(found) == 2
+    assert "error: train.micro_batch: a single object" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
