@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     predictor = Predictor(arguments.model, views=views_of(arguments.tta_flip, arguments.tta_scales))
     _check_category(predictor, arguments.category)
+    for note in predictor.mirror_notes:
+        print(f"note: {note}", file=sys.stderr)
     objects = predict(predictor, arguments.image, boxes, arguments.top, arguments.category)
     if arguments.json:
         print(json.dumps({"image": str(arguments.image), "objects": objects}, indent=1))

@@ -15,6 +15,7 @@ from attrtrain.config.schema import TrainConfig
 from attrtrain.data.augment import Augmentation
 from attrtrain.data.jitter import Jitter
 from attrtrain.data.loader import Batch, CropDataset, load_batches
+from attrtrain.data.meaning import mirroring
 from attrtrain.data.reader import ShardSet
 from attrtrain.engine.compiling import compile_in_place
 from attrtrain.engine.evaluate import BAR_SECONDS, Evaluation, EvaluationStoppedError, evaluate
@@ -328,6 +329,7 @@ def _save_bundle(task: Task, learner: Learner, evaluation: Evaluation) -> None:
         selected_on=config.data.val_split,
         untrained=unlabelled_attributes(shards.manifests, shards.split),
         thresholds=decision_thresholds(predictions_of(evaluation, task.val_shards), shards, config.labels.positive_at),
+        mirrored=mirroring(config.data),
         metrics={
             "val.map": None if math.isnan(evaluation.scores.map) else evaluation.scores.map,
             "val.prior_map": None if math.isnan(evaluation.scores.prior_map) else evaluation.scores.prior_map,

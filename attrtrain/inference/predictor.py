@@ -12,7 +12,15 @@ from torch import Tensor
 
 from attrtrain.bundle import default_device
 from attrtrain.data.decode import framed_crop
-from attrtrain.inference.members import PLAIN, Pass, View, read_members, shared_card, shared_fingerprint
+from attrtrain.inference.members import (
+    PLAIN,
+    Pass,
+    View,
+    mirror_notes,
+    read_members,
+    shared_card,
+    shared_fingerprint,
+)
 from attrtrain.shards.crop import Box, cut
 
 UNTUNED = 0.5
@@ -98,6 +106,11 @@ class Predictor:
         if len(self._passes) > 1:
             return "thresholds are those of the models by themselves; answering together, others may serve better"
         return ""
+
+    @property
+    def mirror_notes(self) -> list[str]:
+        """Lines about models that do not say what they were trained to say of mirrored crops, where they are shown some."""
+        return mirror_notes(self.members, self._views)
 
     @property
     def tuned(self) -> list[float | None]:

@@ -192,6 +192,7 @@ def test_labels_that_look_like_noise_are_told_and_refused_only_on_demand(toy_coc
 
 def test_the_bundle_carries_the_thresholds_of_its_own_evaluation(trained: Path, toy_shards: Path) -> None:
     card = json.loads((trained / "bundle" / "model.json").read_text())
+    assert card["mirrored"] == "kept"  # what the default does
     predictions = read_predictions(trained / "evaluation" / "predictions.npz")
     assert card["thresholds"] == decision_thresholds(predictions, ShardSet([toy_shards], "train"), card["positive_at"])
     assert any(value not in (None, 1.0) for value in card["thresholds"])
