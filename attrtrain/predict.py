@@ -71,9 +71,9 @@ def run(arguments: argparse.Namespace) -> int:
 def _check_category(predictor: "Predictor", category: str) -> None:
     if not category:
         return
-    if not predictor.reads_categories:
+    known = predictor.categories
+    if not known:
         raise ConfigError(f"--category {category}: this model looks at crops alone; leave it out")
-    known = sorted({name for member in predictor.members for name in member.model.categories})
     if category not in known:
         raise ConfigError(
             f"--category {category}: the model was trained on {', '.join(known)}; leave it out for anything else"

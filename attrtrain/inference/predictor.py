@@ -118,9 +118,9 @@ class Predictor:
         return self.card.thresholds or [None] * len(self.names)
 
     @property
-    def reads_categories(self) -> bool:
-        """Whether some model's head looks at what kind of object it is."""
-        return any(member.model.categories for member in self.members)
+    def categories(self) -> list[str]:
+        """What the models whose heads look at the kind of object tell apart, sorted; none where no head does."""
+        return sorted({name for member in self.members for name in member.model.categories})
 
     def __call__(self, images: Tensor, categories: Sequence[str] | None = None) -> Outputs:
         """Computes the outputs, on this predictor's device.
