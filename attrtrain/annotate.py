@@ -65,8 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
         objects = read_objects(arguments.instances, arguments.boxes)
         views = views_of(arguments.tta_flip, arguments.tta_scales)
         predictor = Predictor(arguments.model, views=views)
-        if predictor.threshold_note:
-            print(f"note: {predictor.threshold_note}", file=sys.stderr)
+        for note in [*([predictor.threshold_note] if predictor.threshold_note else []), *predictor.mirror_notes]:
+            print(f"note: {note}", file=sys.stderr)
         source = of_photographs(predictor, objects, arguments.images)
         info = annotate(predictor, source, arguments.out, arguments.workers, arguments.captions)
         if arguments.coco_out is not None:

@@ -9,6 +9,7 @@ from attrtrain.data.reader import ShardSet
 from attrtrain.data.sampling import repeat_factors
 from attrtrain.errors import ConfigError
 from attrtrain.models.category_head import known_categories
+from attrtrain.models.layers import freeze, starved_norm
 from attrtrain.models.network import AttributeModel, build_network
 from attrtrain.models.timm_backbone import try_out
 from attrtrain.runtime import DistributedOptions, Runtime, build_runtime
@@ -67,6 +68,28 @@ def require_augmentation(config: TrainConfig, order: TrainOrder, names: Sequence
         )
 
 
+def require_batch_statistics(config: TrainConfig, model: AttributeModel, micro_batch: int, world_size: int) -> None:
+    """Refuses micro-batches of a single object where batch normalisation cannot learn from one, before a step is made.
+
+    Args:
+        config: of the run.
+        model: as `build_model` gives it.
+        micro_batch: objects that go through the network at once.
+        world_size: processes.
+
+    Raises:
+        ConfigError: it names the layer.
+    """
+    if micro_batch > 1 or (config.train.sync_batchnorm and world_size > 1):
+        return
+    side = max(1, round(min(config.data.scales, default=1.0) * config.data.image_px))
+    if name := starved_norm(model, side):
+        raise ConfigError(
+            f"train.micro_batch: a single object of {side} x {side} pixels leaves the batch normalisation {name} one value a channel, too little for its statistics; "
+            "raise train.micro_batch or train.global_batch to at least 2 objects a process, or raise data.image_px"
+        )
+
+
 def _categories(shards: ShardSet) -> list[str]:
     if not (found := known_categories(shards.categories())):
         raise ConfigError("model.head: category reads the objects' categories, and these have none; take linear or mlp")
@@ -74,10 +97,10 @@ def _categories(shards: ShardSet) -> list[str]:
 
 
 def build_model(config: TrainConfig, shards: ShardSet) -> AttributeModel:
-    """The network with random weights, for the attributes of a split and, where its head asks, the categories; one of timm's is tried out on a picture.
+    """The network with random weights, for the attributes of a split and, where its head asks, the categories; what is frozen has no gradients, and one of timm's is tried out on a picture.
 
     Raises:
-        ConfigError: there is no such backbone, it takes no pictures of that size or no such head, or there are no categories.
+        ConfigError: there is no such backbone, it takes no pictures of that size or no such head, it has fewer groups than are frozen, or there are no categories.
     """
     model = build_network(
         config.model.backbone,
@@ -90,4 +113,5 @@ def build_model(config: TrainConfig, shards: ShardSet) -> AttributeModel:
     )
     if config.model.backbone.startswith(TIMM):
         try_out(model, config.data.image_px, config.model.backbone)
+    freeze(model, config.model.frozen)
     return model

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from attrtrain import __version__, hub
-from attrtrain.config.schema import Head, Precision
+from attrtrain.config.schema import Head, Mirroring, Precision
 from attrtrain.errors import ConfigError, WeightsError, first_line
 from attrtrain.files import atomic_folder, sha256_of
 from attrtrain.framing import Framing
@@ -62,6 +62,7 @@ class ModelCard(Contract):
         untrained: attributes without one known label in training, whose scores mean nothing; empty too in bundles older than this field.
         thresholds: (A) the score from which on each attribute is said to be present: where its F1 was highest on `selected_on`. None for an attribute
             that has too few labels there, 1 for one that no training object had; None for a model of which nothing is known. Since schema version 2.
+        mirrored: what training did with mirrored crops and their labels, which decides what the attributes of a mirrored view are; None in bundles older than this field.
         metrics: of its evaluation, such as val map and prior_map; None where nothing could be judged.
     """
 
@@ -79,6 +80,7 @@ class ModelCard(Contract):
     selected_on: str = ""
     untrained: list[str] = Field(default_factory=list)
     thresholds: list[Annotated[float, Field(ge=0, le=1)] | None] | None = None
+    mirrored: Mirroring | None = None
     metrics: dict[str, float | None]
 
     @model_validator(mode="after")

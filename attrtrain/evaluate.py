@@ -1,6 +1,7 @@
 """`attrtrain evaluate`: measures a trained model on shards, in the same way as training did."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     from attrtrain.data.reader import ShardSet
     from attrtrain.engine.judging import headline, judge_split, thresholds_from
     from attrtrain.inference.gain import describe_gain, run_passes, together
-    from attrtrain.inference.members import read_members, shared_card, views_of
+    from attrtrain.inference.members import mirror_notes, read_members, shared_card, views_of
     from attrtrain.runtime import build_runtime
 
     card = read_card(locate_bundle(arguments.model[0]))
@@ -81,6 +82,9 @@ def run(arguments: argparse.Namespace) -> int:
     members = read_members(arguments.model, runtime.device)
     card = shared_card(members)
     views, workers = views_of(arguments.tta_flip, arguments.tta_scales), runtime.workers(arguments.workers)
+    if runtime.is_main:
+        for note in mirror_notes(members, views):
+            print(f"note: {note}", file=sys.stderr)
     tuning = together(run_passes(runtime, members, views, tune_shards, workers)) if tune_shards else None
     passes = run_passes(runtime, members, views, shards, workers)
     if not runtime.is_main:

@@ -63,6 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
         _require_onnx()
     from attrtrain.bundle import read_bundle
     from attrtrain.exporting.graph import ExportedNetwork
+    from attrtrain.models.category_head import NONE
 
     model, card = read_bundle(arguments.model)
     judged, photographs = _sources(arguments, card)
@@ -78,7 +79,9 @@ def run(arguments: argparse.Namespace) -> int:
     except OSError as error:
         raise ConfigError(f"{out}: {error.strerror or error}") from None
     if model.categories:
-        lines.append("categories: its input is crops alone, so it answers as for objects whose category is not known")
+        lines.append(
+            f"category: a second input, codes of {len(model.categories)} categories that the file lists, {NONE} for an object whose category is not known"
+        )
     print("\n".join([*_told(agreement, origin), *lines, f"{out}: {len(content) / 1e6:.1f} MB"]))
     return 0
 
@@ -178,14 +181,16 @@ def _as_onnx(
     plain = serialise(model, record_of(network, card, "float32"))
     agreement = compare(network, OnnxNetwork(plain), crops)
     agreement.require()
-    lines = [f"ONNX opset {OPSET}, input images, outputs logits and scores"]
+    given = "inputs images and category" if network.model.categories else "input images"
+    lines = [f"ONNX opset {OPSET}, {given}, outputs logits and scores"]
     if not arguments.int8 or judged is None:
         return plain, agreement, lines
     from attrtrain.exporting.cost import quantisation_cost
     from attrtrain.exporting.quantise import quantise
 
     calibration = _opened(arguments.calibrate, "train", card)
-    quantised = serialise(quantise(model, calibration, card.image_px, card.framing), record_of(network, card, "int8"))
+    in_8_bits = quantise(model, calibration, card.image_px, card.framing, card.architecture.categories)
+    quantised = serialise(in_8_bits, record_of(network, card, "int8"))
     known = "train" in judged.manifests[0].splits and judged.split != "train"
     training = _opened(list(judged.folders), "train", card) if known else None
     return quantised, agreement, [*lines, *quantisation_cost(plain, quantised, judged, training, card)]

@@ -4,7 +4,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 
-from attrtrain.assembly import build_configured_runtime, build_model, build_order, require_augmentation
+from attrtrain.assembly import (
+    build_configured_runtime,
+    build_model,
+    build_order,
+    require_augmentation,
+    require_batch_statistics,
+)
 from attrtrain.config.schema import TrainConfig
 from attrtrain.data.cache import ShardCache
 from attrtrain.data.loader import Batch, load_batches
@@ -63,5 +69,6 @@ def _with_micro_batch(config: TrainConfig, size: int) -> TrainConfig:
 def _new_learner(config: TrainConfig, shards: ShardSet, runtime: Runtime) -> Learner:
     seed_everything(config.run.seed)
     model = build_model(config, shards)
+    require_batch_statistics(config, model, config.train.global_batch, 1)  # parts of it that are tried have two objects
     load_backbone_weights(model, config.model.backbone, config.model.weights)
     return prepare_learner(runtime, model, config)

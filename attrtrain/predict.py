@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     predictor = Predictor(arguments.model, views=views_of(arguments.tta_flip, arguments.tta_scales))
     _check_category(predictor, arguments.category)
+    for note in predictor.mirror_notes:
+        print(f"note: {note}", file=sys.stderr)
     objects = predict(predictor, arguments.image, boxes, arguments.top, arguments.category)
     if arguments.json:
         print(json.dumps({"image": str(arguments.image), "objects": objects}, indent=1))
@@ -68,9 +71,9 @@ def run(arguments: argparse.Namespace) -> int:
 def _check_category(predictor: "Predictor", category: str) -> None:
     if not category:
         return
-    if not predictor.reads_categories:
+    known = predictor.categories
+    if not known:
         raise ConfigError(f"--category {category}: this model looks at crops alone; leave it out")
-    known = sorted({name for member in predictor.members for name in member.model.categories})
     if category not in known:
         raise ConfigError(
             f"--category {category}: the model was trained on {', '.join(known)}; leave it out for anything else"

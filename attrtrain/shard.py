@@ -3,13 +3,15 @@
 import argparse
 import re
 import shlex
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrtrain.cores import usable_cores
-from attrtrain.errors import ConfigError, ShardError
+from attrtrain.errors import AttrtrainError, ConfigError, ShardError
 from attrtrain.shards.crop_defaults import CONTEXT, QUALITY, STORE_PX
 from attrtrain.urls import as_place, is_url, require_folders
 
@@ -99,7 +101,9 @@ def run(arguments: argparse.Namespace) -> int:
     from attrtrain.shards.plan import make_plan
 
     crop = _checked(arguments)
-    with terminated_like_interrupted():
+    # Parts and who merges them write into a folder that is others' too.
+    shared = arguments.part is not None or arguments.merge
+    with nullcontext() if shared else _nothing_left_in_vain(arguments.out), terminated_like_interrupted():
         table, split_note = _read(arguments)
         plan = make_plan(table, crop, arguments.shard_objects)
         if arguments.part is not None:
@@ -111,8 +115,50 @@ def run(arguments: argparse.Namespace) -> int:
         summary = finish.finish(arguments.out, plan, table, crop, split_note)
         if arguments.merge:
             write.clean(arguments.out)  # what killed parts left; none of them is running, for all is written
+        if summary.written == 0:
+            raise ShardError(_why_none(summary, arguments.out / finish.FAILURES))
     print(_summary_table(summary, arguments.out))
     return _judge(summary.written, summary.left_out, arguments, arguments.out / finish.FAILURES)
+
+
+@contextmanager
+def _nothing_left_in_vain(out: Path) -> Iterator[None]:
+    """Removes, after an error, a folder that was not there before, or was empty, where no crop has come into it: nothing in it is worth going on from."""
+    missing = [folder for folder in (out, *out.parents) if not folder.exists()]
+    was_empty = bool(missing) or (out.is_dir() and not any(out.iterdir()))
+    try:
+        yield
+    except AttrtrainError:
+        if was_empty and out.is_dir() and not _holds_crops(out):
+            for path in out.iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+            with suppress(OSError):  # another process began to write there
+                for folder in missing:
+                    folder.rmdir()
+        raise
+
+
+def _holds_crops(out: Path) -> bool:
+    """Whether a crop is on record, or somebody is writing."""
+    from attrtrain.shards.manifest import read_contract
+    from attrtrain.shards.write import RECORDS, ShardRecord
+
+    if any(out.glob(".*")):
+        return True
+    return any(read_contract(ShardRecord, record).info.samples for record in (out / RECORDS).glob("*.json"))
+
+
+def _why_none(summary: "Summary", failures: Path) -> str:
+    """A line about data of which not one crop was written."""
+    from attrtrain.shards.write import Failure
+
+    reasons = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in summary.left_out.items())
+    with failures.open() as lines:
+        first = Failure.model_validate_json(next(lines))
+    return f"not one crop was written: {reasons}; the first: object {first.object_id}, {first.detail}"
 
 
 def _write(

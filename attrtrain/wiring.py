@@ -13,7 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attrtrain import __version__, bundle, checkpoint
-from attrtrain.assembly import build_configured_runtime, build_model, build_order, require_augmentation
+from attrtrain.assembly import (
+    build_configured_runtime,
+    build_model,
+    build_order,
+    require_augmentation,
+    require_batch_statistics,
+)
 from attrtrain.auditing.quick import QuickAudit, quick_audit
 from attrtrain.config.load import dump_config
 from attrtrain.config.schema import TrainConfig
@@ -69,6 +75,7 @@ def run(config: TrainConfig) -> None:
         source = _checkpoint_to_resume(config, folder, runtime)
         seed_everything(config.run.seed)
         model = build_model(config, train_shards)
+        require_batch_statistics(config, model, order.micro_batch, order.world_size)
         told = _fill(config, model, source)
         found = _audit(config, folder, train_shards, runtime) if source is None else None
         learner = prepare_learner(runtime, model, config)

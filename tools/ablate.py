@@ -12,14 +12,15 @@ The YAML names a base and what is changed, in flags of the trainer:
       three models' worth of epochs: {train.epochs: 6}
 
 A comparison may have `against: NAME`, another comparison to be held against instead of the base. Every recipe is trained with every seed; recipes take turns, so that a machine that slows down slows all of
-them down. What is done is kept: the same command goes on where it was stopped, and a YAML with more comparisons trains only those. Writes OUT/ablation.md and
-OUT/ablation.json: val mAP of the best epoch, gain with a 95 % interval by paired bootstrap over photographs and seeds, the gain of each seed, and the time of training
-beside the base's.
+them down. What is done is kept: the same command goes on where it was stopped, and a YAML with more comparisons trains only those. A finished run loses its checkpoints/, hundreds of megabytes that
+nothing here reads, and keeps all else: bundle, evaluation, report, numbers. Writes OUT/ablation.md and OUT/ablation.json: val mAP of the best epoch, gain with a 95 % interval by paired bootstrap over
+photographs and seeds, the gain of each seed, and the time of training beside the base's.
 """
 
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -97,14 +98,19 @@ def read_recipes(path: Path) -> tuple[str, list[Recipe]]:
 
 
 def train(preset: str, recipe: Recipe, seed: int, shards: Sequence[str], out: Path, flags: Sequence[str]) -> None:
-    """Trains one recipe with one seed, if that is not done.
+    """Trains one recipe with one seed, if that is not done, and removes the checkpoints of what is.
 
     Raises:
-        SystemExit: it failed; the trainer has said why.
+        SystemExit: it failed; the trainer has said why, and its checkpoints stay to go on from.
     """
     run = recipe.folder(out, seed)
-    if (run / "result.json").exists():
-        return
+    if not (run / "result.json").exists():
+        _start(preset, recipe, seed, shards, run, flags)
+    if (run / "result.json").exists() and (run / "checkpoints").exists():
+        shutil.rmtree(run / "checkpoints")
+
+
+def _start(preset: str, recipe: Recipe, seed: int, shards: Sequence[str], run: Path, flags: Sequence[str]) -> None:
     command = [
         *(sys.executable, "-m", "attrtrain.train", preset, "--data.shards", *shards, "--run.dir", str(run)),
         *("--run.seed", str(seed), "--track.wandb", "disabled", *flags_of(recipe.changes), *flags),

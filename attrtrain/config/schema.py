@@ -17,6 +17,8 @@ TIMM = "timm:"
 """In front of a backbone's name: one of timm's. What follows is known to timm alone, which takes seconds to import."""
 Fit = Literal["squash", "pad"]
 Policy = Literal["none", "trivial", "randaugment"]
+Mirroring = Literal["never", "kept", "swapped"]
+"""What training did to crops: mirrored none; mirrored some and kept their labels; mirrored some and swapped the labels of left and right."""
 LEAST_PX, MOST_PX = 32, 4096  # sides of the network's input; a ResNet halves them five times
 
 

@@ -1,4 +1,7 @@
-"""Augmentation of a whole batch on its device, from parameters that are a pure function of (seed, epoch, sample), or of (seed, epoch, step) where all of a step shares them."""
+"""Augmentation of a whole batch on its device, from parameters that are a pure function of (seed, epoch, sample), or of (seed, epoch, step) where all of a step shares them.
+
+What stands for a sample in these keys is `Batch.key`: its number, or another one each further time that an epoch shows it.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -116,25 +119,25 @@ def augmented(batch: Batch, settings: Augmentation, step: int, to_device: ToDevi
         step: optimizer steps before this one, over the whole run.
         to_device: brings what was drawn to the batch's device.
     """
-    index = batch.index.numpy()
-    flips = draw_flips(settings.seed, batch.epoch, index, settings.flip)
+    key = batch.key
+    flips = draw_flips(settings.seed, batch.epoch, key, settings.flip)
     flipped = to_device(flips)
     images, target, known = apply_flips(batch.image, flipped), batch.target, batch.known
     if settings.swaps:
         columns = to_device(torch.tensor(settings.swaps))
         target, known = (torch.where(flipped[:, None], labels[:, columns], labels) for labels in (target, known))
     if settings.policy != "none":
-        images = transformed(images, settings.policy, mix64(settings.seed, batch.epoch, index, Stream.POLICY))
+        images = transformed(images, settings.policy, mix64(settings.seed, batch.epoch, key, Stream.POLICY))
     if settings.rotate:
-        angles = draw_angles(settings.seed, batch.epoch, index, settings.rotate)
+        angles = draw_angles(settings.seed, batch.epoch, key, settings.rotate)
         images = rotated(images, to_device(angles), to_device(mean_colour()))
     if settings.erase:
-        rectangles = draw_erased(settings.seed, batch.epoch, index, settings.erase, images.shape[-1])
+        rectangles = draw_erased(settings.seed, batch.epoch, key, settings.erase, images.shape[-1])
         erased = inside(to_device(rectangles), images.shape[-1])
         images = torch.where(erased, to_device(mean_colour()).to(torch.uint8), images)
     own_share = None
     if settings.mixup or settings.cutmix:
-        mix = draw_mixing(settings.seed, batch.epoch, index, settings.mixup, settings.cutmix, images.shape[-1])
+        mix = draw_mixing(settings.seed, batch.epoch, key, settings.mixup, settings.cutmix, images.shape[-1])
         images = mixed(images, to_device(mix.blend), to_device(mix.rectangles))
         own_share = to_device(mix.own_share)
     if settings.scales:
@@ -147,9 +150,9 @@ def mean_colour() -> Tensor:
     return torch.tensor(MEAN_COLOUR, dtype=torch.float32).view(1, 3, 1, 1)
 
 
-def draw_flips(seed: int, epoch: int, index: NDArray[np.int64], share: float) -> Tensor:
+def draw_flips(seed: int, epoch: int, key: NDArray[np.int64], share: float) -> Tensor:
     """Which samples (B,) are mirrored in this epoch: (B,) bool, each with probability `share`."""
-    return torch.from_numpy(uniform(seed, epoch, index, Stream.FLIP) < share)
+    return torch.from_numpy(uniform(seed, epoch, key, Stream.FLIP) < share)
 
 
 def apply_flips(images: Tensor, flips: Tensor) -> Tensor:
@@ -157,9 +160,9 @@ def apply_flips(images: Tensor, flips: Tensor) -> Tensor:
     return torch.where(flips[:, None, None, None], images.flip(-1), images)
 
 
-def draw_angles(seed: int, epoch: int, index: NDArray[np.int64], most: float) -> Tensor:
+def draw_angles(seed: int, epoch: int, key: NDArray[np.int64], most: float) -> Tensor:
     """The angle of each sample (B,) in this epoch: (B,) float32 degrees, uniform between -`most` and `most`."""
-    return torch.from_numpy((2 * uniform(seed, epoch, index, Stream.ROTATION) - 1) * most).float()
+    return torch.from_numpy((2 * uniform(seed, epoch, key, Stream.ROTATION) - 1) * most).float()
 
 
 def rotated(images: Tensor, degrees: Tensor, fill: Tensor) -> Tensor:
@@ -205,18 +208,18 @@ def transformed(images: Tensor, policy: Policy, seeds: NDArray[np.uint64]) -> Te
     return torch.stack(results)
 
 
-def draw_erased(seed: int, epoch: int, index: NDArray[np.int64], share: float, side: int) -> Tensor:
+def draw_erased(seed: int, epoch: int, key: NDArray[np.int64], share: float, side: int) -> Tensor:
     """The rectangle that is erased in each sample (B,) of this epoch: (B, 4) int64 left, top, right, bottom, pixels of a square of `side`; empty where none is.
 
     Random erasing (Zhong et al., AAAI 2020): 2 to 40 % of the area, at any place. The ratio of its sides is between 0.3 and 1 / 0.3, uniform in its logarithm, so that
     lying rectangles are as frequent as standing ones. Of ten draws the first that fits counts.
     """
-    shapes = uniform(seed, epoch, index[:, None, None], Stream.ERASING, np.arange(10)[:, None], np.arange(2))
+    shapes = uniform(seed, epoch, key[:, None, None], Stream.ERASING, np.arange(10)[:, None], np.arange(2))
     area, ratio = 0.02 + 0.38 * shapes[..., 0], 0.3 ** (1 - 2 * shapes[..., 1])
     sides = np.sqrt(np.stack([area * ratio, area / ratio], axis=-1))  # (B, 10, 2) as shares of the square's
     first = np.argmax((sides < 1).all(axis=-1), axis=1)
-    sizes = np.rint(np.minimum(sides[np.arange(len(index)), first], 1) * side)
-    others = uniform(seed, epoch, index[:, None], Stream.ERASING, 10, np.arange(3))
+    sizes = np.rint(np.minimum(sides[np.arange(len(key)), first], 1) * side)
+    others = uniform(seed, epoch, key[:, None], Stream.ERASING, 10, np.arange(3))
     near = np.floor(others[:, 1:] * (side - sizes + 1))
     rectangles = np.concatenate([near, near + sizes], axis=1)
     return torch.from_numpy(np.where(others[:, :1] < share, rectangles, 0).astype(np.int64))
@@ -245,7 +248,7 @@ class Mixing:
     own_share: Tensor
 
 
-def draw_mixing(seed: int, epoch: int, index: NDArray[np.int64], mixup: float, cutmix: float, side: int) -> Mixing:
+def draw_mixing(seed: int, epoch: int, key: NDArray[np.int64], mixup: float, cutmix: float, side: int) -> Mixing:
     """Draws how samples (B,) are mixed: a share from Beta(a, a) is the weight of a sample's own pixels (mixup, Zhang et al., ICLR 2018), or what a rectangle of the partner's
     leaves of the image, its centre anywhere and cut off at the border (CutMix, Yun et al., ICCV 2019).
 
@@ -253,8 +256,8 @@ def draw_mixing(seed: int, epoch: int, index: NDArray[np.int64], mixup: float, c
         mixup, cutmix: a of either; 0 for not at all. Where both are given, each sample is treated by one of them, with equal probability.
         side: of the images, pixels.
     """
-    drawn = uniform(seed, epoch, index[:, None], Stream.MIXING, np.arange(4))  # (B, 4)
-    is_cut = drawn[:, 0] < 0.5 if mixup and cutmix else np.full(len(index), cutmix > 0)
+    drawn = uniform(seed, epoch, key[:, None], Stream.MIXING, np.arange(4))  # (B, 4)
+    is_cut = drawn[:, 0] < 0.5 if mixup and cutmix else np.full(len(key), cutmix > 0)
     alpha = np.where(is_cut, cutmix, mixup)
     share = betaincinv(alpha, alpha, drawn[:, 1])  # the distribution's inverse
     half = np.sqrt(1 - share)[:, None] / 2

@@ -23,7 +23,7 @@ class Jitter:
     share: float
 
     def moved(
-        self, windows: NDArray[np.int64], sizes: NDArray[np.int64], epoch: int, index: NDArray[np.int64]
+        self, windows: NDArray[np.int64], sizes: NDArray[np.int64], epoch: int, key: NDArray[np.int64]
     ) -> NDArray[np.int64]:
         """The windows that are cut in this epoch, inside the stored crops: what would reach over a border is moved back, and is no larger than the crop.
 
@@ -31,9 +31,9 @@ class Jitter:
             windows: (B, 4) left, top, right, bottom, pixels.
             sizes: (B, 2) width and height of the stored crops.
             epoch: counts from 0.
-            index: (B,) the samples.
+            key: (B,) what stands for each sample (`BatchRequest.key`).
         """
-        drawn = 2 * uniform(self.seed, epoch, index[:, None], Stream.JITTER, np.arange(4)) - 1  # (B, 4)
+        drawn = 2 * uniform(self.seed, epoch, key[:, None], Stream.JITTER, np.arange(4)) - 1  # (B, 4)
         sides = windows[:, 2:] - windows[:, :2]
         centres = windows[:, :2] + (0.5 + self.share * drawn[:, :2]) * sides
         scaled = np.minimum(sides * (1 + self.share * drawn[:, 2:]), sizes)

@@ -23,6 +23,7 @@ from attrtrain.data.device_resize import resize_packed
 from attrtrain.data.jitter import Jitter
 from attrtrain.data.order import BatchRequest
 from attrtrain.data.reader import ShardSet
+from attrtrain.data.streams import sample_key
 from attrtrain.errors import ShardError
 from attrtrain.framing import Framing
 
@@ -42,6 +43,7 @@ class Batch:
         index: (B,) int64 positions in the shard set; stays on the CPU.
         epoch: counts from 0.
         step_known: known cells in the whole step this micro-batch is part of, over all ranks and micro-batches.
+        repeat: (B,) int64 which time this is that the epoch shows the sample, from 0 on; None where it shows each once. On the CPU.
     """
 
     image: Tensor
@@ -50,6 +52,12 @@ class Batch:
     index: Tensor
     epoch: int
     step_known: int
+    repeat: Tensor | None = None
+
+    @property
+    def key(self) -> NDArray[np.int64]:
+        """(B,) what stands for each sample in the keys of random numbers."""
+        return sample_key(self.index.numpy(), None if self.repeat is None else self.repeat.numpy())
 
     def pin_memory(self) -> "Batch":
         """A copy in memory from which a GPU copies without the host's help."""
@@ -146,6 +154,7 @@ class CropDataset:
             index=torch.from_numpy(request.index),
             epoch=request.epoch,
             step_known=int(self.shards.column("known", request.step_index).sum()),
+            repeat=None if request.repeat is None else torch.from_numpy(request.repeat),
         )
 
     def _squares(self, request: BatchRequest) -> Tensor:
@@ -163,7 +172,7 @@ class CropDataset:
             return None
         sizes = self._stored_sizes(request.index)
         windows = self.framing.windows(self.shards.column("box", request.index), sizes)
-        return windows if self.jitter is None else self.jitter.moved(windows, sizes, request.epoch, request.index)
+        return windows if self.jitter is None else self.jitter.moved(windows, sizes, request.epoch, request.key)
 
     def _stored_sizes(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
         """Width and height (B, 2) of the stored crops."""

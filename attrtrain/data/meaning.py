@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from attrtrain.config.schema import DataConfig
+from attrtrain.config.schema import DataConfig, Mirroring
 
 
 def _set_of(words: str) -> frozenset[str]:
@@ -36,6 +36,13 @@ def _other_side(found: re.Match[str]) -> str:
     word = found.group()
     other = "right" if word.lower() == "left" else "left"
     return other.upper() if word.isupper() else other.capitalize() if word[0].isupper() else other
+
+
+def mirroring(config: DataConfig) -> Mirroring:
+    """What a configuration does with mirrored crops."""
+    if config.flip == 0:
+        return "never"
+    return "swapped" if config.flip_swaps else "kept"
 
 
 def contradictions(names: Sequence[str], config: DataConfig) -> list[str]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attrtrain.data.block_order import BlockOrder
-from attrtrain.data.streams import Stream
+from attrtrain.data.streams import Stream, sample_key
 from attrtrain.errors import ConfigError
 from attrtrain.keyed_random import permute, uniform
 
@@ -30,11 +30,18 @@ class BatchRequest:
         epoch: counts from 0.
         index: (B,) int64 samples of this micro-batch.
         step_index: (global_batch,) int64 samples of the whole step, all ranks together.
+        repeat: (B,) int64 which time this is that the epoch shows the sample, from 0 on; None where it shows each once.
     """
 
     epoch: int
     index: NDArray[np.int64]
     step_index: NDArray[np.int64]
+    repeat: NDArray[np.int64] | None = None
+
+    @property
+    def key(self) -> NDArray[np.int64]:
+        """(B,) what stands for each sample in the keys of random numbers."""
+        return sample_key(self.index, self.repeat)
 
 
 @dataclass(frozen=True)
@@ -96,8 +103,24 @@ class TrainOrder:
         if self.window_shards:
             return self._blocks.samples(epoch, positions)
         places = permute(positions, self.size, self.seed, epoch)
+        return places if self.shares is None else self._samples_at(epoch, places)
+
+    def repeats(self, epoch: int, positions: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        """Which time it is, from 0 on, that the epoch shows what it shows at some positions (K,); None where it shows each sample once."""
         if self.shares is None:
-            return places
+            return None
+        places = permute(positions, self.size, self.seed, epoch)
+        samples = self._samples_at(epoch, places)
+        # The first place of a sample, computed but for rounding: from the one before it on, places are looked at.
+        begins = np.where(samples > 0, self._ends[samples - 1], 0.0) * (self.size / self._ends[-1])
+        first = (begins - uniform(self.seed, epoch, Stream.SPACING)).astype(np.int64).clip(0, places)
+        while (before := self._samples_at(epoch, first) < samples).any():
+            first += before
+        repeat: NDArray[np.int64] = places - first
+        return repeat
+
+    def _samples_at(self, epoch: int, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The samples (K,) in whose shares some of the equally spaced places (K,) lie."""
         begun = (places + uniform(self.seed, epoch, Stream.SPACING)) * (self._ends[-1] / self.size)
         chosen: NDArray[np.int64] = np.searchsorted(self._ends, begun, side="right")
         return np.minimum(chosen, self.size - 1)
@@ -119,8 +142,10 @@ class TrainOrder:
             first = samples_in_epoch // self.global_batch if current == epoch else 0
             for whole in self.steps(current, first):
                 own = whole[self.rank * share : (self.rank + 1) * share]
+                repeat = self.repeats(current, step * self.global_batch + self.rank * share + np.arange(share))
                 for begin in range(0, share, self.micro_batch):
-                    yield BatchRequest(current, own[begin : begin + self.micro_batch], whole)
+                    part = slice(begin, begin + self.micro_batch)
+                    yield BatchRequest(current, own[part], whole, None if repeat is None else repeat[part])
 
 
 def evaluation_requests(size: int, batch: int, rank: int, world_size: int) -> Iterator[BatchRequest]:

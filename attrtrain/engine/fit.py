@@ -15,6 +15,7 @@ from attrtrain.config.schema import TrainConfig
 from attrtrain.data.augment import Augmentation
 from attrtrain.data.jitter import Jitter
 from attrtrain.data.loader import Batch, CropDataset, load_batches
+from attrtrain.data.meaning import mirroring
 from attrtrain.data.reader import ShardSet
 from attrtrain.engine.compiling import compile_in_place
 from attrtrain.engine.evaluate import BAR_SECONDS, Evaluation, EvaluationStoppedError, evaluate
@@ -27,7 +28,7 @@ from attrtrain.engine.window import Window
 from attrtrain.errors import AttrtrainError, ConfigError, PreemptedError
 from attrtrain.framing import Framing
 from attrtrain.metrics.functional import MeanScores
-from attrtrain.models.layers import freeze, layer_groups, undecayed
+from attrtrain.models.layers import layer_groups, undecayed
 from attrtrain.models.network import AttributeModel
 from attrtrain.models.recompute import checkpoint_activations
 from attrtrain.optim import MovingAverage, build_optimizer, learning_rate, set_learning_rate, trains_head_alone
@@ -60,7 +61,6 @@ def prepare_learner(runtime: Runtime, model: AttributeModel, config: TrainConfig
                 "train.sync_batchnorm: torch synchronises batch statistics on CUDA GPUs only; leave it off"
             )
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-    freeze(model, config.model.frozen)
     model.to(runtime.device)
     if config.train.channels_last:
         model.to(memory_format=torch.channels_last)
@@ -329,6 +329,7 @@ def _save_bundle(task: Task, learner: Learner, evaluation: Evaluation) -> None:
         selected_on=config.data.val_split,
         untrained=unlabelled_attributes(shards.manifests, shards.split),
         thresholds=decision_thresholds(predictions_of(evaluation, task.val_shards), shards, config.labels.positive_at),
+        mirrored=mirroring(config.data),
         metrics={
             "val.map": None if math.isnan(evaluation.scores.map) else evaluation.scores.map,
             "val.prior_map": None if math.isnan(evaluation.scores.prior_map) else evaluation.scores.prior_map,

@@ -56,9 +56,8 @@ class TrainingCategories:
 
     def of_batch(self, batch: Batch) -> Tensor:
         """(B,) int64 on the CPU."""
-        index = batch.index.numpy()
-        is_withheld = uniform(self.seed, batch.epoch, index, Stream.CATEGORY) < self.withheld
-        return torch.from_numpy(np.where(is_withheld, NONE, self.code[index]))
+        is_withheld = uniform(self.seed, batch.epoch, batch.key, Stream.CATEGORY) < self.withheld
+        return torch.from_numpy(np.where(is_withheld, NONE, self.code[batch.index.numpy()]))
 
 
 def optimizer_step(

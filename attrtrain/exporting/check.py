@@ -50,26 +50,29 @@ class Agreement:
             )
 
 
-def compare(network: ExportedNetwork, exported: Callable[[Tensor], Tensor], crops: Sequence[Tensor]) -> Agreement:
+def compare(network: ExportedNetwork, exported: Callable[..., Tensor], crops: Sequence[Tensor]) -> Agreement:
     """Compares an exported file with the network it was made from.
 
     Args:
         network: on the CPU, in evaluation mode.
-        exported: images → logits, computed by the file.
-        crops: (3, H, W) uint8 each, of any sizes.
+        exported: images, and codes of categories where the network reads them → logits, computed by the file.
+        crops: (3, H, W) uint8 each, of any sizes. They are said to be of every category in turn, and of none.
     """
     differences, resizing = [], []
     with torch.inference_mode():
-        for group in _groups(crops):
+        for group, codes in zip(_groups(crops), _codes(network, len(crops)), strict=True):
             framing = Framing(fit=network.fit)
             usual = torch.stack([squashed(framing.fitted(_as_read(crop)), network.image_px) for crop in group])
-            trained = expected = network.model(usual)
+            trained = expected = network.model(usual, *codes)
             if network.resize:  # crops of different sizes make no batch
                 inside = torch.cat([network.resized(crop[None]) for crop in group])
-                expected = network.model(inside)
-                logits = torch.cat([exported(crop[None]) for crop in group])
+                expected = network.model(inside, *codes)
+                singly = (
+                    exported(crop[None], *(code[row : row + 1] for code in codes)) for row, crop in enumerate(group)
+                )
+                logits = torch.cat(list(singly))
             else:
-                logits = exported(usual)
+                logits = exported(usual, *codes)
             differences.append((logits - expected).abs().max())
             resizing.append((expected - trained).abs())
     return Agreement(
@@ -78,6 +81,13 @@ def compare(network: ExportedNetwork, exported: Callable[[Tensor], Tensor], crop
         tolerance=TOLERANCE_RESIZING if network.resize else TOLERANCE,
         resizing=(float(torch.cat(resizing).max()), float(torch.cat(resizing).mean())) if network.resize else None,
     )
+
+
+def _codes(network: ExportedNetwork, count: int) -> list[tuple[Tensor, ...]]:
+    """What is given to the network beside each group of crops: codes of categories, or nothing where it reads none. The last categories come first, where codes that are off by one show."""
+    codes = -torch.arange(count) % (len(network.model.categories) + 1)
+    groups = _groups(list(codes))
+    return [(torch.stack(list(group)),) if network.model.categories else () for group in groups]
 
 
 def _groups(crops: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:

@@ -57,6 +57,7 @@ def _predict(runtime: Runtime, network: OnnxNetwork, shards: ShardSet, card: Mod
         framing=card.framing,
         positive_at=card.positive_at,
         channels_last=False,
+        categories=card.architecture.categories,
         workers=runtime.workers(-1),
     )
     return predictions_of(evaluation, shards)

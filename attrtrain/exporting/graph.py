@@ -1,4 +1,4 @@
-"""What is exported: uint8 pictures in, logits and scores out."""
+"""What is exported: uint8 pictures in, for a head that reads them the objects' categories too, logits and scores out."""
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from attrtrain.config.schema import Fit
 from attrtrain.framing import MEAN_COLOUR
 from attrtrain.models.network import AttributeModel
 
-INPUT, OUTPUTS = "images", ("logits", "scores")
+INPUT, CATEGORY, OUTPUTS = "images", "category", ("logits", "scores")
 
 # Added before rounding down. Where a resize lands between two levels, which is common because scales are fractions, runtimes would otherwise round by
 # the last bit of their sums, each in its own way.
@@ -19,7 +19,8 @@ _TIE = 0.5 + 2.0**-12
 class ExportedNetwork(nn.Module):
     """The network as it is exported, normalisation included.
 
-    Without `resize` the input is uint8 RGB (B, 3, image_px, image_px). With it (B, 3, H, W) of any size, which is brought to the square inside, as `fit` says.
+    Without `resize` the input is uint8 RGB (B, 3, image_px, image_px). With it (B, 3, H, W) of any size, which is brought to the square inside, as `fit` says. A network whose
+    head reads categories has a second input: their codes (B,) int64.
     """
 
     def __init__(self, model: AttributeModel, image_px: int, resize: bool, fit: Fit = "squash") -> None:
@@ -29,9 +30,9 @@ class ExportedNetwork(nn.Module):
         self.image_px = image_px
         self.resize = resize
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor, category: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Logits (B, A) and scores (B, A), their sigmoid."""
-        logits = self.model(self.resized(images) if self.resize else images)
+        logits = self.model(self.resized(images) if self.resize else images, category)
         return logits, logits.sigmoid()
 
     def resized(self, images: Tensor) -> Tensor:
@@ -74,8 +75,13 @@ def export_program(network: ExportedNetwork) -> ExportedProgram:
     side = network.image_px
     # Sizes of an example must differ from each other and from 1, or they are taken for constants.
     example = torch.zeros((2, 3, side + 3, side + 5) if network.resize else (2, 3, side, side), dtype=torch.uint8)
-    sizes = {0: Dim("batch", min=1)} | ({2: Dim("height", min=1), 3: Dim("width", min=1)} if network.resize else {})
-    program = torch.export.export(network.eval(), (example,), dynamic_shapes={INPUT: sizes})
+    batch = Dim("batch", min=1)
+    sizes = {0: batch} | ({2: Dim("height", min=1), 3: Dim("width", min=1)} if network.resize else {})
+    given, shapes = [example], {INPUT: sizes}
+    if network.model.categories:
+        given.append(torch.tensor([0, 1]))
+        shapes[CATEGORY] = {0: batch}
+    program = torch.export.export(network.eval(), tuple(given), dynamic_shapes=shapes)
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # paths of the machine that exported, of no use elsewhere
     return program

@@ -1,6 +1,6 @@
 """An ONNX model in 8 bits, by onnxruntime's static quantisation."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,14 +16,17 @@ from attrtrain.data.loader import CropDataset, load_batches
 from attrtrain.data.order import BatchRequest
 from attrtrain.data.reader import ShardSet
 from attrtrain.exporting.check import spread
-from attrtrain.exporting.graph import INPUT
+from attrtrain.exporting.graph import CATEGORY, INPUT
 from attrtrain.framing import Framing
+from attrtrain.models.category_head import category_codes
 
 CALIBRATION_CROPS = 256
 _BATCH = 16
 
 
-def quantise(model: ModelProto, shards: ShardSet, image_px: int, framing: Framing) -> ModelProto:
+def quantise(
+    model: ModelProto, shards: ShardSet, image_px: int, framing: Framing, categories: Sequence[str]
+) -> ModelProto:
     """Weights in 7 of 8 bits a channel, activations in 8 bits between the least and the greatest value that calibration crops gave them (QDQ format).
 
     The eighth bit of weights is left free because processors without VNNI add pairs of products in 16 bits, which would overflow in silence
@@ -35,6 +38,7 @@ def quantise(model: ModelProto, shards: ShardSet, image_px: int, framing: Framin
         shards: what to calibrate on: real crops, but not those that are judged.
         image_px: side of the square that crops are resized to.
         framing: what of the crops is seen.
+        categories: what the network tells apart; with them it is given the crops' codes too.
     """
     with TemporaryDirectory() as folder:
         plain, prepared, quantised = (Path(folder) / f"{name}.onnx" for name in ("plain", "prepared", "quantised"))
@@ -43,7 +47,7 @@ def quantise(model: ModelProto, shards: ShardSet, image_px: int, framing: Framin
         quantize_static(
             prepared,
             quantised,
-            _CalibrationCrops(shards, image_px, framing),
+            _CalibrationCrops(shards, image_px, framing, categories),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             reduce_range=True,
@@ -59,20 +63,24 @@ def quantise(model: ModelProto, shards: ShardSet, image_px: int, framing: Framin
 class _CalibrationCrops(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
     """Hands crops, spread over a split, to onnxruntime by the batch."""
 
-    def __init__(self, shards: ShardSet, image_px: int, framing: Framing) -> None:
+    def __init__(self, shards: ShardSet, image_px: int, framing: Framing, categories: Sequence[str]) -> None:
         dataset = CropDataset(shards, image_px, framing=framing)
-        self._batches = self._read(dataset, spread(len(shards), CALIBRATION_CROPS))
+        self._batches = self._read(dataset, spread(len(shards), CALIBRATION_CROPS), categories)
 
     def get_next(self) -> dict[str, Any] | None:
         """The next batch, None after the last."""
         return next(self._batches, None)
 
     @staticmethod
-    def _read(dataset: CropDataset, positions: list[int]) -> Iterator[dict[str, Any]]:
+    def _read(dataset: CropDataset, positions: list[int], categories: Sequence[str]) -> Iterator[dict[str, Any]]:
         parts = (np.array(positions[start : start + _BATCH], np.int64) for start in range(0, len(positions), _BATCH))
         requests = (BatchRequest(0, index, index) for index in parts)
         for batch in load_batches(dataset, requests, torch.device("cpu"), workers=0):
-            yield {INPUT: batch.image.contiguous().numpy()}
+            given = {INPUT: batch.image.contiguous().numpy()}
+            if categories:
+                names = dataset.shards.categories(batch.index.numpy())
+                given[CATEGORY] = category_codes(categories, names).numpy()
+            yield given
 
 
 def _kept_in_float(model: ModelProto) -> list[str]:

@@ -2,10 +2,13 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from attrtrain import __version__
 from attrtrain.bundle import ModelCard
 from attrtrain.exporting.graph import ExportedNetwork
 from attrtrain.framing import MEAN_COLOUR
+from attrtrain.models.category_head import NONE
 from attrtrain.models.network import IMAGE_MEAN, IMAGE_STD
 from attrtrain.shards.manifest import Contract
 
@@ -21,6 +24,9 @@ class ExportRecord(Contract):
     Attributes:
         arithmetic: int8 where weights and activations are quantised; inputs and outputs are the same.
         input: what to give, for people.
+        category_input: what to give beside it, for people; "" where the network looks at crops alone.
+        categories: names of the codes from 1 on; none where the network looks at crops alone.
+        no_category: the code of objects whose category is not known, or is not among these.
         outputs: what comes out, for people, by name.
         attributes: names in the order of the outputs' columns.
         image_px: side of the square the network sees.
@@ -33,6 +39,9 @@ class ExportRecord(Contract):
     attrtrain_version: str = __version__
     arithmetic: Arithmetic
     input: str
+    category_input: str = ""
+    categories: list[str] = Field(default_factory=list)
+    no_category: int = NONE
     outputs: dict[str, str]
     attributes: list[str]
     image_px: int
@@ -40,6 +49,11 @@ class ExportRecord(Contract):
     mean: tuple[float, float, float] = IMAGE_MEAN
     std: tuple[float, float, float] = IMAGE_STD
     card: ModelCard
+
+    def to_json(self) -> str:
+        """The record, without a word of categories where the network reads none."""
+        silent = {"category_input", "categories", "no_category"}
+        return self.model_dump_json(exclude=None if self.categories else silent)
 
 
 def record_of(network: ExportedNetwork, card: ModelCard, arithmetic: Arithmetic) -> ExportRecord:
@@ -52,8 +66,12 @@ def record_of(network: ExportedNetwork, card: ModelCard, arithmetic: Arithmetic)
         size = f"of {side} x {side} pixels" + (f", {bars} to that" if network.fit == "pad" else "")
     if card.framing.context is not None:
         size += f", with a context of {card.framing.context:g} of the box's sides"
+    categories = card.architecture.categories
+    told = f"category: int64 (batch,); {NONE} for an object whose category is not known, else its place among `categories`, counted from 1"
     return ExportRecord(
         arithmetic=arithmetic,
+        category_input=told if categories else "",
+        categories=categories,
         input=f"images: uint8 RGB (batch, 3, height, width) {size}; one object's crop each, normalised inside",
         outputs={
             "logits": f"float32 (batch, {len(card.vocabulary.names)})",

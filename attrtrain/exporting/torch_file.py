@@ -13,11 +13,16 @@ from attrtrain.exporting.record import EXTRA_FILE, ExportRecord
 def serialise(program: ExportedProgram, record: ExportRecord) -> bytes:
     """The bytes of a .pt2 file that says what it is."""
     buffer = io.BytesIO()
-    torch.export.save(program, buffer, extra_files={EXTRA_FILE: record.model_dump_json()})
+    torch.export.save(program, buffer, extra_files={EXTRA_FILE: record.to_json()})
     return buffer.getvalue()
 
 
-def loaded(content: bytes) -> Callable[[Tensor], Tensor]:
-    """What such a file computes once it is read back: images → logits."""
+def loaded(content: bytes) -> Callable[..., Tensor]:
+    """What such a file computes once it is read back: images, and codes of categories where it reads them → logits."""
     module = torch.export.load(io.BytesIO(content)).module()
-    return lambda images: module(images)[0]
+
+    def logits(*given: Tensor) -> Tensor:
+        found: Tensor = module(*given)[0]
+        return found
+
+    return logits

@@ -2,6 +2,9 @@
 
 Logits are averaged. In probabilities that is a geometric mean, renormalised (a logarithmic opinion pool, Heskes 1998); unlike a mean of probabilities it can be
 computed where scores round to 0 or 1. Averaging over views is test-time augmentation (Krizhevsky et al. 2012).
+
+What a mirrored picture shows on the left is on the right. A model that tells sides says so of the mirrored view, and its logits of attributes whose names differ in nothing but left and right
+are swapped back. One that was trained on mirrored crops with the labels of the unmirrored ones has learnt to say the same of both, and its logits stay: swapping would give each side half of the other's.
 """
 
 import hashlib
@@ -17,6 +20,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from attrtrain.bundle import ModelCard, bundle_fingerprint, locate_bundle, read_bundle
 from attrtrain.config.schema import TIMM
+from attrtrain.data.meaning import mirrored_columns
 from attrtrain.errors import ConfigError, first_line
 from attrtrain.models.network import AttributeModel
 from attrtrain.runtime import autocast, resolve_precision
@@ -61,6 +65,14 @@ class Member:
     model: AttributeModel
     card: ModelCard
     precision: Literal["no", "fp16", "bf16"]
+
+    @property
+    def mirrored_columns(self) -> tuple[int, ...]:
+        """(A) which of its logits of a mirrored crop tells of each attribute; empty where that is the same one for all."""
+        if self.card.mirrored not in ("never", "swapped"):
+            return ()
+        columns = mirrored_columns(self.card.vocabulary.names)
+        return () if columns == tuple(range(len(columns))) else columns
 
     @property
     def layout(self) -> torch.memory_format:
@@ -130,8 +142,23 @@ def shared_fingerprint(members: Sequence[Member], views: Sequence[View]) -> str:
     single = [bundle_fingerprint(member.folder, member.card) for member in members]
     if len(single) == 1 and tuple(views) == (PLAIN,):
         return single[0]
-    told = "\n".join([*single, *(f"{view.flip} {view.scale!r}" for view in views)])
+    seen = [f"{view.flip} {view.scale!r}" for view in views]
+    flips = any(view.flip for view in views)
+    swapping = [f"{number} swaps" for number, member in enumerate(members) if flips and member.mirrored_columns]
+    told = "\n".join([*single, *seen, *swapping])
     return hashlib.sha256(told.encode()).hexdigest()
+
+
+def mirror_notes(members: Sequence[Member], views: Sequence[View]) -> list[str]:
+    """Lines about models that are shown mirrored crops, tell sides by their attributes' names, and do not say whether they were trained to."""
+    names = members[0].card.vocabulary.names
+    if not any(view.flip for view in views) or mirrored_columns(names) == tuple(range(len(names))):
+        return []
+    return [
+        f"{member.name}: its bundle is of a version that did not say how it was trained on mirrored crops; its scores of left and right on them are averaged as they are"
+        for member in members
+        if member.card.mirrored is None
+    ]
 
 
 class Pass(nn.Module):
@@ -142,6 +169,8 @@ class Pass(nn.Module):
         self.model = member.model
         self._member, self._view = member, view
         self._side = max(1, round(view.scale * member.card.image_px))
+        columns = member.mirrored_columns if view.flip else ()
+        self._columns = torch.tensor(columns, device=member.model.mean.device) if columns else None
         if view.scale != 1 and member.card.architecture.backbone.startswith(TIMM):
             _require_side(member, self._side, view.scale)
 
@@ -154,12 +183,17 @@ class Pass(nn.Module):
         """
         with self.arithmetic(images.device):
             logits: Tensor = self.model(self._seen(images), category)
-        return logits.float()
+        return self._of_the_crop(logits.float())
 
     def outputs(self, images: Tensor, names: Sequence[str] | None) -> tuple[Tensor, Tensor]:
         """Crops (B, 3, S, S) uint8 of objects of some categories (B) → logits (B, A) and pooled features (B, F), in the arithmetic of the context."""
         codes = None if names is None or not self.model.categories else self.model.codes(names).to(images.device)
-        return self.model.outputs(self._seen(images), codes)
+        logits, features = self.model.outputs(self._seen(images), codes)
+        return self._of_the_crop(logits), features
+
+    def _of_the_crop(self, logits: Tensor) -> Tensor:
+        """Logits (B, A) of what was seen as those of the crops themselves."""
+        return logits if self._columns is None else logits[:, self._columns]
 
     def _seen(self, images: Tensor) -> Tensor:
         """Crops as this view shows them."""

@@ -12,7 +12,15 @@ from torch import Tensor
 
 from attrtrain.bundle import default_device
 from attrtrain.data.decode import framed_crop
-from attrtrain.inference.members import PLAIN, Pass, View, read_members, shared_card, shared_fingerprint
+from attrtrain.inference.members import (
+    PLAIN,
+    Pass,
+    View,
+    mirror_notes,
+    read_members,
+    shared_card,
+    shared_fingerprint,
+)
 from attrtrain.shards.crop import Box, cut
 
 UNTUNED = 0.5
@@ -100,14 +108,19 @@ class Predictor:
         return ""
 
     @property
+    def mirror_notes(self) -> list[str]:
+        """Lines about models that do not say what they were trained to say of mirrored crops, where they are shown some."""
+        return mirror_notes(self.members, self._views)
+
+    @property
     def tuned(self) -> list[float | None]:
         """(A) the threshold that was tuned for each attribute, None where there is none."""
         return self.card.thresholds or [None] * len(self.names)
 
     @property
-    def reads_categories(self) -> bool:
-        """Whether some model's head looks at what kind of object it is."""
-        return any(member.model.categories for member in self.members)
+    def categories(self) -> list[str]:
+        """What the models whose heads look at the kind of object tell apart, sorted; none where no head does."""
+        return sorted({name for member in self.members for name in member.model.categories})
 
     def __call__(self, images: Tensor, categories: Sequence[str] | None = None) -> Outputs:
         """Computes the outputs, on this predictor's device.

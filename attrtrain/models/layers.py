@@ -2,7 +2,9 @@
 
 from types import SimpleNamespace
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from attrtrain.errors import ConfigError
 from attrtrain.models.network import AttributeModel
@@ -59,6 +61,32 @@ def freeze(model: AttributeModel, count: int) -> int:
         if groups[name] < count or (count == WHOLE_BACKBONE and name.startswith("backbone.")):
             parameter.requires_grad_(False)
     return before_head
+
+
+def starved_norm(model: AttributeModel, side: int) -> str:
+    """The first batch normalisation that training on a single picture of `side` x `side` pixels leaves with one value a channel, of which there is no variance; "" where there is none.
+
+    What is frozen keeps its statistics and needs none of the picture's. The model, on the CPU, stays as it is.
+    """
+    was_training = model.training
+    model.train()
+    learning = [(name, part) for name, part in model.named_modules() if isinstance(part, _BatchNorm) and part.training]
+    starved: list[str] = []
+
+    def look(name: str, given: tuple[Tensor, ...]) -> None:
+        if given[0].numel() == given[0].shape[1]:
+            starved.append(name)
+
+    hooks = [part.register_forward_pre_hook(lambda _, given, name=name: look(name, given)) for name, part in learning]
+    model.eval()  # so that no statistics follow the picture, and nothing is drawn
+    try:
+        with torch.inference_mode():
+            model(torch.zeros(1, 3, side, side))
+    finally:
+        for hook in hooks:
+            hook.remove()
+        model.train(was_training)
+    return starved[0] if starved else ""
 
 
 def _timm_groups(backbone: nn.Module) -> tuple[dict[str, int], int]:

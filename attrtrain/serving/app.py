@@ -43,6 +43,7 @@ _FORM = {
     "properties": {
         "image": {"type": "string", "format": "binary"},
         "boxes": {"type": "string", "description": "JSON: [[x, y, width, height], ...] in pixels; none: the whole picture"},
+        "category": {"type": "string", "description": "what the objects are, one of the categories that GET /model lists; none: not known"},
     },
 }  # fmt: skip
 _REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -71,6 +72,7 @@ class Serving:
                 VocabularyEntry(name=name, group=group, threshold=threshold, tuned=given is not None)
                 for name, group, threshold, given in columns
             ],
+            categories=predictor.categories,
             metrics=card.metrics,
             threshold_note=predictor.threshold_note,
             limits=RequestLimits(bytes=limits.bytes, pixels=limits.pixels, boxes=limits.boxes, seconds=limits.seconds),
@@ -96,12 +98,12 @@ class Serving:
             asked: Asked | None = None
             try:
                 async with asyncio.timeout(self.limits.seconds):
-                    asked = await read_request(request, self.limits)
+                    asked = await read_request(request, self.limits, self.info.categories)
                     loop = asyncio.get_running_loop()
                     size, boxes, crops = await loop.run_in_executor(
                         self._decoders, cut_crops, asked, self.predictor, self.limits
                     )
-                    rows = await self.batcher.scores(crops)
+                    rows = await self.batcher.scores(crops, asked.category)
             except TimeoutError:
                 if asked is None:
                     raise RefusedError(408, "sent_too_slowly", "the request did not arrive in time") from None

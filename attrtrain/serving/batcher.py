@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,7 +14,14 @@ from torch import Tensor
 from attrtrain.inference.predictor import Predictor
 from attrtrain.serving.contracts import RefusedError
 
-_Waiting = tuple[Tensor, "asyncio.Future[NDArray[np.float32]]"]
+
+@dataclass(frozen=True, eq=False)
+class _Waiting:
+    """A crop (3, H, W) uint8 of an object of some category, "" where that is not known, and what its probabilities (A,) become."""
+
+    crop: Tensor
+    category: str
+    scores: "asyncio.Future[NDArray[np.float32]]"
 
 
 class Batcher:
@@ -45,42 +53,46 @@ class Batcher:
                 await self._task
         self._thread.shutdown()
 
-    async def scores(self, crops: Sequence[Tensor]) -> list[NDArray[np.float32]]:
+    async def scores(self, crops: Sequence[Tensor], category: str = "") -> list[NDArray[np.float32]]:
         """The probabilities (A,) of each crop (3, H, W) uint8. A caller that is cancelled takes its crops back.
+
+        Args:
+            crops: of any number of objects.
+            category: what all of them are, for heads that read it; "" where that is not known.
 
         Raises:
             RefusedError: the model gives no numbers.
         """
         loop = asyncio.get_running_loop()
-        waiting: list[_Waiting] = [(crop, loop.create_future()) for crop in crops]
+        waiting = [_Waiting(crop, category, loop.create_future()) for crop in crops]
         for one in waiting:
             self._queue.put_nowait(one)
         try:
-            return await asyncio.gather(*(future for _, future in waiting))
+            return await asyncio.gather(*(one.scores for one in waiting))
         finally:
-            for _, future in waiting:
-                if future.done() and not future.cancelled():
-                    future.exception()  # seen, so that asyncio does not complain of all but the first
-                future.cancel()
+            for one in waiting:
+                if one.scores.done() and not one.scores.cancelled():
+                    one.scores.exception()  # seen, so that asyncio does not complain of all but the first
+                one.scores.cancel()
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            batch = [one for one in await self._gathered() if not one[1].done()]
+            batch = [one for one in await self._gathered() if not one.scores.done()]
             if not batch:
                 continue
             try:
-                scores = await loop.run_in_executor(self._thread, self._compute, [crop for crop, _ in batch])
+                scores = await loop.run_in_executor(self._thread, self._compute, batch)
             except Exception as error:  # noqa: BLE001  whatever it is, these requests are answered and the next are served
-                for _, future in batch:
-                    if not future.done():
-                        future.set_exception(error)
+                for one in batch:
+                    if not one.scores.done():
+                        one.scores.set_exception(error)
                 continue
             self.crops += len(batch)
             self.batches += 1
-            for (_, future), row in zip(batch, scores, strict=True):
-                if not future.done():
-                    future.set_result(row)
+            for one, row in zip(batch, scores, strict=True):
+                if not one.scores.done():
+                    one.scores.set_result(row)
 
     async def _gathered(self) -> list[_Waiting]:
         """The next crops: waits for the first as long as it takes, and then `max_wait_ms` for more."""
@@ -93,8 +105,8 @@ class Batcher:
             batch.append(self._queue.get_nowait())
         return batch
 
-    def _compute(self, crops: list[Tensor]) -> NDArray[np.float32]:
-        logits = self._predictor(torch.stack(crops)).logits
+    def _compute(self, batch: list[_Waiting]) -> NDArray[np.float32]:
+        logits = self._predictor(torch.stack([one.crop for one in batch]), [one.category for one in batch]).logits
         if not bool(logits.isfinite().all()):
             raise RefusedError(500, "model_diverged", "the model's output is not finite; its training has diverged")
         scores: NDArray[np.float32] = logits.sigmoid().cpu().numpy()

@@ -69,13 +69,14 @@ class RequestLimits(BaseModel):
 
 
 class ModelInfo(BaseModel):
-    """What is served."""
+    """What is served. `categories` are what objects may be said to be; none where the model looks at crops alone."""
 
     name: str
     fingerprint: str
     backbone: str
     image_px: int
     attributes: list[VocabularyEntry]
+    categories: list[str]
     metrics: dict[str, float | None]
     threshold_note: str
     limits: RequestLimits

@@ -3,7 +3,7 @@
 import asyncio
 import io
 import warnings
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -23,6 +23,8 @@ from attrtrain.shards.crop import FetchedImage, LeftOutError, load_image, whole_
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 _BOXES = TypeAdapter(list[BoxField])
 _LINGER_SECONDS = 5
+_FIELDS = ("boxes", "category")
+_SHOWN = 5  # categories in a refusal
 _REASONS = {
     "image_broken": "the picture is damaged or cut off, and cannot be decoded",
     "image_too_large": "the picture has more pixels than are accepted",
@@ -31,42 +33,53 @@ _REASONS = {
 
 @dataclass(frozen=True)
 class Asked:
-    """A request. `boxes` are x, y, width, height in pixels; none stands for the whole picture. `picture` is to be closed."""
+    """A request. `boxes` are x, y, width, height in pixels; none stands for the whole picture. `category` is what all of them are, "" where that is not known. `picture` is to be closed."""
 
     picture: BinaryIO
     boxes: list[BoxField]
+    category: str
 
 
-async def read_request(request: Request, limits: Limits) -> Asked:
-    """Reads a form that has a file `image` and may have a field `boxes`; stops reading where it is too large.
+async def read_request(request: Request, limits: Limits, categories: Sequence[str]) -> Asked:
+    """Reads a form that has a file `image` and may have fields `boxes` and `category`; stops reading where it is too large.
+
+    Args:
+        request: a form.
+        limits: of requests.
+        categories: what objects may be said to be.
 
     Raises:
         RefusedError: it is none of that.
     """
     if request.headers.get("content-type", "").split(";")[0].strip().lower() != "multipart/form-data":
         raise RefusedError(
-            415, "wrong_content_type", "send multipart/form-data with a file 'image' and a field 'boxes'"
+            415, "wrong_content_type", "send multipart/form-data with a file 'image' and fields 'boxes' and 'category'"
         )
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limits.bytes:
         await linger(request)
         raise _too_large(limits)
-    parser = MultiPartParser(request.headers, _bounded(request, limits), max_files=1, max_fields=1)
+    parser = MultiPartParser(request.headers, _bounded(request, limits), max_files=1, max_fields=len(_FIELDS))
     try:
         form = await parser.parse()
     except MultiPartException:
         await linger(request)
-        message = "the form cannot be read; send one file 'image' and at most one field 'boxes' of at most 1 MiB"
+        message = "the form cannot be read; send one file 'image' and at most the fields 'boxes' and 'category', of at most 1 MiB each"
         raise RefusedError(400, "bad_form", message) from None
     except ClientDisconnect:
         raise RefusedError(400, "cut_off", "the request ended before it was whole") from None
     try:
-        image, boxes = form.get("image"), form.get("boxes", "[]")
+        image, boxes, category = form.get("image"), form.get("boxes", "[]"), form.get("category", "")
         if not isinstance(image, UploadFile):
             raise RefusedError(422, "no_image", "the form has no file 'image'")
         if not isinstance(boxes, str):
             raise RefusedError(422, "bad_boxes", "'boxes' has to be a field, not a file")
-        return Asked(image.file, parse_boxes(boxes, limits.boxes))
+        if not isinstance(category, str):
+            raise RefusedError(422, "bad_category", "'category' has to be a field, not a file")
+        if repeated := [name for name in _FIELDS if len(form.getlist(name)) > 1]:
+            raise RefusedError(422, f"bad_{repeated[0]}", f"'{repeated[0]}' is there twice; send one")
+        require_category(category, categories)
+        return Asked(image.file, parse_boxes(boxes, limits.boxes), category)
     except RefusedError:
         await form.close()
         raise
@@ -86,6 +99,21 @@ def parse_boxes(text: str, most: int) -> list[BoxField]:
     if len(boxes) > most:
         raise RefusedError(422, "too_many_boxes", f"{len(boxes)} boxes; at most {most} are accepted in a request")
     return boxes
+
+
+def require_category(category: str, known: Sequence[str]) -> None:
+    """Refuses a category that the model does not know; "" stands for none.
+
+    Raises:
+        RefusedError: saying some that it does.
+    """
+    if not category or category in known:
+        return
+    if not known:
+        raise RefusedError(422, "no_categories", "this model looks at crops alone; leave 'category' out")
+    more = f" and {len(known) - _SHOWN} more, which GET /model lists" if len(known) > _SHOWN else ""
+    message = f"'category' is none that the model was trained on; those are {', '.join(known[:_SHOWN])}{more}; leave it out for anything else"
+    raise RefusedError(422, "unknown_category", message)
 
 
 def cut_crops(

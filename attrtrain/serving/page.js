@@ -21,6 +21,8 @@ async function start() {
   try {
     const model = await (await fetch("model")).json();
     state.limits = model.limits;
+    find("category").append(...model.categories.map((name) => element("option", { value: name }, name)));
+    find("kind").hidden = !model.categories.length;
     find("name").textContent = model.name;
     document.title = `${model.name} · attrtrain`;
     const map = model.metrics["val.map"];
@@ -52,6 +54,7 @@ async function ask() {
   const asking = (state.asking = new AbortController());
   const form = new FormData();
   form.append("boxes", JSON.stringify(state.boxes));
+  if (find("category").value) form.append("category", find("category").value);
   form.append("image", state.file, "picture");
   find("work").classList.add("waiting");
   find("status").textContent = "Looking …";
@@ -185,6 +188,7 @@ function startChoosing() {
     add(box);
   });
   find("all").addEventListener("change", showAttributes);
+  find("category").addEventListener("change", () => { if (state.file) ask(); });
 }
 
 startChoosing();

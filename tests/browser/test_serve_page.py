@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -21,12 +22,20 @@ def bundle(tmp_path_factory):
     return draw_bundle(tmp_path_factory.mktemp("page") / "bundle", (HOSTILE, LONG, *NAMES), thresholds=[0.0] * 9)
 
 
-@pytest.fixture(scope="module")
-def address(bundle):
+@contextmanager
+def served(bundle):
     words = [sys.executable, "-m", "attrtrain", "serve", "--model", str(bundle), "--port", "0"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
-        yield re.search(r"http://\S+", process.stdout.readline())[0]
-        process.terminate()
+        try:
+            yield re.search(r"http://\S+", process.stdout.readline())[0]
+        finally:
+            process.terminate()
+
+
+@pytest.fixture(scope="module")
+def address(bundle):
+    with served(bundle) as started:
+        yield started
 
 
 @pytest.fixture
@@ -40,7 +49,7 @@ def picture(tmp_path):
 def opened(browser, address):
     complaints, contexts = [], []
 
-    def open_at(width=1280, dark=False):
+    def open_at(width=1280, dark=False, address=address):
         context = browser.new_context(
             viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light", reduced_motion="reduce"
         )
@@ -66,10 +75,10 @@ def shown(page, text):
     return {row.locator("th").inner_text(): float(row.locator("td").nth(1).inner_text()) for row in rows.all()}
 
 
-def scores(bundle, picture, boxes):
+def scores(bundle, picture, boxes, category=""):
     return {
         one["name"]: pytest.approx(one["score"], abs=1e-3)
-        for one in predict(Predictor(bundle), picture, boxes, 9)[-1]["attributes"]
+        for one in predict(Predictor(bundle), picture, boxes, 9, category)[-1]["attributes"]
     }
 
 
@@ -137,3 +146,25 @@ def test_it_fits_every_width_and_shuts_nobody_out(opened, picture, barriers, wid
     page.locator("summary").click()
     assert barriers(page) == []
     assert page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
+
+
+def test_a_category_is_chosen_only_where_the_model_knows_some(opened, picture, barriers, tmp_path):
+    page = opened()
+    assert page.locator("#about").inner_text() and page.get_by_label("What the objects are").is_hidden()
+    told = draw_bundle(tmp_path / "told", categories=("cat", HOSTILE), thresholds=[0.0] * len(NAMES))
+    with served(told) as address:
+        page = opened(320, address=address)
+        choice = page.get_by_label("What the objects are")
+        choice.wait_for()
+        assert choice.locator("option").all_inner_texts() == ["not known", HOSTILE, "cat"]
+        page.set_input_files("#file", picture)
+        assert shown(page, "The whole picture") == scores(told, picture, [])
+        for category in ("cat", HOSTILE, ""):
+            with page.expect_response("**/predict") as answer:
+                choice.select_option(category)
+            answer.value.finished()
+            page.wait_for_function("!document.getElementById('work').classList.contains('waiting')")
+            assert shown(page, "The whole picture") == scores(told, picture, [], category)
+        assert scores(told, picture, [], "cat") != scores(told, picture, [])
+        assert barriers(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0

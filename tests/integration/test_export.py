@@ -159,6 +159,14 @@ def test_a_file_says_what_it_is(bundle, files):
         assert record["image_px"] == SIDE and record["resizes"] is ("any" in name)
         assert record["mean"] == [0.485, 0.456, 0.406] and record["arithmetic"] == "float32"
         assert set(record["outputs"]) == {"logits", "scores"} and "uint8 RGB" in record["input"]
+        assert "categor" not in "".join(record)  # this model reads none
+
+
+def test_a_model_that_looks_at_crops_alone_takes_nothing_else(files):
+    for name in ("fixed.onnx", "any_size.onnx"):
+        assert [one.name for one in session(files[name]).get_inputs()] == ["images"]
+    for name in ("fixed.pt2", "any_size.pt2"):
+        assert torch.export.load(files[name]).graph_signature.user_inputs == ("images",)
 
 
 def test_the_documented_example_runs(files, tmp_path, toy_shards):

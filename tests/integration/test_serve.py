@@ -58,8 +58,8 @@ class Server:
             with error:
                 return error.code, json.loads(error.read())
 
-    def predict(self, picture: bytes, boxes="[]"):
-        return self.ask("/predict", *form(picture, boxes))
+    def predict(self, picture: bytes, boxes="[]", **fields):
+        return self.ask("/predict", *form(picture, boxes, **fields))
 
     def peak_kb(self) -> int:
         return int(re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{self.process.pid}/status").read_text())[1])
@@ -78,8 +78,26 @@ def server(bundle: Path) -> Iterator[Server]:
     assert (complaints, code) == (server_note(), 0)  # no request, however wrong, fills a log
 
 
-def form(picture: bytes, boxes: str, name: str = "image"):
-    head = f'--B\r\nContent-Disposition: form-data; name="boxes"\r\n\r\n{boxes}\r\n--B\r\nContent-Disposition: form-data; name="{name}"; filename="p"\r\n\r\n'
+CATEGORIES = ("bear", "cat", "dog", "elephant", "giraffe", "horse", "<b>zebra</b>")
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose head reads categories."""
+    return draw_bundle(tmp_path_factory.mktemp("told") / "bundle", categories=CATEGORIES, thresholds=[0.5] * len(NAMES))
+
+
+@pytest.fixture(scope="module")
+def told_server(told: Path) -> Iterator[Server]:
+    started = Server(told, "--max-wait-ms", "50")
+    yield started
+    assert started.stop()[1:] == ("", 0)
+
+
+def form(picture: bytes, boxes: str, name: str = "image", **fields: str):
+    named = {"boxes": boxes, **fields}.items()
+    head = "".join(f'--B\r\nContent-Disposition: form-data; name="{field}"\r\n\r\n{text}\r\n' for field, text in named)
+    head += f'--B\r\nContent-Disposition: form-data; name="{name}"; filename="p"\r\n\r\n'
     return head.encode() + picture + b"\r\n--B--\r\n", "multipart/form-data; boundary=B"
 
 
@@ -100,10 +118,10 @@ def bomb(side=20_000):
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
 
 
-def reference(bundle, tmp_path, picture, boxes):
+def reference(bundle, tmp_path, picture, boxes, category=""):
     path = tmp_path / "photo.jpg"
     path.write_bytes(picture)
-    return predict(Predictor(bundle), path, list(boxes), len(NAMES))
+    return predict(Predictor(bundle), path, list(boxes), len(NAMES), category)
 
 
 def assert_same(answer, expected):
@@ -134,16 +152,50 @@ def test_other_kinds_of_pictures_are_read(server, bundle, tmp_path, kind):
     assert_same(server.predict(picture, json.dumps(BOXES)), reference(bundle, tmp_path, picture, BOXES))
 
 
-def test_the_commands_of_the_page_run(server, tmp_path):
+def test_the_commands_of_the_page_run(server, told_server, tmp_path):
     page = (Path(__file__).parents[2] / "docs" / "serve.md").read_text()
     commands = [line for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
     (tmp_path / "photo.jpg").write_bytes(photograph())
     asked = [command for command in commands if command.startswith("curl")]
-    assert len(asked) == 3 and shutil.which("curl")
+    assert len(asked) == 4 and shutil.which("curl")
     for command in asked:
-        words = shlex.split(command.replace(":8000", f":{server.port}"))
+        port = told_server.port if "category=" in command else server.port
+        words = shlex.split(command.replace(":8000", f":{port}"))
         told = json.loads(subprocess.run(words, cwd=tmp_path, check=True, capture_output=True, text=True).stdout)
         assert "error" not in told
+
+
+def test_a_model_that_reads_categories_is_told_one_as_predict_tells_it(told_server, told, tmp_path):
+    picture = photograph()
+    expected = {name: reference(told, tmp_path, picture, BOXES, name) for name in ("", *CATEGORIES)}
+    with ThreadPoolExecutor(8) as pool:  # so that crops of several categories share a pass
+        asked = {name: pool.submit(told_server.predict, picture, json.dumps(BOXES), category=name) for name in expected}
+    for name, answer in asked.items():
+        assert_same(answer.result(), expected[name])
+    blind = told_server.predict(picture, json.dumps(BOXES))
+    assert_same(blind, expected[""])
+    assert all(blind[1] != asked[name].result()[1] for name in CATEGORIES)
+    assert told_server.ask("/healthz")[1]["batches"] < 9
+    assert told_server.ask("/model")[1]["categories"] == sorted(CATEGORIES)
+
+
+def test_a_category_that_the_model_does_not_know_is_refused(told_server, server):
+    status, told = told_server.predict(photograph(), category="unicorn")
+    assert (status, told["error"]["code"]) == (422, "unknown_category")
+    message = told["error"]["message"]
+    assert "<b>zebra</b>, bear, cat, dog, elephant and 2 more, which GET /model lists" in message
+    assert "\n" not in message
+    status, told = server.predict(photograph(), category="dog")
+    assert (status, told["error"]["code"]) == (422, "no_categories") and "looks at crops alone" in told["error"][
+        "message"
+    ]
+    assert server.predict(photograph(), category="")[0] == 200 and server.ask("/model")[1]["categories"] == []
+    body, kind = form(photograph(), "[]")
+    part = b'--B\r\nContent-Disposition: form-data; name="boxes"\r\n\r\n[[0, 0, 5, 5]]\r\n'
+    assert server.ask("/predict", part + body, kind)[1]["error"]["code"] == "bad_boxes"
+    assert server.ask("/predict", part + part + body, kind)[:1] == (400,)
+    file = part.replace(b'"boxes"', b'"category"; filename="c"')
+    assert server.ask("/predict", file + body, kind)[1]["error"]["code"] in ("bad_category", "bad_form")
 
 
 def test_concurrent_requests_share_passes_and_get_their_own_answers(server, bundle, tmp_path):

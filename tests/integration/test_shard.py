@@ -590,8 +590,23 @@ def test_the_failure_rate_decides_the_exit_code(data, tmp_path, rate, exit_code)
 def test_not_one_crop_is_an_error_at_any_rate(data, tmp_path):
     (tmp_path / "images").mkdir()
     shutil.copy(data / "labels.csv", tmp_path)
-    done = run(tmp_path, tmp_path / "out", "--max-failure-rate", "1", exit_code=1)
-    assert "not one crop was written" in error_line(done) and "failures.jsonl" in error_line(done)
+    for out in (tmp_path / "out", tmp_path / "new" / "out"):
+        done = run(tmp_path, out, "--max-failure-rate", "1", exit_code=1)
+        told = error_line(done)
+        assert "not one crop was written: 320 image missing; the first: object" in told
+        assert f".jpg is in none of {tmp_path / 'images'}" in told and done.stdout == ""
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "labels.csv"]  # and no folder of ours
+
+
+def test_what_comes_to_nothing_leaves_alone_what_was_there(data, tmp_path):
+    (tmp_path / "images").mkdir()
+    shutil.copy(data / "labels.csv", tmp_path)
+    (tmp_path / "out").mkdir()
+    run(tmp_path, tmp_path / "out", exit_code=1)
+    assert not any((tmp_path / "out").iterdir())
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    run(tmp_path, tmp_path / "out", exit_code=1)
+    assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
 
 
 # --- verify

@@ -112,3 +112,27 @@ def test_a_scale_out_of_range_is_one_line(
     given = ["evaluate", "--model", models[0], "--shards", str(toy_shards), "--tta-scales", scale]
     assert main(given) == 2
     assert capsys.readouterr().err == f"error: --tta-scales {float(scale):g}: must be from 0.25 to 4\n"
+
+
+def test_a_model_that_tells_sides_and_not_how_it_was_trained_is_noted_where_crops_are_mirrored(
+    toy_coco: Path, toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shards = ShardSet([toy_shards], "val")
+    names = ("left eye", "right eye", *shards.vocabulary.names[2:])
+    old = str(draw_bundle(tmp_path / "old", names))
+    newer = str(draw_bundle(tmp_path / "newer", names, seed=1, mirrored="kept"))
+    images = toy_coco / "val2017"
+    instances = toy_coco / "annotations" / "instances_val2017.json"
+    told = f"note: {old}: its bundle is of a version that did not say how it was trained on mirrored crops"
+    models = ["--model", old, "--model", newer]
+    for number, words in enumerate(
+        (
+            ["predict", str(min(images.glob("*.jpg")))],
+            ["annotate", "--instances", str(instances), "--images", str(images), "--out", str(tmp_path / "p.parquet")],
+        )
+    ):
+        assert main([*words, *models, "--tta-flip"]) == 0
+        lines = [line for line in capsys.readouterr().err.splitlines() if "mirrored crops" in line]
+        assert len(lines) == 1 and lines[0].startswith(told), number
+    assert main(["predict", str(min(images.glob("*.jpg"))), *models]) == 0
+    assert "mirrored" not in capsys.readouterr().err

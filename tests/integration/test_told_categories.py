@@ -1,9 +1,11 @@
 """A model that reads categories, from training to use: it is told them wherever they are known, and answers without where they are not."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -13,6 +15,7 @@ from attrtrain.cli import main
 from attrtrain.data.loader import CropDataset
 from attrtrain.data.order import BatchRequest
 from attrtrain.data.reader import ShardSet
+from attrtrain.exporting import torch_file
 from attrtrain.predictions import read_predictions
 
 SMALL = [
@@ -92,20 +95,82 @@ def test_predict_is_told_by_a_flag_and_answers_without(
     assert told.startswith("error: --category unicorn: the model was trained on ") and category in told
 
 
-def test_an_exported_file_answers_as_for_objects_of_no_known_category(
+@pytest.fixture(scope="module")
+def exported(run: Path, toy_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Files of each kind."""
+    folder = tmp_path_factory.mktemp("exported")
+    files = {}
+    for name, words in {
+        "plain.onnx": ["--check", str(toy_shards)],
+        "any_size.onnx": ["--preprocess"],
+        "plain.pt2": ["--check", str(toy_shards)],
+        "any_size.pt2": ["--preprocess"],
+    }.items():
+        files[name] = folder / name
+        kind = "--onnx" if name.endswith("onnx") else "--torch-export"
+        assert main(["export", "--model", str(run), kind, str(files[name]), *words]) == 0
+    return files
+
+
+@pytest.mark.parametrize("name", ["plain.onnx", "any_size.onnx", "plain.pt2", "any_size.pt2"])
+def test_an_exported_file_is_told_codes_that_it_lists_itself(run: Path, exported: dict[str, Path], name: str) -> None:
+    model, card = read_bundle(run)
+    images = torch.randint(0, 256, (7, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    if name.endswith("onnx"):
+        session = onnxruntime.InferenceSession(str(exported[name]))
+        text = session.get_modelmeta().custom_metadata_map["attrtrain"]
+        kinds = {one.name: (one.type, one.shape) for one in session.get_inputs()}
+        assert list(kinds) == ["images", "category"] and kinds["category"] == ("tensor(int64)", ["batch"])
+    else:
+        extra = {"attrtrain.json": ""}
+        program = torch.export.load(exported[name], extra_files=extra)
+        text = extra["attrtrain.json"]
+    record = json.loads(text)
+    assert record["categories"] == card.architecture.categories and record["no_category"] == 0
+    assert "int64 (batch,); 0 for an object whose category is not known" in record["category_input"]
+    places = {name: place for place, name in enumerate(record["categories"], 1)}
+    names = [["", "unicorn", *record["categories"], *record["categories"]][row % 9] for row in range(7)]
+    codes = torch.tensor([places.get(name, record["no_category"]) for name in names])
+    with torch.inference_mode():
+        expected, blind = model(images, model.codes(names)).numpy(), model(images).numpy()
+        if name.endswith("onnx"):
+            found = session.run(["logits"], {"images": images.numpy(), "category": codes.numpy()})[0]
+        else:
+            found = program.module()(images, codes)[0].numpy()
+    assert np.abs(expected - blind)[2:].max() > 0.05
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_a_quantised_file_is_calibrated_and_judged_on_what_the_crops_are(
     run: Path, toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import onnxruntime
+    out = tmp_path / "int8.onnx"
+    words = ["--int8", "--calibrate", str(toy_shards)]
+    assert main(["export", "--model", str(run), "--onnx", str(out), *words]) == 0
+    told = capsys.readouterr().out
+    assert "inputs images and category" in told and "category: a second input, codes of " in told
+    kept = json.loads((run / "evaluation" / "metrics.json").read_text())["overall"]["map"]
+    (judged,) = [float(line.split("mAP ")[1].split()[0]) for line in told.splitlines() if line.startswith("float32")]
+    assert judged == pytest.approx(kept, abs=2e-3)
+    session = onnxruntime.InferenceSession(str(out))
+    images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8).numpy()
+    blind, seen = (session.run(["logits"], {"images": images, "category": np.array([code] * 3)})[0] for code in (0, 1))
+    assert np.abs(blind - seen).max() > 0.01
 
-    out = tmp_path / "model.onnx"
-    assert main(["export", "--model", str(run), "--onnx", str(out), "--check", str(toy_shards)]) == 0
-    assert "answers as for objects whose category is not known" in capsys.readouterr().out
-    images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    model, _ = read_bundle(run)
-    with torch.inference_mode():
-        expected = model(images).numpy()
-    found = onnxruntime.InferenceSession(str(out)).run(["logits"], {"images": images.numpy()})[0]
-    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+def test_a_check_sees_a_file_whose_codes_are_off_by_one(
+    run: Path, toy_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truly = torch_file.loaded
+
+    def shifted(content: bytes) -> Callable[..., torch.Tensor]:
+        logits = truly(content)
+        return lambda images, category: logits(images, (category - 1).clamp(min=0))
+
+    monkeypatch.setattr(torch_file, "loaded", shifted)
+    out = tmp_path / "model.pt2"
+    assert main(["export", "--model", str(run), "--torch-export", str(out), "--check", str(toy_shards)]) == 1
+    assert "logits differ from PyTorch's by" in capsys.readouterr().err and not out.exists()
 
 
 def test_data_without_categories_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], toy_coco: Path) -> None:

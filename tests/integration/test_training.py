@@ -19,6 +19,7 @@ from attrtrain.data.reader import ShardSet
 from attrtrain.engine.judging import decision_thresholds
 from attrtrain.errors import WeightsError
 from attrtrain.predictions import read_predictions
+from tests import small_training
 from tools.soak_resume import CLOCKED
 
 SMALL = [
@@ -191,6 +192,7 @@ def test_labels_that_look_like_noise_are_told_and_refused_only_on_demand(toy_coc
 
 def test_the_bundle_carries_the_thresholds_of_its_own_evaluation(trained: Path, toy_shards: Path) -> None:
     card = json.loads((trained / "bundle" / "model.json").read_text())
+    assert card["mirrored"] == "kept"  # what the default does
     predictions = read_predictions(trained / "evaluation" / "predictions.npz")
     assert card["thresholds"] == decision_thresholds(predictions, ShardSet([toy_shards], "train"), card["positive_at"])
     assert any(value not in (None, 1.0) for value in card["thresholds"])
@@ -357,3 +359,19 @@ def test_a_diverging_run_ends_with_one_clear_line(toy_shards: Path, tmp_path: Pa
     )  # fmt: skip
     assert result.returncode == 1
     assert "lower optim.lr" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_single_objects_that_starve_batch_normalisation_are_refused_before_a_step(
+    toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = ["--train.global_batch", "1"]
+    for how in (["--train.micro_batch", "1"], one, ["--data.image_px", "64", "--data.scales", "[0.5,1]", *one]):
+        assert small_training.train(tmp_path / "run", toy_shards, *how) == 2
+        told = capsys.readouterr()
+        assert told.err.startswith("error: train.micro_batch: a single object of 32 x 32 pixels leaves the batch norm")
+        assert "backbone.layer4.0.bn" in told.err and told.err.count("\n") == 1 and not told.out
+        assert not (tmp_path / "run").exists()
+    found = ["find", "--out", str(tmp_path / "found.yaml"), "demo", "--data.shards", str(toy_shards), *SMALL, *one]
+    assert main(found) == 2
+    assert "error: train.micro_batch: a single object" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -28,6 +28,12 @@ def finish(run: Path, predictions: Predictions, seconds: float) -> None:
     (run / "evaluation").mkdir(parents=True)
     write_predictions(run / "evaluation" / "predictions.npz", predictions)
     (run / "result.json").write_text(json.dumps({"seconds": seconds}))
+    fill_checkpoints(run)
+
+
+def fill_checkpoints(run: Path) -> None:
+    (run / "checkpoints" / "step1").mkdir(parents=True)
+    (run / "checkpoints" / "step1" / "model.safetensors").write_bytes(b"large")
 
 
 def drawn(seed: int, gain: float) -> Predictions:
@@ -76,8 +82,23 @@ def test_recipes_are_trained_once_and_held_against_what_they_name(
     assert f"| better | {expected.b:.4f} | **{expected}** |" in text
     assert "| better still (against better) |" in text and "| base | " in text
 
+    runs = sorted((tmp_path / "out" / "runs").glob("*/seed*"))
+    assert len(runs) == 6
+    assert all(sorted(path.name for path in run.iterdir()) == ["evaluation", "result.json"] for run in runs)
+
     commands.clear()
+    fill_checkpoints(runs[0])  # of a command that was killed before it could remove them
     assert ablate.main() == 0 and not commands  # what is done is kept
+    assert not (runs[0] / "checkpoints").exists()
+
+
+def test_a_run_that_failed_keeps_what_it_goes_on_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = ablate.Recipe("base", {})
+    fill_checkpoints(run := recipe.folder(tmp_path, 0))
+    monkeypatch.setattr(ablate.subprocess, "run", lambda *_, **__: type("Ended", (), {"returncode": 85}))
+    with pytest.raises(SystemExit):
+        ablate.train("resnet50", recipe, 0, ["shards"], tmp_path, [])
+    assert (run / "checkpoints" / "step1" / "model.safetensors").exists()
 
 
 @pytest.mark.parametrize(

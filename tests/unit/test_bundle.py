@@ -49,6 +49,12 @@ def test_a_bundle_older_than_framing_is_the_model_that_it_was(tmp_path):
     assert then.card.framing == Framing() and then.fingerprint == now.fingerprint == before
 
 
+def test_a_bundle_that_does_not_say_how_it_was_trained_on_mirrored_crops_still_loads(tmp_path):
+    folder = draw_bundle(tmp_path / "b", mirrored="swapped")
+    assert read_bundle(folder)[1].mirrored == "swapped"
+    assert read_bundle(rewritten(folder, mirrored=None))[1].mirrored is None
+
+
 def test_thresholds_come_back_as_they_were_saved(tmp_path):
     thresholds = [0.1, None, 1.0, 0.0, 0.25, 0.5, 0.123456789]
     folder = draw_bundle(tmp_path / "b", thresholds=thresholds)
@@ -60,7 +66,8 @@ def test_thresholds_come_back_as_they_were_saved(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "fields", [{"schema_version": 3}, {"thresholds": [0.5]}, {"thresholds": [2.0] * 7}, {"more": 1}]
+    "fields",
+    [{"schema_version": 3}, {"thresholds": [0.5]}, {"thresholds": [2.0] * 7}, {"mirrored": "often"}, {"more": 1}],
 )
 def test_a_card_that_does_not_fit_is_one_line(tmp_path, fields):
     folder = rewritten(draw_bundle(tmp_path / "b"), **fields)

@@ -1,5 +1,7 @@
 """Augmentation of batches: beside torchvision and Pillow on single pictures, and a function of seed, epoch and sample alone."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -57,6 +59,32 @@ BY_SAMPLE = {
     "erase": Augmentation(erase=0.7),
     "all": Augmentation(flip=0.5, rotate=10.0, policy="trivial", erase=0.5),
 }
+
+
+@pytest.mark.parametrize("settings", BY_SAMPLE.values(), ids=BY_SAMPLE)
+def test_a_sample_that_comes_up_again_in_an_epoch_is_augmented_anew(settings: Augmentation) -> None:
+    def shown(repeat: list[int] | None) -> torch.Tensor:
+        batch = batch_of([7] * 24, epoch=3)
+        told = replace(batch, repeat=None if repeat is None else torch.tensor(repeat))
+        return augmented(told, settings, 0, lambda tensor: tensor).images
+
+    plain = batch_of([7] * 24).image
+    first = shown(None)
+    assert torch.equal(shown([0] * 24), first)
+    again = shown(list(range(24)))
+    assert torch.equal(again[0], first[0]) and len({picture.numpy().tobytes() for picture in again}) > 1
+    for row in range(24):
+        assert torch.equal(shown([row] * 24)[0], again[row])
+    if settings == BY_SAMPLE["flip"]:
+        flipped = [torch.equal(picture, plain[0].flip(-1)) for picture in again]
+        assert 4 < sum(flipped) < 20
+
+
+def test_a_sample_that_comes_up_again_is_mixed_by_another_share() -> None:
+    told = replace(batch_of([7, 7, 8]), repeat=torch.tensor([0, 1, 0]))
+    shares = augmented(told, Augmentation(mixup=0.5), 0, lambda tensor: tensor).own_share
+    alone = draw_mixing(0, 0, np.array([7, 8]), 0.5, 0.0, SIDE).own_share
+    assert torch.equal(shares[[0, 2]], alone) and shares[0] != shares[1]
 
 
 @pytest.mark.parametrize("settings", BY_SAMPLE.values(), ids=BY_SAMPLE)

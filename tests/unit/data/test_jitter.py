@@ -101,4 +101,8 @@ def test_batches_hold_what_was_cut_by_hand_whatever_the_workers(
         moved_at_all += (window != still[0]).any()
         expected = squashed(framing.shown(decode(shards.jpeg(row)), window), 32)
         assert (images[row].int() - expected.int()).abs().max() <= (resize_on == "device")
+    twice = BatchRequest(4, np.array([3, 3, 3]), np.array([3, 3, 3]), np.array([0, 1, 2]))
+    (batch,) = load_batches(dataset, [twice], CPU, workers=0)
+    assert torch.equal(batch.image[0], images[3]) and batch.repeat.tolist() == [0, 1, 2]
+    assert not torch.equal(batch.image[1], batch.image[0]) and not torch.equal(batch.image[1], batch.image[2])
     assert moved_at_all > 0.6 * len(shards)  # of what is shown whole already, nothing larger is shown

@@ -6,7 +6,7 @@ import pytest
 
 from attrtrain.config.schema import DataConfig
 from attrtrain.data.augment import Augmentation
-from attrtrain.data.meaning import contradictions, mirrored_columns
+from attrtrain.data.meaning import contradictions, mirrored_columns, mirroring
 from attrtrain.errors import ConfigError
 
 NAMES = (
@@ -75,3 +75,8 @@ def test_swapping_where_there_is_nothing_to_swap_is_refused() -> None:
     assert Augmentation.of(DataConfig(), 0, NAMES).swaps == ()
     with pytest.raises(ConfigError, match=r"data\.flip_swaps: no two attributes"):
         Augmentation.of(DataConfig(flip_swaps=True), 0, ("left-facing", "furry"))
+
+
+def test_what_is_done_with_mirrored_crops_has_a_name() -> None:
+    assert mirroring(DataConfig()) == "kept" and mirroring(DataConfig(flip_swaps=True)) == "swapped"
+    assert mirroring(QUIET) == mirroring(replace(QUIET, flip_swaps=True)) == "never"

@@ -1,6 +1,7 @@
 """Order: a pure function of (seed, epoch, position), whoever asks."""
 
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -214,3 +215,28 @@ def test_equal_shares_are_each_sample_once_and_shares_go_with_ranks_and_restarts
     assert resumed == [index.tolist() for index in whole[13:]]
     with pytest.raises(ValueError, match="everything at once"):
         TrainOrder(103, 5, 12, 12, 0, 1, SHARDS, 3, np.ones(103))
+
+
+def test_each_time_that_an_epoch_shows_a_sample_has_a_number_of_its_own() -> None:
+    shares = np.random.default_rng(0).uniform(0.3, 6.0, 1000)
+    shares[-1] = 40.0
+    for epoch in range(5):
+        shown: dict[int, list[int]] = {}
+        for request in shared(shares).requests(epoch + 1, epoch, 0):
+            for sample, repeat in zip(request.index.tolist(), request.repeat.tolist(), strict=True):
+                shown.setdefault(sample, []).append(repeat)
+        assert max(map(len, shown.values())) > 10
+        assert all(sorted(repeats) == list(range(len(repeats))) for repeats in shown.values())
+
+
+def test_keys_go_with_ranks_and_restarts_and_are_the_samples_where_nothing_is_repeated() -> None:
+    shares = np.random.default_rng(1).uniform(1, 9, 100)
+    whole = [request.key.tolist() for request in shared(shares, 10).requests(2, 0, 0)]
+    halves = [[request.key.tolist() for request in shared(shares, 10, rank, 2).requests(2, 0, 0)] for rank in range(2)]
+    assert [a + b for a, b in zip(*halves, strict=True)] == whole
+    small = replace(shared(shares, 10), micro_batch=2)
+    assert np.concatenate([request.key for request in small.requests(2, 0, 0)]).tolist() == list(chain(*whole))
+    assert [request.key.tolist() for request in shared(shares, 10).requests(2, 1, 30)] == whole[13:]
+    assert len(set(chain(*whole[:10]))) == len(set(chain(*whole[10:]))) == 100
+    for order in (shared(np.full(100, 3.0)), orders(0, 1, 12)[0], orders(3, 1, 12)[0]):
+        assert all(request.key.tolist() == request.index.tolist() for request in order.requests(2, 0, 0))

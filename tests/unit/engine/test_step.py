@@ -193,4 +193,6 @@ def test_a_share_of_categories_is_withheld_by_sample_and_epoch_alone() -> None:
     some = torch.tensor([1900, 7, 7, 250])
     assert torch.equal(told.of_batch(replace(whole, index=some)), codes[some])
     assert not torch.equal(told.of_batch(replace(whole, epoch=1)), codes)
+    again = told.of_batch(replace(whole, repeat=torch.tensor([0, 1]).repeat(1000)))
+    assert torch.equal(again[::2], codes[::2]) and not torch.equal(again[1::2], codes[1::2])
     assert (TrainingCategories(np.arange(1, 2001), 3, 0.0).of_batch(whole) > 0).all()

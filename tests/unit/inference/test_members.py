@@ -9,7 +9,7 @@ from scipy.special import expit, logit
 from attrtrain.bundle import load_model
 from attrtrain.errors import ConfigError
 from attrtrain.framing import Framing
-from attrtrain.inference.members import PLAIN, View, views_of
+from attrtrain.inference.members import PLAIN, Pass, View, views_of
 from attrtrain.inference.predictor import Predictor
 from attrtrain.shards.manifest import CropSettings
 from tests.bundles import IMAGE_PX, NAMES, draw_bundle
@@ -74,6 +74,50 @@ def test_views_are_mirrored_and_resized_crops(bundles, crops):
     each = np.stack([alone(bundles[0], images) for images in seen])
     assert np.ptp(each, axis=0).max() > 0.5  # so that a view left out is noticed
     np.testing.assert_allclose(predictor(crops).logits.numpy(), each.mean(axis=0), atol=0.05)
+
+
+SIDED = ("left wrist", "furry", "right wrist", "left-facing", "Left_Eye", "round", "Right_Eye")
+BACK = [2, 1, 0, 3, 6, 5, 4]
+
+
+@pytest.mark.parametrize("mirrored", ["never", "swapped", "kept", None])
+def test_a_mirrored_view_is_swapped_back_where_the_model_tells_sides(tmp_path, crops, mirrored):
+    bundle = draw_bundle(tmp_path / "b", SIDED, mirrored=mirrored)
+    predictor = Predictor(bundle, "cpu", views_of(True, []))
+    plain, flipped = alone(bundle, crops), alone(bundle, crops.flip(-1))
+    swapped = flipped[:, BACK] if mirrored in ("never", "swapped") else flipped
+    assert np.abs(flipped[:, BACK] - flipped).max() > 0.5
+    np.testing.assert_allclose(predictor(crops).logits.numpy(), (plain + swapped) / 2, atol=1e-4)
+    with torch.inference_mode():  # as `evaluate` calls it
+        np.testing.assert_allclose(Pass(predictor.members[0], View(True))(crops), swapped, atol=1e-4)
+        np.testing.assert_allclose(Pass(predictor.members[0], PLAIN)(crops), plain, atol=1e-4)
+    assert len(predictor.mirror_notes) == (mirrored is None)
+    assert all(note.startswith(f"{bundle}: its bundle is of a version") for note in predictor.mirror_notes)
+    assert not Predictor(bundle, "cpu").mirror_notes
+
+
+def test_each_of_several_models_is_swapped_back_by_how_it_was_trained(tmp_path, crops):
+    trained = {
+        name: draw_bundle(tmp_path / name, SIDED, seed=seed, mirrored=name)
+        for seed, name in enumerate(("never", "kept"))
+    }
+    both = Predictor(list(trained.values()), "cpu", [View(True)])
+    told = {name: alone(bundle, crops.flip(-1)) for name, bundle in trained.items()}
+    np.testing.assert_allclose(both(crops).logits.numpy(), (told["never"][:, BACK] + told["kept"]) / 2, atol=1e-4)
+
+
+def test_what_is_swapped_back_is_part_of_the_fingerprint_and_nothing_else_changes_it(tmp_path, bundles):
+    made = {
+        mirrored: draw_bundle(tmp_path / str(mirrored), SIDED, mirrored=mirrored)
+        for mirrored in ("never", "swapped", "kept", None)
+    }
+    plain = {name: Predictor(bundle, "cpu").fingerprint for name, bundle in made.items()}
+    assert len(set(plain.values())) == 1  # so results of crops as they are can be gone on with
+    flipped = {name: Predictor(bundle, "cpu", views_of(True, [])).fingerprint for name, bundle in made.items()}
+    assert flipped["never"] == flipped["swapped"] != flipped["kept"] == flipped[None]
+    unsided = draw_bundle(tmp_path / "unsided", seed=1, mirrored="never", thresholds=[0.5] * 7)
+    both = [Predictor(bundle, "cpu", views_of(True, [])) for bundle in (unsided, bundles[0])]
+    assert both[0].fingerprint == both[1].fingerprint and not any(one.mirror_notes for one in both)
 
 
 def test_a_model_of_another_size_sees_crops_in_its_own(bundles, crops):

@@ -10,7 +10,7 @@ from torch import nn
 
 from attrtrain.config.schema import OptimConfig
 from attrtrain.errors import ConfigError
-from attrtrain.models.layers import freeze, layer_groups, undecayed
+from attrtrain.models.layers import freeze, layer_groups, starved_norm, undecayed
 from attrtrain.models.network import AttributeModel, build_network
 from attrtrain.optim import MovingAverage, build_optimizer, set_learning_rate
 
@@ -145,3 +145,30 @@ def test_a_copy_of_a_frozen_network_is_frozen_and_a_loaded_one_is_not() -> None:
     other = network("resnet18")
     other.load_state_dict(model.state_dict())
     assert other.train().backbone.bn1.training
+
+
+@pytest.mark.parametrize("frozen", [0, 4, -1])
+@pytest.mark.parametrize(
+    ("backbone", "side"),
+    [
+        *[("resnet18", side) for side in (32, 33)],
+        *[("timm:test_resnet", side) for side in (32, 33)],
+        *[(f"timm:{name}", 32) for name in ("test_convnext", "test_vit", "levit_128s")],
+    ],
+)
+def test_what_a_single_picture_starves_is_what_torch_refuses(backbone: str, side: int, frozen: int) -> None:
+    model = build_network(backbone, "linear", 8, 0.0, 5, image_px=side)
+    freeze(model, min(frozen, max(layer_groups(model).values())))
+    before = copy.deepcopy(model.state_dict())
+    found = starved_norm(model, side)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    model.train()
+    try:
+        model(torch.zeros(1, 3, side, side))
+        refused = False
+    except ValueError as error:
+        assert "Expected more than 1 value per channel" in str(error)
+        refused = True
+    assert bool(found) == refused
+    if (backbone, side, frozen) == ("resnet18", 32, 0):
+        assert found == "backbone.layer4.0.bn1"
