@@ -140,7 +140,7 @@ class TrainOrder:
         share = self.global_batch // self.world_size
         for current in range(epoch, epochs):
             first = samples_in_epoch // self.global_batch if current == epoch else 0
-            for whole in self.steps(current, first):
+            for step, whole in enumerate(self.steps(current, first), first):
                 own = whole[self.rank * share : (self.rank + 1) * share]
                 repeat = self.repeats(current, step * self.global_batch + self.rank * share + np.arange(share))
                 for begin in range(0, share, self.micro_batch):
