@@ -135,6 +135,7 @@ def _config(task: dict[str, Any], folder: str) -> TrainConfig:
         "data.workers": str(spec.workers),
         "run.dir": str(Path(task["work"]) / folder),
         "model.backbone": task["backbone"],
+        "model.head": "linear",
         "model.weights": "none",
         "train.global_batch": str(spec.batch),
         "track.wandb": "disabled",
