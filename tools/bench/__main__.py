@@ -24,6 +24,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments.out.mkdir(parents=True, exist_ok=True)
     names = NAMES if arguments.name == "all" else (arguments.name,)
     failed = False
+    if arguments.work:
+        arguments.work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="attrtrain-bench-", dir=arguments.work) as work:
         source = None
         for name in names:
