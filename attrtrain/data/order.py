@@ -89,14 +89,17 @@ class TrainOrder:
         """Micro-batches of this rank in one step."""
         return self.global_batch // (self.world_size * self.micro_batch)
 
-    def steps(self, epoch: int, first: int = 0) -> Iterator[NDArray[np.int64]]:
-        """The samples (global_batch,) of each step of an epoch from step `first` on, over all ranks."""
+    def steps(self, epoch: int, first: int = 0) -> Iterator[BatchRequest]:
+        """Each step of an epoch from step `first` on, over all ranks."""
         # Many steps at once: worked out one by one, the positions of a batch take a good part of the time of reading its crops.
         together = max(1, _POSITIONS_AT_A_TIME // self.global_batch)
         for begin in range(first, self.steps_per_epoch, together):
             end = min(begin + together, self.steps_per_epoch)
             positions = np.arange(begin * self.global_batch, end * self.global_batch)
-            yield from self.samples(epoch, positions).reshape(-1, self.global_batch)
+            samples, repeats = self.samples(epoch, positions), self.repeats(epoch, positions)
+            for start in range(0, len(positions), self.global_batch):
+                step = slice(start, start + self.global_batch)
+                yield BatchRequest(epoch, samples[step], samples[step], None if repeats is None else repeats[step])
 
     def samples(self, epoch: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """The samples (P,) at some positions (P,) of an epoch."""
@@ -140,12 +143,11 @@ class TrainOrder:
         share = self.global_batch // self.world_size
         for current in range(epoch, epochs):
             first = samples_in_epoch // self.global_batch if current == epoch else 0
-            for step, whole in enumerate(self.steps(current, first), first):
-                own = whole[self.rank * share : (self.rank + 1) * share]
-                repeat = self.repeats(current, step * self.global_batch + self.rank * share + np.arange(share))
-                for begin in range(0, share, self.micro_batch):
+            for step in self.steps(current, first):
+                for begin in range(self.rank * share, (self.rank + 1) * share, self.micro_batch):
                     part = slice(begin, begin + self.micro_batch)
-                    yield BatchRequest(current, own[part], whole, None if repeat is None else repeat[part])
+                    repeat = None if step.repeat is None else step.repeat[part]
+                    yield BatchRequest(current, step.index[part], step.step_index, repeat)
 
 
 def evaluation_requests(size: int, batch: int, rank: int, world_size: int) -> Iterator[BatchRequest]:

@@ -129,7 +129,7 @@ def test_an_epoch_in_blocks_fetches_each_shard_once_into_a_cache_smaller_than_th
     for epoch in range(2):
         fetched.clear()
         for step in order.steps(epoch):
-            for position in step:
+            for position in step.index:
                 assert remote.jpeg(int(position)) == local.jpeg(int(position))
             assert held_bytes(cache) <= limit
         assert len(fetched) == len(set(fetched)) >= len(sizes) - 4  # some were left by the epoch before

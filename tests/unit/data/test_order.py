@@ -59,7 +59,7 @@ def test_every_world_size_and_micro_batch_sees_the_same_steps(window: int, world
 def test_an_epoch_sees_no_sample_twice_and_leaves_out_less_than_a_step(window: int) -> None:
     order = orders(window, 1, 12)[0]
     for epoch in range(4):
-        seen = np.concatenate(list(order.steps(epoch)))
+        seen = np.concatenate([step.index for step in order.steps(epoch)])
         assert len(set(seen.tolist())) == len(seen) == 96
         assert seen.min() >= 0 and seen.max() < 103
 
@@ -76,7 +76,7 @@ def test_epochs_and_seeds_differ(window: int) -> None:
 def test_steps_that_are_worked_out_together_are_those_asked_for_one_by_one(window: int, first: int) -> None:
     """Many batches of positions at a time, of an epoch that is no whole number of such times."""
     order = TrainOrder(50_000, 5, 48, 48, 0, 1, (2_000,) * 25, window)
-    steps = [step.tolist() for step in order.steps(1, first)]
+    steps = [step.index.tolist() for step in order.steps(1, first)]
     assert len(steps) == 50_000 // 48 - first
     for step in (0, 1, 169, 170, 171, len(steps) - 1):
         assert steps[step] == step_of(order, 1, first + step)
@@ -160,7 +160,7 @@ def test_at_any_moment_only_a_window_of_shards_is_needed(shards: list[int], wind
 
 def test_a_step_that_is_shorter_than_a_shard_needs_one_shard_more_at_a_seam() -> None:
     order = TrainOrder(4000, 1, 50, 50, 0, 1, (200,) * 20, 4)
-    touched = [len(set((step // 200).tolist())) for step in order.steps(0)]
+    touched = [len(set((step.index // 200).tolist())) for step in order.steps(0)]
     assert max(touched) == 5 and touched.count(5) <= 16 and min(touched) >= 3
 
 
@@ -193,7 +193,7 @@ def test_shares_decide_how_often_a_sample_is_seen_to_within_one() -> None:
     order, expected = shared(shares), shares * 1000 / shares.sum()
     totals = np.zeros(1000)
     for epoch in range(20):
-        seen = np.concatenate(list(order.steps(epoch)))
+        seen = np.concatenate([step.index for step in order.steps(epoch)])
         counts = np.bincount(seen, minlength=1000)
         assert len(counts) == 1000 and counts.sum() == 1000
         assert (np.abs(counts - expected) < 1 + 1e-9).all()
@@ -204,7 +204,7 @@ def test_shares_decide_how_often_a_sample_is_seen_to_within_one() -> None:
 
 def test_equal_shares_are_each_sample_once_and_shares_go_with_ranks_and_restarts() -> None:
     equal = shared(np.full(100, 3.0))
-    seen = np.concatenate(list(equal.steps(2)))
+    seen = np.concatenate([step.index for step in equal.steps(2)])
     assert sorted(seen.tolist()) == list(range(100))
     shares = np.random.default_rng(1).uniform(1, 3, 100)
     whole = [request.index for request in shared(shares, 10).requests(2, 0, 0)]
