@@ -18,7 +18,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from attrtrain.config.schema import DataConfig, Policy
 from attrtrain.data.loader import Batch
-from attrtrain.data.meaning import mirrored_columns
+from attrtrain.data.meaning import swapped_columns
 from attrtrain.data.streams import Stream
 from attrtrain.errors import ConfigError
 from attrtrain.framing import MEAN_COLOUR
@@ -60,8 +60,8 @@ class Augmentation:
         Raises:
             ConfigError: labels are to be swapped, and no two names differ in nothing but left and right.
         """
-        swaps = mirrored_columns(names) if config.flip_swaps else ()
-        if config.flip_swaps and swaps == tuple(range(len(names))):
+        swaps = swapped_columns(names) if config.flip_swaps else ()
+        if config.flip_swaps and not swaps:
             raise ConfigError(
                 "data.flip_swaps: no two attributes have names that differ in nothing but left and right, so there is nothing to swap"
             )

@@ -32,6 +32,12 @@ def mirrored_columns(names: Sequence[str]) -> tuple[int, ...]:
     return tuple(columns.get(_SIDE.sub(_other_side, name), column) for name, column in columns.items())
 
 
+def swapped_columns(names: Sequence[str]) -> tuple[int, ...]:
+    """`mirrored_columns`; empty where every attribute becomes itself, so that there is nothing to swap."""
+    columns = mirrored_columns(names)
+    return () if columns == tuple(range(len(columns))) else columns
+
+
 def _other_side(found: re.Match[str]) -> str:
     word = found.group()
     other = "right" if word.lower() == "left" else "left"

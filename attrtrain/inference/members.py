@@ -20,7 +20,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from attrtrain.bundle import ModelCard, bundle_fingerprint, locate_bundle, read_bundle
 from attrtrain.config.schema import TIMM
-from attrtrain.data.meaning import mirrored_columns
+from attrtrain.data.meaning import swapped_columns
 from attrtrain.errors import ConfigError, first_line
 from attrtrain.models.network import AttributeModel
 from attrtrain.runtime import autocast, resolve_precision
@@ -69,10 +69,7 @@ class Member:
     @property
     def mirrored_columns(self) -> tuple[int, ...]:
         """(A) which of its logits of a mirrored crop tells of each attribute; empty where that is the same one for all."""
-        if self.card.mirrored not in ("never", "swapped"):
-            return ()
-        columns = mirrored_columns(self.card.vocabulary.names)
-        return () if columns == tuple(range(len(columns))) else columns
+        return swapped_columns(self.card.vocabulary.names) if self.card.mirrored in ("never", "swapped") else ()
 
     @property
     def layout(self) -> torch.memory_format:
@@ -151,8 +148,7 @@ def shared_fingerprint(members: Sequence[Member], views: Sequence[View]) -> str:
 
 def mirror_notes(members: Sequence[Member], views: Sequence[View]) -> list[str]:
     """Lines about models that are shown mirrored crops, tell sides by their attributes' names, and do not say whether they were trained to."""
-    names = members[0].card.vocabulary.names
-    if not any(view.flip for view in views) or mirrored_columns(names) == tuple(range(len(names))):
+    if not any(view.flip for view in views) or not swapped_columns(members[0].card.vocabulary.names):
         return []
     return [
         f"{member.name}: its bundle is of a version that did not say how it was trained on mirrored crops; its scores of left and right on them are averaged as they are"

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from attrtrain.metrics.known_cells import KnownCells
 from attrtrain.metrics.overall import is_judged
-from attrtrain.metrics.ranking import Falling, Ranking
+from attrtrain.metrics.ranking import Ranking
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,8 @@ def mean_scores(logits: NDArray[np.floating], labels: NDArray[np.floating], posi
     judged = np.flatnonzero(is_judged(positives, size - positives))
     precision = np.full(len(size), np.nan)
     for column in judged.tolist():
-        cells = known.of_attribute(column)
-        falling = Falling.of(known.rows[cells], scores[cells], known.positive[cells])
-        precision[column] = Ranking.of(falling, len(labels)).average_precision_and_auroc()[0]
+        ranking = Ranking.of(known.falling(column, scores), len(labels))
+        precision[column] = ranking.average_precision_and_auroc()[0]
     return MeanScores(
         map=_mean(precision[judged]),
         prior_map=_mean(positives[judged] / size[judged]),

@@ -115,8 +115,7 @@ class JudgedSet:
 
     def falling(self, attribute: int) -> Falling:
         """The known cells of an attribute by falling score."""
-        cells = self.known.of_attribute(attribute)
-        return Falling.of(self.known.rows[cells], self.known_scores[cells], self.known.positive[cells])
+        return self.known.falling(attribute, self.known_scores)
 
     def as_score(self, probability: float) -> float:
         """A probability on the scale of the scores; one half is a logit of exactly 0."""

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csc_array
 
+from attrtrain.metrics.ranking import Falling
+
 _COLUMNS_AT_A_TIME = 16  # of float32, a cache line of a matrix that lies row by row: each is read once
 _ROWS_AT_A_TIME = 2048  # whose cache lines stay in the processor until all of their columns are written
 _CELLS_AT_A_TIME = 2**20
@@ -73,6 +75,11 @@ class KnownCells:
             cells = self.of_attribute(attribute)
             values[cells] = matrix[self.rows[cells], attribute]
         return values
+
+    def falling(self, attribute: int, scores: NDArray[np.floating]) -> Falling:
+        """The known objects of an attribute by falling score, of scores (K,)."""
+        cells = self.of_attribute(attribute)
+        return Falling.of(self.rows[cells], scores[cells], self.positive[cells])
 
     def count(self, chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
         """(A,) how many cells of each attribute are chosen (K,)."""
