@@ -127,10 +127,12 @@ def locate_bundle(path: str | Path) -> Path:
 
 
 def model_name(path: str | Path) -> str:
-    """What people call a model: a repository as it is given, a run or a bundle by its folder; a run's own bundle has the run's name."""
+    """What people call a model: a repository as it is given, a run or a bundle by its folder; a run's own bundle has the run's name, that of an epoch the epoch's too."""
     if hub.is_repository(path):
         return str(path)
     here = Path(path).resolve()
+    if here.parent.name == "bundles":
+        return f"{here.parent.parent.name}-{here.name}"
     return here.parent.name if here.name == "bundle" else here.name
 
 

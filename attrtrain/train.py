@@ -9,6 +9,7 @@ A run directory:
       metrics.jsonl     every number of the run, one JSON object a line; the source of truth
       checkpoints/      to go on from, see attrtrain.checkpoint
       bundle/           to use, the best epoch, see attrtrain.bundle
+      bundles/          epoch-003/ and so on, the newest epochs, with checkpoint.keep_bundles
       audit.json        a quick look at the labels, see attrtrain.auditing
       evaluation/       metrics.json and predictions.npz of the best epoch on the val split
       report.html       what it learnt, as one page

@@ -217,7 +217,7 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """What is kept to go on from."""
+    """What is kept: to go on from, and to use."""
 
     every_epochs: int = ranged(1, at_least=1)
     """Epochs between checkpoints; the last epoch always has one."""
@@ -227,6 +227,8 @@ class CheckpointConfig:
     """Minutes between checkpoints, besides those of epochs. 0: none."""
     keep_last: int = ranged(2, at_least=1)
     """Newest checkpoints kept. The best one is kept besides."""
+    keep_bundles: int = ranged(0, at_least=0)
+    """Bundles of this many newest epochs kept in bundles/, beside that of the best epoch: models that may answer together, averages where train.ema makes them. 0: none."""
     resume: str = "auto"
     """auto: go on with the run in run.dir, if there is one; never: refuse a folder that holds one; a path: go on from that checkpoint."""
 

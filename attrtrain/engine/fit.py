@@ -10,18 +10,17 @@ from accelerate import DistributedType
 from torch import nn
 from tqdm import tqdm
 
-from attrtrain import bundle
 from attrtrain.config.schema import TrainConfig
 from attrtrain.data.augment import Augmentation
 from attrtrain.data.jitter import Jitter
 from attrtrain.data.loader import Batch, CropDataset, load_batches
-from attrtrain.data.meaning import mirroring
 from attrtrain.data.reader import ShardSet
+from attrtrain.engine.bundles import save_bundles
 from attrtrain.engine.compiling import compile_in_place
 from attrtrain.engine.evaluate import BAR_SECONDS, Evaluation, EvaluationStoppedError, evaluate
-from attrtrain.engine.judging import attribute_table, decision_thresholds, predictions_of
+from attrtrain.engine.judging import attribute_table
 from attrtrain.engine.objective import Objective
-from attrtrain.engine.resume import full_tensors, save_checkpoint
+from attrtrain.engine.resume import save_checkpoint
 from attrtrain.engine.state import Learner, RunState, Task
 from attrtrain.engine.step import StepSettings, TrainingCategories, optimizer_step
 from attrtrain.engine.window import Window
@@ -33,7 +32,6 @@ from attrtrain.models.network import AttributeModel
 from attrtrain.models.recompute import checkpoint_activations
 from attrtrain.optim import MovingAverage, build_optimizer, learning_rate, set_learning_rate, trains_head_alone
 from attrtrain.runtime import Runtime
-from attrtrain.shards.manifest import VocabularyRecord, unlabelled_attributes
 
 _AGREE_EVERY = 5  # steps between two looks, by all ranks together, at whether any of them was asked to stop
 
@@ -292,48 +290,10 @@ def _close_epoch(task: Task, learner: Learner, state: RunState, evaluation: Eval
             f"{_told(scores)}{' (best)' if is_best else ''}  {seconds:.0f} s",
             flush=True,
         )
-    if is_best:
-        _save_bundle(task, learner, evaluation)
+    save_bundles(task, learner, state, evaluation, _framing(config, task.train_shards), is_best)
 
 
 def _told(scores: MeanScores) -> str:
     if not scores.judged:
         return "val has too few known labels for a mAP"
     return f"val mAP {scores.map:.4f} beside a prior of {scores.prior_map:.4f}"
-
-
-def _save_bundle(task: Task, learner: Learner, evaluation: Evaluation) -> None:
-    config, shards = task.config, task.train_shards
-    tensors = full_tensors(learner.judged)  # collective
-    if not task.runtime.is_main:
-        return
-    mean, std = learner.module.normalisation
-    card = bundle.ModelCard(
-        architecture=bundle.Architecture(
-            backbone=config.model.backbone,
-            head=config.model.head,
-            hidden=config.model.hidden,
-            dropout=config.model.dropout,
-            mean=mean,
-            std=std,
-            categories=list(learner.module.categories),
-        ),
-        vocabulary=VocabularyRecord.of(shards.vocabulary),
-        image_px=config.data.image_px,
-        crop=shards.crop,
-        framing=_framing(config, task.train_shards),
-        positive_at=config.labels.positive_at,
-        precision=task.runtime.precision,
-        channels_last=config.train.channels_last,
-        data_fingerprint=shards.fingerprint,
-        selected_on=config.data.val_split,
-        untrained=unlabelled_attributes(shards.manifests, shards.split),
-        thresholds=decision_thresholds(predictions_of(evaluation, task.val_shards), shards, config.labels.positive_at),
-        mirrored=mirroring(config.data),
-        metrics={
-            "val.map": None if math.isnan(evaluation.scores.map) else evaluation.scores.map,
-            "val.prior_map": None if math.isnan(evaluation.scores.prior_map) else evaluation.scores.prior_map,
-            "val.objects": len(evaluation.labels),
-        },
-    )
-    bundle.save_bundle(task.folder / "bundle", tensors, card)
