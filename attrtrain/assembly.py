@@ -11,7 +11,7 @@ from attrtrain.errors import ConfigError
 from attrtrain.models.category_head import known_categories
 from attrtrain.models.layers import freeze, starved_norm
 from attrtrain.models.network import AttributeModel, build_network
-from attrtrain.models.timm_backbone import try_out
+from attrtrain.models.timm_backbone import require_sides, try_out
 from attrtrain.runtime import DistributedOptions, Runtime, build_runtime
 
 
@@ -82,12 +82,17 @@ def require_batch_statistics(config: TrainConfig, model: AttributeModel, micro_b
     """
     if micro_batch > 1 or (config.train.sync_batchnorm and world_size > 1):
         return
-    side = max(1, round(min(config.data.scales, default=1.0) * config.data.image_px))
+    side = min(_sides(config))
     if name := starved_norm(model, side):
         raise ConfigError(
             f"train.micro_batch: a single object of {side} x {side} pixels leaves the batch normalisation {name} one value a channel, too little for its statistics; "
             "raise train.micro_batch or train.global_batch to at least 2 objects a process, or raise data.image_px"
         )
+
+
+def _sides(config: TrainConfig) -> list[int]:
+    """Sides of the network's input in training, pixels."""
+    return [round(scale * config.data.image_px) for scale in config.data.scales or [1.0]]
 
 
 def _categories(shards: ShardSet) -> list[str]:
@@ -100,7 +105,7 @@ def build_model(config: TrainConfig, shards: ShardSet) -> AttributeModel:
     """The network with random weights, for the attributes of a split and, where its head asks, the categories; what is frozen has no gradients, and one of timm's is tried out on a picture.
 
     Raises:
-        ConfigError: there is no such backbone, it takes no pictures of that size or no such head, it has fewer groups than are frozen, or there are no categories.
+        ConfigError: there is no such backbone, it takes no pictures of that size, or of those it is scaled to, or no such head, it has fewer groups than are frozen, or there are no categories.
     """
     model = build_network(
         config.model.backbone,
@@ -113,5 +118,6 @@ def build_model(config: TrainConfig, shards: ShardSet) -> AttributeModel:
     )
     if config.model.backbone.startswith(TIMM):
         try_out(model, config.data.image_px, config.model.backbone)
+        require_sides(model, _sides(config), config.model.backbone)
     freeze(model, config.model.frozen)
     return model

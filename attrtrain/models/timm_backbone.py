@@ -29,7 +29,7 @@ def build_timm(name: str, image_px: int) -> nn.Module:
     cfg = timm.models.get_pretrained_cfg(name)
     sizes: list[dict[str, Any]] = [{}]
     if cfg is not None and cfg.fixed_input_size:
-        # Where a model can resample its positions, crops may be looked at in other sizes too (`evaluate --scales`).
+        # Where a model can resample its positions, crops may be looked at in other sizes too (`data.scales`, `evaluate --tta-scales`).
         sizes = [{"img_size": image_px, "dynamic_img_size": True}, {"img_size": image_px}]
     for attempt in sizes:
         try:
@@ -98,6 +98,25 @@ def try_out(model: nn.Module, image_px: int, name: str) -> None:
     for parameter, gradient in zip(parameters, gradients, strict=True):
         if gradient is None:
             parameter.requires_grad_(False)
+    model.train(was_training)
+
+
+def require_sides(model: nn.Module, sides: Sequence[int], name: str) -> None:
+    """Puts one picture of each size that steps draw through a model, which some vision transformers take in one size alone.
+
+    Raises:
+        ConfigError: it names the first size that the model does not take.
+    """
+    was_training = model.training
+    model.eval()
+    for side in sides:
+        try:
+            with torch.inference_mode():
+                model(torch.zeros(1, 3, side, side))
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise ConfigError(
+                f"data.scales: {name} takes no pictures of {side} x {side} pixels ({first_line(error)}); give scales of data.image_px that it takes, or none"
+            ) from None
     model.train(was_training)
 
 

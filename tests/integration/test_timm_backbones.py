@@ -113,3 +113,12 @@ def test_gone_on_with_it_ends_with_the_weights_of_an_undisturbed_run(
     for name in ("model.safetensors", "average.safetensors"):
         one, other = (load_file(end / name) for end in ends)
         assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_scaled_sides_that_a_backbone_does_not_take_are_one_line_before_training(
+    toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(tmp_path / "run", toy_shards, *VIT, "--train.epochs", "1", "--data.scales", "1.0", "1.1") == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("error: data.scales: timm:test_vit takes no pictures of 35 x 35 pixels (")
+    assert not list((tmp_path / "run").glob("checkpoints/*"))
