@@ -131,9 +131,9 @@ def _matrix(vectors: list[Any], width: int) -> NDArray[np.float32]:
     labels = np.empty((len(vectors), width), dtype=np.float32)
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is no vote share either way
         for start in range(0, len(vectors), _BLOCK_ROWS):
-            block = vectors[start : start + _BLOCK_ROWS]
-            labels[start : start + len(block)] = np.concatenate(block).reshape(len(block), width)
-    labels[labels < 0] = np.nan
+            block = labels[start : start + _BLOCK_ROWS]
+            np.concatenate(vectors[start : start + _BLOCK_ROWS], out=block.reshape(-1), casting="unsafe")
+            block[block < 0] = np.nan
     return labels
 
 

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from attrtrain.errors import LabelError
 from attrtrain.vocabulary import AttributeVocabulary
 
+_BLOCK_ROWS = 1024
+
 
 @dataclass(frozen=True)
 class SourceFile:
@@ -99,11 +101,13 @@ def check_object_ids(object_id: NDArray[np.int64]) -> None:
 
 def check_vote_shares(labels: NDArray[np.float32], object_id: NDArray[np.int64]) -> None:
     """Raises LabelError, naming the object, where a label is neither unknown nor in [0, 1]."""
-    with np.errstate(invalid="ignore"):
-        wrong = (labels < 0) | (labels > 1)
-    if wrong.any():
-        row, column = np.argwhere(wrong)[0]
-        raise LabelError(
-            f"object {object_id[row]}: label {labels[row, column]:g} in attribute column {column} is not a vote share; "
-            "use 0 to 1, and -1 or an empty cell for unknown"
-        )
+    for start in range(0, len(labels), _BLOCK_ROWS):  # in the processor's cache, without masks of the whole matrix
+        block = labels[start : start + _BLOCK_ROWS]
+        with np.errstate(invalid="ignore"):
+            wrong = (block < 0) | (block > 1)
+        if wrong.any():
+            row, column = np.argwhere(wrong)[0]
+            raise LabelError(
+                f"object {object_id[start + row]}: label {block[row, column]:g} in attribute column {column} is not a vote share; "
+                "use 0 to 1, and -1 or an empty cell for unknown"
+            )

@@ -96,6 +96,17 @@ def test_more_objects_than_one_block(write, monkeypatch):
     assert set(read.splits) == {"train"}
 
 
+def test_a_label_above_1_far_down_the_file_names_its_object(write):
+    votes = np.full((2050, 4), -1.0)
+    votes[1500, 1] = 2.0
+    content = {
+        "ann_attrs": {1000 + i: {"attrs_vector": votes[i], "split": "train2017"} for i in range(len(votes))},
+        "attributes": ATTRIBUTES,
+    }
+    with pytest.raises(LabelError, match="object 2500: label 2 in attribute column 1 is not a vote share"):
+        read_coco_attributes(write(content))
+
+
 @pytest.mark.parametrize("name", ["patch_id_to_ann_id", "split"])
 def test_a_missing_patch_is_an_error_and_not_annotation_0(write, name):
     content = first_layout()
