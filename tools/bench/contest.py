@@ -94,6 +94,8 @@ def run_fresh(
 ) -> dict[str, Any]:
     """Calls "module:function" in a process of its own. Returns what it returned with `peak_mb` added, or {"missing": reason}."""
     environment = {**os.environ, **dict.fromkeys(_THREADS, str(len(cores))), "PYTHONWARNINGS": "ignore"}
+    # As on most machines; else every start compiles all that is imported.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [environment.get("PYTHONPATH")])])
     with tempfile.TemporaryDirectory(prefix="attrtrain-bench-") as folder:
         result, log = Path(folder) / "result.json", Path(folder) / "log.txt"
