@@ -1,7 +1,10 @@
-"""Trainings of a few steps in the process of the tests, whose imports take longer than they do."""
+"""Trainings of a few steps: in the process of the tests, whose imports take longer than they do, or as a command; and what they logged."""
 
+import json
 import signal
+import sys
 from pathlib import Path
+from typing import Any
 
 from attrtrain.signals import STOP_SIGNALS
 from attrtrain.train import main
@@ -20,3 +23,14 @@ def train(run: Path, shards: Path, *flags: str) -> int:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def train_command(run: Path, shards: Path, *flags: str) -> list[str]:
+    """The same as a command, of the demo preset and these flags alone."""
+    place = ["--run.dir", str(run), "--data.shards", str(shards)]
+    return [sys.executable, "-m", "attrtrain.train", "demo", *place, *flags]
+
+
+def logged(run: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl."""
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from safetensors.torch import load_file
 
 from attrtrain.cli import main
 from attrtrain.framing import Framing
+from tests.small_training import train_command
 
 FLAGS = (  # as people type them
     "--data.image_px 32 --model.backbone resnet18 --model.weights none --train.global_batch 16 --train.epochs 1 --track.wandb disabled "
@@ -20,18 +20,7 @@ FLAGS = (  # as people type them
 
 
 def train(run: Path, shards: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    command = [
-        sys.executable,
-        "-m",
-        "attrtrain.train",
-        "demo",
-        "--run.dir",
-        str(run),
-        "--data.shards",
-        str(shards),
-        *FLAGS.split(),
-    ]
-    return subprocess.run([*command, *flags], capture_output=True, text=True)
+    return subprocess.run(train_command(run, shards, *FLAGS.split(), *flags), capture_output=True, text=True)
 
 
 @pytest.mark.slow

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_training import metrics, train
+from test_training import train
 
 from attrtrain.bundle import read_bundle
+from tools.soak_resume import metrics
 
 PLAIN = ("--train.precision", "no", "--optim.schedule", "constant", "--track.every_steps", "1")
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from attrtrain.cli import main
 from attrtrain.predictions import read_predictions
-from tests.small_training import train
+from tests.small_training import logged, train
 
 KEPT = ("--train.ema", "0.9", "--checkpoint.keep_bundles", "2", "--checkpoint.keep_last", "3")
 
@@ -29,8 +29,7 @@ def names(run: Path) -> list[str]:
 def test_each_is_the_average_of_its_epoch_with_the_scores_of_its_epoch(run: Path) -> None:
     assert names(run) == ["epoch-002", "epoch-003"]
     checkpoints = sorted((run / "checkpoints").glob("step-*"))[-2:]
-    scores = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    of_epoch = {line["epoch"]: line["map"] for line in scores if line["kind"] == "val"}
+    of_epoch = {line["epoch"]: line["map"] for line in logged(run) if line["kind"] == "val"}
     for epoch, checkpoint in zip((2, 3), checkpoints, strict=True):
         folder = run / "bundles" / f"epoch-{epoch:03d}"
         average = load_file(checkpoint / "average.safetensors")

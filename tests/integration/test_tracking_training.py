@@ -16,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from wandb_server import API_KEY, StoredRun, WandbServer, serving
 
 from attrtrain.cli import main
+from tests.small_training import logged, train_command
 
 SMALL = [
     *("--data.image_px", "32", "--model.backbone", "resnet18", "--model.weights", "none", "--train.global_batch", "32"),
@@ -26,23 +27,8 @@ SMALL = [
 def start(run: Path, shards: Path, server: WandbServer, *flags: str) -> subprocess.Popen[str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
     environ = {**kept, "HOME": str(run.parent), "WANDB_BASE_URL": server.url, "WANDB_API_KEY": API_KEY}
-    command = [
-        sys.executable,
-        "-m",
-        "attrtrain.train",
-        "demo",
-        "--run.dir",
-        str(run),
-        "--data.shards",
-        str(shards),
-        *SMALL,
-        *flags,
-    ]
+    command = train_command(run, shards, *SMALL, *flags)
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ)
-
-
-def logged(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 def numbers(stored: StoredRun) -> list[dict[str, Any]]:

@@ -17,6 +17,8 @@ import wandb_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb_server import API_KEY, WandbServer, serving
 
+from tests.small_training import logged
+
 ROOT = Path(__file__).parents[2]
 SCRIPT = Path(__file__).parents[1] / "tracked_numbers.py"
 NOTHING_LISTENS = "http://127.0.0.1:9"
@@ -49,10 +51,6 @@ def wait_for_rows(server: WandbServer, process: subprocess.Popen[str]) -> None:
     while not any(len(numbers_of(stored.history)) == 7 for stored in server.runs.values()):
         assert process.poll() is None and time.monotonic() - begun < 500, process.communicate()
         time.sleep(0.05)
-
-
-def logged(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 def as_history(line: dict[str, Any]) -> dict[str, Any]:

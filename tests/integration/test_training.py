@@ -20,7 +20,7 @@ from attrtrain.engine.judging import decision_thresholds
 from attrtrain.errors import WeightsError
 from attrtrain.predictions import read_predictions
 from tests import small_training
-from tools.soak_resume import CLOCKED
+from tools.soak_resume import metrics
 
 SMALL = [
     "--data.image_px",
@@ -39,30 +39,13 @@ SMALL = [
 
 
 def train_command(run: Path, shards: Path, *flags: str) -> list[str]:
-    return [
-        sys.executable,
-        "-m",
-        "attrtrain.train",
-        "demo",
-        "--run.dir",
-        str(run),
-        "--data.shards",
-        str(shards),
-        *SMALL,
-        *flags,
-    ]
+    return small_training.train_command(run, shards, *SMALL, *flags)
 
 
 def train(run: Path, shards: Path, *flags: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         train_command(run, shards, *flags), capture_output=True, text=True, env={**os.environ, **(env or {})}
     )
-
-
-def metrics(run: Path) -> list[dict]:
-    """metrics.jsonl without what depends on the clock."""
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key not in CLOCKED} for line in lines]
 
 
 @pytest.fixture(scope="session")

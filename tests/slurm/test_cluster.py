@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from slurm_cluster import ROOT, Cluster, read
 
+from tools.soak_resume import metrics
+
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
 SCRIPTS = sorted((ROOT / "slurm").glob("*.sbatch"))
@@ -24,15 +26,6 @@ TRAINING = (
 
 def files(folder: Path) -> list[Path]:
     return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-
-
-def metrics(run: Path) -> list[dict]:
-    """metrics.jsonl without what depends on the clock."""
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [
-        {name: line[name] for name in line if name not in ("seconds", "objects_per_second", "data_wait_share")}
-        for line in lines
-    ]
 
 
 def assert_same_run(run: Path, other: Path) -> None:
