@@ -111,7 +111,7 @@ def require_sides(model: nn.Module, sides: Sequence[int], name: str) -> None:
     model.eval()
     for side in sides:
         try:
-            with torch.inference_mode():
+            with torch.no_grad():  # and no inference mode: what a model may keep of this is trained with later
                 model(torch.zeros(1, 3, side, side))
         except (AssertionError, RuntimeError, ValueError) as error:
             raise ConfigError(

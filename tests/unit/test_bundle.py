@@ -81,6 +81,7 @@ def test_a_model_is_called_as_people_know_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "run")
     assert [model_name(place) for place in (".", "bundle", tmp_path / "run" / "bundle")] == ["run"] * 3
     assert model_name(tmp_path) == tmp_path.name
+    assert model_name(tmp_path / "run" / "bundles" / "epoch-003") == "run-epoch-003"
     repositories = ["hf:me/toy", "hf:me/toy@v2"]
     assert [model_name(Path(place)) for place in repositories] == repositories
 
