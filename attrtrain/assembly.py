@@ -11,7 +11,7 @@ from attrtrain.errors import ConfigError
 from attrtrain.models.category_head import known_categories
 from attrtrain.models.layers import freeze, starved_norm
 from attrtrain.models.network import AttributeModel, build_network
-from attrtrain.models.timm_backbone import require_sides, try_out
+from attrtrain.models.timm_backbone import refusal, try_out
 from attrtrain.runtime import DistributedOptions, Runtime, build_runtime
 
 
@@ -95,6 +95,15 @@ def _sides(config: TrainConfig) -> list[int]:
     return [round(scale * config.data.image_px) for scale in config.data.scales or [1.0]]
 
 
+def _require_sides(config: TrainConfig, model: AttributeModel) -> None:
+    """Refuses data.scales that come to sides which the backbone does not take; that of image_px itself was tried out."""
+    for side in sorted(set(_sides(config)) - {config.data.image_px}):
+        if reason := refusal(model, side):
+            raise ConfigError(
+                f"data.scales: {config.model.backbone} takes no pictures of {side} x {side} pixels ({reason}); give scales of data.image_px that it takes, or none"
+            )
+
+
 def _categories(shards: ShardSet) -> list[str]:
     if not (found := known_categories(shards.categories())):
         raise ConfigError("model.head: category reads the objects' categories, and these have none; take linear or mlp")
@@ -118,6 +127,6 @@ def build_model(config: TrainConfig, shards: ShardSet) -> AttributeModel:
     )
     if config.model.backbone.startswith(TIMM):
         try_out(model, config.data.image_px, config.model.backbone)
-        require_sides(model, _sides(config), config.model.backbone)
+        _require_sides(config, model)
     freeze(model, config.model.frozen)
     return model

@@ -21,8 +21,9 @@ from torchvision.transforms.v2 import functional as transforms
 from attrtrain.bundle import ModelCard, bundle_fingerprint, locate_bundle, read_bundle
 from attrtrain.config.schema import TIMM
 from attrtrain.data.meaning import swapped_columns
-from attrtrain.errors import ConfigError, first_line
+from attrtrain.errors import ConfigError
 from attrtrain.models.network import AttributeModel
+from attrtrain.models.timm_backbone import refusal
 from attrtrain.runtime import autocast, resolve_precision
 
 
@@ -206,14 +207,10 @@ class Pass(nn.Module):
 
 def _require_side(member: Member, side: int, scale: float) -> None:
     """Refuses pictures of a size that a network cannot take which was built for one size."""
-    picture = torch.zeros(1, 3, side, side, device=member.model.mean.device)
-    try:
-        with torch.inference_mode():
-            member.model(picture)
-    except (AssertionError, RuntimeError, ValueError) as error:
+    if reason := refusal(member.model, side):
         raise ConfigError(
-            f"--tta-scales {scale:g}: {member.name} ({member.card.architecture.backbone}) takes no pictures of {side} x {side} pixels ({first_line(error)})"
-        ) from None
+            f"--tta-scales {scale:g}: {member.name} ({member.card.architecture.backbone}) takes no pictures of {side} x {side} pixels ({reason})"
+        )
 
 
 def _shared(thresholds: Sequence[float | None]) -> float | None:

@@ -101,23 +101,23 @@ def try_out(model: nn.Module, image_px: int, name: str) -> None:
     model.train(was_training)
 
 
-def require_sides(model: nn.Module, sides: Sequence[int], name: str) -> None:
-    """Puts one picture of each size that steps draw through a model, which some vision transformers take in one size alone.
+def refusal(model: nn.Module, side: int) -> str | None:
+    """Puts one picture of `side` x `side` pixels through a model, which some vision transformers take in one size alone.
 
-    Raises:
-        ConfigError: it names the first size that the model does not take.
+    Returns:
+        The first line of what it says against it; None where it takes it.
     """
     was_training = model.training
     model.eval()
-    for side in sides:
-        try:
-            with torch.no_grad():  # and no inference mode: what a model may keep of this is trained with later
-                model(torch.zeros(1, 3, side, side))
-        except (AssertionError, RuntimeError, ValueError) as error:
-            raise ConfigError(
-                f"data.scales: {name} takes no pictures of {side} x {side} pixels ({first_line(error)}); give scales of data.image_px that it takes, or none"
-            ) from None
-    model.train(was_training)
+    picture = torch.zeros(1, 3, side, side, device=next(model.parameters()).device)
+    try:
+        with torch.no_grad():  # and no inference mode: what a model may keep of this is trained with later
+            model(picture)
+    except (AssertionError, RuntimeError, ValueError) as error:
+        return first_line(error)
+    finally:
+        model.train(was_training)
+    return None
 
 
 def load_pretrained(network: nn.Module, name: str, tensors: dict[str, Tensor] | None) -> tuple[list[str], list[str]]:
