@@ -19,14 +19,14 @@ def test_what_the_pages_say_runs(toy_shards: Path, tmp_path: Path) -> None:
     (tmp_path / "shards" / "coco").symlink_to(toy_shards)
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     training, judging = commands("train.md"), commands("evaluate.md")
-    assert len(training) == 7 and len(judging) == 6
+    assert len(training) == 7 and len(judging) == 8
     for command in [*training, *judging]:
         words = f"{command} {SMALL}" if "-m attrtrain.train" in command else command
         result = subprocess.run(
             ["bash", "-c", words], capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PATH": path}
         )
         assert result.returncode == 0, f"{command}\n{result.stdout}{result.stderr}"
-    for run in ("coco", "mine", "augmented", "two"):
+    for run in ("coco", "mine", "augmented", "two", "averages"):
         assert (tmp_path / "runs" / run / "result.json").is_file()
     assert (tmp_path / "compare.html").is_file()
 
