@@ -5,10 +5,9 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import simplejpeg
@@ -106,28 +105,7 @@ def load_image(source: Path | FetchedImage, declared_size: tuple[int, int] = (0,
     """
     path = source.url if isinstance(source, FetchedImage) else source
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of odd metadata in thousands of good photographs
-            with _opened(source) as file, Image.open(file) as image:
-                if image.format in _PROGRAMS:
-                    raise LeftOutError("image_broken", f"{path}: {image.format} is a drawing program, not a photograph")
-                pixels = _sound_jpeg(image, file)
-                if pixels is None:
-                    image.load()
-                upright = _TO_UPRIGHT.get(_orientation(image))
-                size, turned_size = image.size, image.size[::-1] if upright in _SIDEWAYS else image.size
-                if 0 not in declared_size and declared_size not in (size, turned_size):
-                    raise LeftOutError(
-                        "image_size_differs",
-                        f"{path} is {size[0]}x{size[1]}, its annotation says {declared_size[0]}x{declared_size[1]}",
-                    )
-                if pixels is None:
-                    pixels = np.asarray(_rgb(image))
-                if upright is None or declared_size == size != turned_size:
-                    return pixels
-                return upright(pixels)
-    except LeftOutError:
-        raise
+        pixels, orientation = _as_stored(source)
     except UnidentifiedImageError:
         raise LeftOutError("image_broken", f"{path}: no picture of a known format") from None
     except Image.DecompressionBombError as error:
@@ -139,16 +117,15 @@ def load_image(source: Path | FetchedImage, declared_size: tuple[int, int] = (0,
         raise LeftOutError(reason, f"{path}: {error.strerror or error}") from None
     except Exception as error:  # noqa: BLE001  damaged files make Pillow's decoders raise nearly anything
         raise LeftOutError("image_broken", f"{path}: {type(error).__name__}: {error}") from None
-
-
-@contextmanager
-def _opened(source: Path | FetchedImage) -> Iterator[BinaryIO]:
-    """The file; a JPEG in memory, since all of it is needed and Pillow reads headers a few bytes at a time."""
-    if isinstance(source, FetchedImage):
-        yield io.BytesIO(source.content)
-        return
-    with source.open("rb") as file:
-        yield io.BytesIO(file.read()) if file.peek(3)[:3] == _JPEG_MAGIC else file
+    upright = _TO_UPRIGHT.get(orientation)
+    size = pixels.shape[1], pixels.shape[0]
+    turned_size = size[::-1] if upright in _SIDEWAYS else size
+    if 0 not in declared_size and declared_size not in (size, turned_size):
+        raise LeftOutError(
+            "image_size_differs",
+            f"{path} is {size[0]}x{size[1]}, its annotation says {declared_size[0]}x{declared_size[1]}",
+        )
+    return pixels if upright is None or declared_size == size != turned_size else upright(pixels)
 
 
 _PROGRAMS = ("EPS", "WMF")  # Pillow hands these to an interpreter
@@ -166,24 +143,62 @@ _TO_UPRIGHT: dict[int, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
 _SIDEWAYS = tuple(_TO_UPRIGHT[orientation] for orientation in (5, 6, 7, 8))
 
 
-def _sound_jpeg(image: Image.Image, file: BinaryIO) -> NDArray[np.uint8] | None:
-    """The pixels (H, W, 3) of a JPEG in colour or grey, as Pillow would decode them, by libjpeg-turbo itself: nearly
-    all photographs, in four fifths of the time.
+def _as_stored(source: Path | FetchedImage) -> tuple[NDArray[np.uint8], int]:
+    """The pixels (H, W, 3) of a photograph as they are stored, and its EXIF orientation.
 
-    None for anything else, and for whatever libjpeg has a word of warning about: what Pillow makes of that counts.
+    A sound JPEG in colour or grey, as nearly all photographs are, is decoded by libjpeg-turbo itself: the pixels that Pillow would give, in four fifths of the time. Pillow is asked about its
+    metadata only where there may be some that matter.
     """
-    if image.format != "JPEG" or image.mode not in ("RGB", "L"):
-        return None
-    file.seek(0)
-    content = file.read()
+    content = source.content if isinstance(source, FetchedImage) else _jpeg_or_path(source)
+    pixels = _sound_jpeg(content) if isinstance(content, bytes) else None
+    if pixels is not None and isinstance(content, bytes) and not _has_metadata(content):
+        return pixels, 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of odd metadata in thousands of good photographs
+        with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as image:
+            if image.format in _PROGRAMS:
+                raise OSError(f"{image.format} is a drawing program, not a photograph")
+            if pixels is None or image.format != "JPEG":
+                image.load()
+                pixels = np.asarray(_rgb(image))
+            return pixels, _orientation(image)
+
+
+def _jpeg_or_path(path: Path) -> bytes | Path:
+    """All of a JPEG; the path of anything else, of which Pillow reads as much as it needs."""
+    with path.open("rb") as file:
+        return file.read() if file.peek(3)[:3] == _JPEG_MAGIC else path
+
+
+# What stands in a JPEG that has an orientation, in EXIF or XMP, or holds several pictures.
+_METADATA = (b"Exif\0\0", b"http://ns.adobe.com/xap/", b"MPF\0")
+_START_OF_SCAN = b"\xff\xda"
+
+
+def _has_metadata(content: bytes) -> bool:
+    """Whether a sound JPEG may hold metadata that matter: in the segments before its first scan (ITU-T T.81, annex B), or, where they are not laid out as usual, anywhere."""
+    end = 2
+    while (marker := content[end : end + 2]) != _START_OF_SCAN:
+        if marker[:1] != b"\xff" or marker == b"\xff\xff":
+            end = len(content)
+            break
+        end += 2 + int.from_bytes(content[end + 2 : end + 4])
+    return any(content.find(mark, 0, end) >= 0 for mark in _METADATA)
+
+
+def _sound_jpeg(content: bytes) -> NDArray[np.uint8] | None:
+    """The pixels (H, W, 3) of a JPEG in colour or grey.
+
+    None for anything else, for what is so large that Pillow has its say first, and for whatever libjpeg has a word of warning about: what Pillow makes of that counts.
+    """
     try:
+        height, width, colorspace, _ = simplejpeg.decode_jpeg_header(content)
+        if colorspace in ("CMYK", "YCCK") or height * width > (Image.MAX_IMAGE_PIXELS or 0):
+            return None
         pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(content, "RGB")
     except (ValueError, RuntimeError):
-        pass
-    else:
-        if pixels.shape == (image.height, image.width, 3):
-            return pixels
-    return None
+        return None
+    return pixels
 
 
 def _orientation(image: Image.Image) -> int:

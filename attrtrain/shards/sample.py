@@ -1,15 +1,13 @@
 """An object and its crop → the bytes of one sample in a tar."""
 
-import json
 import tarfile
 from functools import lru_cache
 
 import numpy as np
+from pydantic_core import to_json
 
 from attrtrain.annotations.table import ObjectTable
 from attrtrain.shards.crop import Crop
-
-_to_json = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
 
 # A USTAR header (POSIX.1-1988) is one block: 100 bytes of name, mode and owner, 12 bytes of size in octal at 124, 12 of
 # time, 8 of checksum at 148, which is the sum of all bytes with the checksum itself as spaces. Only name, size and
@@ -79,7 +77,7 @@ class SampleWriter:
                 for i, value in zip(known.tolist(), labels[known].tolist(), strict=True)
             },
         }
-        return _to_json(content).encode()
+        return to_json(content)
 
 
 @lru_cache(maxsize=4096)  # vote shares are few different numbers

@@ -168,6 +168,22 @@ def turned(orientation):
     return exif
 
 
+def with_segments(content, *segments):
+    """A JPEG with more behind its first two bytes, as cameras and editors put it there."""
+    return content[:2] + b"".join(segments) + content[2:]
+
+
+def segment(marker, content):
+    return b"\xff" + bytes([marker]) + (len(content) + 2).to_bytes(2) + content
+
+
+TURNED_BY_XMP = segment(
+    0xE1, b'http://ns.adobe.com/xap/1.0/\0<x:xmpmeta xmlns:x="adobe:ns:meta/"><a tiff:Orientation="6"/></x:xmpmeta>'
+)
+TURNED_BY_EXIF = segment(0xE1, turned(8).tobytes())
+LIKE_A_SCAN = segment(0xE2, b"ICC_PROFILE\0\1\1" + b"\xff\xda" * 200)
+
+
 JPEGS = {
     **{
         f"{subsampling} {kind}": drawn_jpeg("RGB", (83, 61), subsampling=subsampling, quality=80, **options)
@@ -187,6 +203,9 @@ JPEGS = {
     "gray, progressive, turned": drawn_jpeg("L", (83, 61), progressive=True, exif=turned(6)),
     "stored as RGB": drawn_jpeg("RGB", (83, 61), keep_rgb=True),
     "CMYK": drawn_jpeg("CMYK", (83, 61)),
+    "turned by XMP": with_segments(drawn_jpeg("RGB", (50, 33)), TURNED_BY_XMP),
+    "turned, behind what looks like a scan": with_segments(drawn_jpeg("RGB", (50, 33)), LIKE_A_SCAN, TURNED_BY_EXIF),
+    "turned, behind fill bytes": with_segments(drawn_jpeg("RGB", (50, 33)), b"\xff\xff", TURNED_BY_EXIF),
     "of one pixel": drawn_jpeg("RGB", (1, 1)),
     "of one row": drawn_jpeg("RGB", (301, 1)),
     "quality 1": drawn_jpeg("RGB", (83, 61), quality=1),
