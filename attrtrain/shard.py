@@ -153,7 +153,7 @@ def _holds_crops(out: Path) -> bool:
 
 def _why_none(summary: "Summary", failures: Path) -> str:
     """A line about data of which not one crop was written."""
-    from attrtrain.shards.write import Failure
+    from attrtrain.shards.manifest import Failure
 
     reasons = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in summary.left_out.items())
     with failures.open() as lines:

@@ -18,8 +18,8 @@ from attrtrain.errors import AttrtrainError
 from attrtrain.framing import Framing
 from attrtrain.inference.objects import Objects
 from attrtrain.shards.crop import LeftOutError
-from attrtrain.shards.manifest import CropSettings
-from attrtrain.shards.write import Failure, cut_photograph, look_for
+from attrtrain.shards.manifest import CropSettings, Failure
+from attrtrain.shards.photographs import cut_photograph, look_for
 from attrtrain.signals import ignore_stop_signals
 
 

@@ -24,8 +24,7 @@ from filelock import FileLock, Timeout
 from attrtrain.errors import PredictionsError, ShardError
 from attrtrain.files import atomic_write, remove_partials
 from attrtrain.inference.results import FEATURES, METADATA, Job, ResultInfo, read_info
-from attrtrain.shards.manifest import read_contract, write_contract
-from attrtrain.shards.write import Failure
+from attrtrain.shards.manifest import Failure, read_contract, write_contract
 
 _FAILURES = b"failures"
 _ROW_GROUP = 32_768  # rows; parts are smaller than a reader likes

@@ -12,7 +12,7 @@ from attrtrain.engine.evaluate import EVALUATION_BATCH, filled_up
 from attrtrain.errors import AttrtrainError
 from attrtrain.inference.crops import CropBatch
 from attrtrain.inference.predictor import Predictor
-from attrtrain.shards.write import Failure
+from attrtrain.shards.manifest import Failure
 
 BATCH = EVALUATION_BATCH
 """Objects in a batch. Shorter ones are filled up as in an evaluation, so that an object's logits are the same in both, to the bit."""

@@ -22,6 +22,7 @@ from attrtrain.shards.manifest import (
     MANIFEST,
     Contract,
     CropSettings,
+    Failure,
     Manifest,
     ShardInfo,
     SourceRecord,
@@ -31,7 +32,7 @@ from attrtrain.shards.manifest import (
     write_contract,
 )
 from attrtrain.shards.plan import PlannedShard, ShardPlan
-from attrtrain.shards.write import Failure, Sample, ShardRecord, record_path
+from attrtrain.shards.write import Sample, ShardRecord, record_path
 
 SUMMARY, FAILURES, UNMATCHED = "summary.json", "failures.jsonl", "unmatched.jsonl"
 

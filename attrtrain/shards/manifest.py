@@ -90,6 +90,15 @@ class VocabularyRecord(Contract):
         return AttributeVocabulary(tuple(self.names), tuple(self.source_ids), tuple(self.groups))
 
 
+class Failure(Contract):
+    """An object that was left out, and why."""
+
+    object_id: int
+    image: str
+    reason: str
+    detail: str
+
+
 class ShardInfo(Contract):
     name: str
     split: str

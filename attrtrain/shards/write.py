@@ -9,13 +9,8 @@ import hashlib
 import platform
 import tarfile
 import zlib
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from functools import partial
-from itertools import groupby, repeat
-from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,31 +20,23 @@ from numpy.typing import NDArray
 from attrtrain.annotations.table import ObjectTable
 from attrtrain.errors import ShardError
 from attrtrain.files import atomic_write, create_once, remove_partials, sha256_of
-from attrtrain.shards.crop import Crop, FetchedImage, LeftOutError, cut, find_image, load_image
+from attrtrain.shards.crop import LeftOutError
 from attrtrain.shards.manifest import (
     MANIFEST,
     Contract,
     CropSettings,
+    Failure,
     ShardInfo,
     read_contract,
     to_json,
     write_contract,
 )
+from attrtrain.shards.photographs import crops_of
 from attrtrain.shards.plan import PlanInputs, PlannedShard, ShardPlan
 from attrtrain.shards.sample import SampleWriter
 
 PLAN, RECORDS = "plan.json", "records"
-_FETCHED_AHEAD = 16  # photographs at URLs
 _END_OF_TAR = bytes(2 * tarfile.BLOCKSIZE)
-
-
-class Failure(Contract):
-    """An object that was left out, and why."""
-
-    object_id: int
-    image: str
-    reason: str
-    detail: str
 
 
 class Sample(Contract):
@@ -187,7 +174,7 @@ def _is_finished(job: ShardJob) -> bool:
     table = job.source.take(left_out)
     return all(
         isinstance(outcome, LeftOutError) and outcome.reason == reason_of[int(table.object_id[row])]
-        for row, outcome in _crops(table, job.image_folders, job.crop)
+        for row, outcome in crops_of(table, job.image_folders, job.crop)
     )
 
 
@@ -244,7 +231,7 @@ def _write_samples(
     digest, position = hashlib.sha256(), 0
     table = job.table
     writer, object_ids = SampleWriter(table, job.split), table.object_id.tolist()
-    for row, outcome in _crops(table, job.image_folders, job.crop):
+    for row, outcome in crops_of(table, job.image_folders, job.crop):
         on_object()
         object_id = object_ids[row]
         if isinstance(outcome, LeftOutError):
@@ -277,77 +264,3 @@ def _write_samples(
     file.write(_END_OF_TAR)
     digest.update(_END_OF_TAR)
     return samples, failures, digest.hexdigest()
-
-
-def _crops(
-    table: ObjectTable, image_folders: Sequence[Path | str], settings: CropSettings
-) -> Iterator[tuple[int, Crop | LeftOutError]]:
-    """Yields each row with its crop, or the reason why there is none. Each photograph is decoded once."""
-    # By file name and not by id: were two files given one id, each object would still come from the file its row names.
-    photographs = zip(table.image.tolist(), *table.image_size.T.tolist(), strict=True)
-    groups = [
-        (photograph, [row for _, row in group])
-        for photograph, group in groupby(zip(photographs, range(len(table)), strict=True), key=itemgetter(0))
-    ]
-    boxes, crowds = table.box.tolist(), table.crowd.tolist()
-    found = _found([name for (name, *_), _ in groups], image_folders)
-    for ((_, width, height), rows), source in zip(groups, found, strict=True):
-        mine = [boxes[row] for row in rows], [crowds[row] for row in rows]
-        yield from zip(rows, cut_photograph(source, (width, height), *mine, settings), strict=True)
-
-
-def cut_photograph(
-    source: Path | FetchedImage | LeftOutError,
-    declared_size: tuple[int, int],
-    boxes: Sequence[Sequence[float]],
-    crowds: Sequence[bool],
-    settings: CropSettings,
-) -> Iterator[Crop | LeftOutError]:
-    """Yields the crop of each object of one photograph, which is decoded once, or the reason why there is none.
-
-    Args:
-        source: as `look_for` gives it.
-        declared_size: width and height that the annotation gives, 0 where it gives none.
-        boxes: x, y, width, height of each object.
-        crowds: whether each is one.
-        settings: how crops are cut and stored.
-    """
-    try:
-        if isinstance(source, LeftOutError):
-            raise source
-        image = load_image(source, declared_size)
-    except LeftOutError as error:
-        yield from repeat(error, len(boxes))
-        return
-    for (x, y, width, height), crowd in zip(boxes, crowds, strict=True):
-        try:
-            yield cut(image, (x, y, width, height), crowd, settings)
-        except LeftOutError as error:
-            yield error
-
-
-def look_for(name: str, folders: Sequence[Path | str]) -> Path | FetchedImage | LeftOutError:
-    """Where a photograph is, as `find_image` tells it, or the reason why its objects are left out."""
-    try:
-        return find_image(name, folders)
-    except LeftOutError as error:
-        return error
-
-
-def _found(names: Sequence[str], folders: Sequence[Path | str]) -> Iterator[Path | FetchedImage | LeftOutError]:
-    """Where each photograph is; those at URLs are fetched ahead, a few at a time, for the way there is long."""
-    find = partial(look_for, folders=folders)
-    if not any(isinstance(folder, str) for folder in folders):
-        yield from map(find, names)
-        return
-    executor = ThreadPoolExecutor(_FETCHED_AHEAD)
-    try:
-        coming: deque[Future[Path | FetchedImage | LeftOutError]] = deque()
-        for name in names:
-            coming.append(executor.submit(find, name))
-            if len(coming) > _FETCHED_AHEAD:
-                yield coming.popleft().result()
-        while coming:
-            yield coming.popleft().result()
-    finally:
-        executor.shutdown(cancel_futures=True)

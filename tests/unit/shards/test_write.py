@@ -17,7 +17,7 @@ from PIL import Image
 
 from attrtrain.errors import ShardError
 from attrtrain.files import atomic_write, create_once
-from attrtrain.shards import finish, write
+from attrtrain.shards import finish, photographs, write
 from attrtrain.shards.manifest import INDEX_DTYPE, CropSettings, read_manifest
 from attrtrain.shards.plan import make_plan
 
@@ -222,8 +222,10 @@ def test_not_one_crop_still_gives_arrays_of_the_right_shape(tmp_path, table):
 
 def test_each_photograph_is_decoded_once_a_shard(tmp_path, table, images, monkeypatch):
     opened = []
-    load_image = write.load_image
-    monkeypatch.setattr(write, "load_image", lambda path, size: opened.append(path.name) or load_image(path, size))
+    load_image = photographs.load_image
+    monkeypatch.setattr(
+        photographs, "load_image", lambda path, size: opened.append(path.name) or load_image(path, size)
+    )
     shard(tmp_path / "out", table, images)
     assert sorted(opened) == sorted(set(table.image.tolist()))
 
@@ -390,7 +392,7 @@ def test_out_of_memory_is_one_line(tmp_path, table, images, monkeypatch):
 
     plan = make_plan(table, CROP, 10)
     write.prepare(tmp_path, plan)
-    monkeypatch.setattr(write, "load_image", out_of_memory)
+    monkeypatch.setattr(photographs, "load_image", out_of_memory)
     with pytest.raises(ShardError, match="out of memory"):
         write.write_shard(write.pending_jobs(tmp_path, plan.shards, table, [images], CROP)[0])
     assert not list(tmp_path.glob("*.tar")) and not list(tmp_path.glob(".*"))
