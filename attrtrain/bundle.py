@@ -169,12 +169,13 @@ def read_bundle(path: str | Path) -> tuple[AttributeModel, ModelCard]:
 def bundle_fingerprint(folder: Path, card: ModelCard) -> str:
     """SHA-256 over the weights in a bundle folder and what of its card decides logits: of two bundles equal only where they are the same model."""
     decisive = {"architecture", "vocabulary", "image_px", "crop", "precision", "channels_last"}
-    if not card.framing.is_plain:  # so that bundles older than the field keep their fingerprint
+    if card.framing != Framing():  # so that bundles older than the field keep their fingerprint
         decisive.add("framing")
     # As before there were mean and std, so that what an older version began can be gone on with.
     plain = (card.architecture.mean, card.architecture.std) == (IMAGE_MEAN, IMAGE_STD)
     newer = {*({"mean", "std"} if plain else ()), *(() if card.architecture.categories else {"categories"})}
-    told = card.model_dump_json(include=decisive, exclude={"architecture": newer})
+    way = {"interpolation"} if card.framing.interpolation == "bilinear" else set()
+    told = card.model_dump_json(include=decisive, exclude={"architecture": newer, "framing": way})
     return hashlib.sha256(f"{sha256_of(folder / WEIGHTS)}\n{told}".encode()).hexdigest()
 
 

@@ -67,7 +67,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     model, card = read_bundle(arguments.model)
     judged, photographs = _sources(arguments, card)
-    network = ExportedNetwork(model, card.image_px, arguments.preprocess, card.framing.fit).eval()
+    network = ExportedNetwork(
+        model, card.image_px, arguments.preprocess, card.framing.fit, card.framing.interpolation
+    ).eval()
     crops, origin = _crops(judged, photographs, card)
     if arguments.onnx:
         content, agreement, lines = _as_onnx(network, card, crops, arguments, judged)

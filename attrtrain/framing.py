@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
-from attrtrain.config.schema import Fit
+from attrtrain.config.schema import Fit, Interpolation
 from attrtrain.errors import ConfigError
 from attrtrain.shards.manifest import Contract, CropSettings
 
@@ -24,13 +24,17 @@ class Framing(Contract):
     Attributes:
         context: picture kept around the box on each side, as a share of its width and height, at most what the crop was stored with; None for all that is stored.
         fit: squash resizes the picture to a square whatever its sides; pad first adds bars of `MEAN_COLOUR` on both sides, so that shapes stay as they are.
+        interpolation: how it is resized, with antialiasing.
     """
 
     context: Annotated[float, Field(ge=0)] | None = None
     fit: Fit = "squash"
+    interpolation: Interpolation = "bilinear"
 
     @classmethod
-    def within(cls, stored: CropSettings, context: float | None, fit: Fit) -> "Framing":
+    def within(
+        cls, stored: CropSettings, context: float | None, fit: Fit, interpolation: Interpolation = "bilinear"
+    ) -> "Framing":
         """The framing that a configuration means for crops stored so.
 
         Raises:
@@ -40,12 +44,12 @@ class Framing(Contract):
             raise ConfigError(
                 f"data.context: {context:g} is more than the {stored.context:g} that the shards store; lower it, or shard with --context {context:g}"
             )
-        return cls(context=None if context == stored.context else context, fit=fit)
+        return cls(context=None if context == stored.context else context, fit=fit, interpolation=interpolation)
 
     @property
     def is_plain(self) -> bool:
         """Whether the picture is the whole crop, as it is."""
-        return self == Framing()
+        return self.context is None and self.fit == "squash"
 
     def windows(self, boxes: ArrayLike, sizes: ArrayLike) -> NDArray[np.int64]:
         """Which part of each stored crop is shown.

@@ -22,7 +22,7 @@ from attrtrain.assembly import (
 )
 from attrtrain.auditing.quick import QuickAudit, quick_audit
 from attrtrain.config.load import dump_config
-from attrtrain.config.schema import TrainConfig
+from attrtrain.config.schema import TIMM, TrainConfig
 from attrtrain.data.cache import ShardCache
 from attrtrain.data.meaning import contradictions
 from attrtrain.data.reader import ShardSet
@@ -38,6 +38,7 @@ from attrtrain.errors import AttrtrainError, CheckpointError, LabelError, Preemp
 from attrtrain.files import atomic_write, remove_partials
 from attrtrain.framing import Framing
 from attrtrain.models.network import AttributeModel
+from attrtrain.models.timm_backbone import resizing
 from attrtrain.models.weights import load_backbone_weights
 from attrtrain.report.for_trackers import describe_bundle, describe_shards, track_judgement
 from attrtrain.report.run_directory import AUDIT, EVALUATION, read_run, write_run_report
@@ -123,9 +124,21 @@ def _places(shards: ShardSet, rows: NDArray[np.int64]) -> tuple[NDArray[np.float
 def _fill(config: TrainConfig, model: AttributeModel, source: Path | None) -> list[str]:
     """Gives a new run its first weights; one that goes on gets its own from the checkpoint. Returns lines to print."""
     if source is None:
-        return [load_backbone_weights(model, config.model.backbone, config.model.weights)]
+        told = load_backbone_weights(model, config.model.backbone, config.model.weights)
+        return [told, *_other_size(config)]
     changed = changed_settings(source, config)
     return [f"going on from {source}", *([f"settings changed since: {'; '.join(changed)}"] if changed else [])]
+
+
+def _other_size(config: TrainConfig) -> list[str]:
+    """A line where pretrained weights were trained on pictures of another size than this run has, which costs them some of what they know."""
+    if not config.model.backbone.startswith(TIMM) or config.model.weights == "none":
+        return []
+    side, _ = resizing(config.model.backbone.removeprefix(TIMM))
+    own = config.data.image_px
+    return (
+        [] if side == own else [f"data.image_px: {config.model.backbone} was trained on {side} px, this run has {own}"]
+    )
 
 
 def _open_folder(task: Task, state: RunState, audit: QuickAudit | None) -> Tracker:

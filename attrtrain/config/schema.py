@@ -16,6 +16,7 @@ RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
 TIMM = "timm:"
 """In front of a backbone's name: one of timm's. What follows is known to timm alone, which takes seconds to import."""
 Fit = Literal["squash", "pad"]
+Interpolation = Literal["bilinear", "bicubic"]
 Policy = Literal["none", "trivial", "randaugment"]
 Mirroring = Literal["never", "kept", "swapped"]
 """What training did to crops: mirrored none; mirrored some and kept their labels; mirrored some and swapped the labels of left and right."""
@@ -66,6 +67,8 @@ class DataConfig:
     """Picture around the box that the network sees, as a share of the box's sides; at most what the shards store. null: all that they store."""
     fit: Fit = "squash"
     """How a crop fills the square: squash changes its aspect ratio; pad keeps it and adds bars of the mean colour."""
+    interpolation: Interpolation | Literal["auto"] = "auto"
+    """How crops are resized, with antialiasing where they shrink. auto: as the pictures that the backbone's pretrained weights were trained on."""
     flip: float = ranged(0.5, at_least=0, at_most=1)
     """Share of training crops mirrored left to right."""
     flip_swaps: bool = False

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from attrtrain.config.schema import Interpolation
 from attrtrain.framing import Framing
 from attrtrain.shards.crop import Crop
 
@@ -29,13 +30,13 @@ def decode_crop(jpeg: bytes, image_px: int) -> Tensor:
 def framed_crop(crop: Crop, image_px: int, framing: Framing) -> Tensor:
     """A crop that was just cut out of a photograph, as `CropDataset` gives it once it is stored: (3, image_px, image_px) uint8."""
     window = framing.windows([crop.box], [crop.size])[0]
-    return squashed(framing.shown(decode(crop.jpeg), window), image_px)
+    return squashed(framing.shown(decode(crop.jpeg), window), image_px, framing.interpolation)
 
 
-def squashed(pixels: NDArray[np.uint8], image_px: int) -> Tensor:
+def squashed(pixels: NDArray[np.uint8], image_px: int, interpolation: Interpolation = "bilinear") -> Tensor:
     """A picture (H, W, 3) as `squash` makes it, in the shape that networks take: (3, image_px, image_px) uint8."""
     square = np.empty((image_px, image_px, 3), dtype=np.uint8)
-    squash(pixels, square)
+    squash(pixels, square, interpolation)
     return torch.from_numpy(square).permute(2, 0, 1)
 
 
@@ -55,21 +56,21 @@ def decode(jpeg: bytes, into: NDArray[np.uint8] | None = None) -> NDArray[np.uin
     return pixels
 
 
-def squash(pixels: NDArray[np.uint8], square: NDArray[np.uint8]) -> None:
-    """Resizes (H, W, 3) into (S, S, 3), bilinear with antialiasing.
+def squash(pixels: NDArray[np.uint8], square: NDArray[np.uint8], interpolation: Interpolation = "bilinear") -> None:
+    """Resizes (H, W, 3) into (S, S, 3), with antialiasing.
 
     Squashed, not cropped: no part of an object is lost. Who wants to keep the aspect ratio pads before (`Framing`).
 
-    Where neither side shrinks there is nothing to antialias, and OpenCV's kernel gives the pixels of torchvision's within rounding in a fifth of the time. Most objects of COCO
+    Where neither side shrinks there is nothing to antialias, and OpenCV's bilinear kernel gives the pixels of torchvision's within rounding in a fifth of the time. Most objects of COCO
     are such: smaller than what networks take.
     """
     side = len(square)
-    if max(pixels.shape[:2]) <= side:
+    if interpolation == "bilinear" and max(pixels.shape[:2]) <= side:
         # By its name OpenCV must be asked for Intel's kernel because that is "not exact". It is nearer to exact arithmetic than OpenCV's own (0.52 grey levels against 0.80), in half
         # the time. The setting is each thread's own; where there is no such kernel it does nothing.
         cv2.ipp.setUseIPP_NotExact(True)
         cv2.resize(pixels, (side, side), dst=square, interpolation=cv2.INTER_LINEAR)
     else:
         picture = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
-        resized = interpolate(picture, (side, side), mode="bilinear", antialias=True)
+        resized = interpolate(picture, (side, side), mode=interpolation, antialias=True)
         square[:] = resized[0].permute(1, 2, 0).numpy()

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from attrtrain.config.schema import ResizeOn
+from attrtrain.config.schema import Interpolation, ResizeOn
 from attrtrain.data.buffers import Buffers
 from attrtrain.data.decode import decode, squash
 from attrtrain.data.device_resize import resize_packed
@@ -79,11 +79,13 @@ class PackedBatch:
         batch: the rest; its image is (sum of 3 H W,) uint8, one crop behind the other.
         sizes: B times (H, W).
         image_px: side of the squares to be.
+        interpolation: how they are resized to that.
     """
 
     batch: Batch
     sizes: list[tuple[int, int]]
     image_px: int
+    interpolation: Interpolation
 
     def pin_memory(self) -> "PackedBatch":
         """A copy in memory from which a GPU copies without the host's help."""
@@ -92,7 +94,7 @@ class PackedBatch:
     def to(self, device: torch.device) -> Batch:
         """Copies it to the device and resizes there."""
         there = self.batch.to(device)
-        return replace(there, image=resize_packed(there.image, self.sizes, self.image_px))
+        return replace(there, image=resize_packed(there.image, self.sizes, self.image_px, self.interpolation))
 
 
 class CropDataset:
@@ -142,7 +144,7 @@ class CropDataset:
         if self.resize_on == "worker":
             return self._batch(request, self._squares(request))
         sizes, pixels = self._packed(request)
-        return PackedBatch(self._batch(request, pixels), sizes, self.image_px)
+        return PackedBatch(self._batch(request, pixels), sizes, self.image_px, self.framing.interpolation)
 
     def _batch(self, request: BatchRequest, image: Tensor) -> Batch:
         labels = torch.from_numpy(self.shards.labels(request.index))  # (B, A)
@@ -163,7 +165,7 @@ class CropDataset:
         images = self._buffers.take(len(index) * self.image_px**2 * 3).view(len(index), self.image_px, self.image_px, 3)
         squares = images.numpy()
         for row, pixels in enumerate(self._shown(index, self._windows(request))):
-            squash(pixels, squares[row])
+            squash(pixels, squares[row], self.framing.interpolation)
         return images.permute(0, 3, 1, 2)
 
     def _windows(self, request: BatchRequest) -> NDArray[np.int64] | None:
@@ -199,7 +201,7 @@ class CropDataset:
         ready = [None if other or windows is not None else place for other, place in zip(squashed, places, strict=True)]
         for row, picture in enumerate(self._shown(index, windows, ready)):
             if squashed[row]:
-                squash(picture, places[row])
+                squash(picture, places[row], self.framing.interpolation)
             elif picture.shape != places[row].shape:
                 raise self._broken(index[row], "its crop has another size than the index says")
             elif ready[row] is None:

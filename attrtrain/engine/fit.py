@@ -28,7 +28,7 @@ from attrtrain.errors import AttrtrainError, ConfigError, PreemptedError
 from attrtrain.framing import Framing
 from attrtrain.metrics.functional import MeanScores
 from attrtrain.models.layers import layer_groups, undecayed
-from attrtrain.models.network import AttributeModel
+from attrtrain.models.network import AttributeModel, pretrained_interpolation
 from attrtrain.models.recompute import checkpoint_activations
 from attrtrain.optim import MovingAverage, build_optimizer, learning_rate, set_learning_rate, trains_head_alone
 from attrtrain.runtime import Runtime
@@ -128,7 +128,9 @@ def training_crops(config: TrainConfig, shards: ShardSet) -> CropDataset:
 
 
 def _framing(config: TrainConfig, shards: ShardSet) -> Framing:
-    return Framing.within(shards.crop, config.data.context, config.data.fit)
+    wanted = config.data.interpolation
+    interpolation = pretrained_interpolation(config.model.backbone) if wanted == "auto" else wanted
+    return Framing.within(shards.crop, config.data.context, config.data.fit, interpolation)
 
 
 def step_settings(config: TrainConfig, objective: Objective, shards: ShardSet) -> StepSettings:

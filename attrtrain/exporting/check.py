@@ -62,7 +62,9 @@ def compare(network: ExportedNetwork, exported: Callable[..., Tensor], crops: Se
     with torch.inference_mode():
         for group, codes in zip(_groups(crops), _codes(network, len(crops)), strict=True):
             framing = Framing(fit=network.fit)
-            usual = torch.stack([squashed(framing.fitted(_as_read(crop)), network.image_px) for crop in group])
+            usual = torch.stack(
+                [squashed(framing.fitted(_as_read(crop)), network.image_px, network.interpolation) for crop in group]
+            )
             trained = expected = network.model(usual, *codes)
             if network.resize:  # crops of different sizes make no batch
                 inside = torch.cat([network.resized(crop[None]) for crop in group])

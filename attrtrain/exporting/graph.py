@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.nn import functional
 
-from attrtrain.config.schema import Fit
+from attrtrain.config.schema import Fit, Interpolation
 from attrtrain.framing import MEAN_COLOUR
 from attrtrain.models.network import AttributeModel
 
@@ -19,13 +19,21 @@ _TIE = 0.5 + 2.0**-12
 class ExportedNetwork(nn.Module):
     """The network as it is exported, normalisation included.
 
-    Without `resize` the input is uint8 RGB (B, 3, image_px, image_px). With it (B, 3, H, W) of any size, which is brought to the square inside, as `fit` says. A network whose
+    Without `resize` the input is uint8 RGB (B, 3, image_px, image_px). With it (B, 3, H, W) of any size, which is brought to the square inside, as `fit` and `interpolation` say. A network whose
     head reads categories has a second input: their codes (B,) int64.
     """
 
-    def __init__(self, model: AttributeModel, image_px: int, resize: bool, fit: Fit = "squash") -> None:
+    def __init__(
+        self,
+        model: AttributeModel,
+        image_px: int,
+        resize: bool,
+        fit: Fit = "squash",
+        interpolation: Interpolation = "bilinear",
+    ) -> None:
         super().__init__()
         self.fit = fit
+        self.interpolation = interpolation
         self.model = model
         self.image_px = image_px
         self.resize = resize
@@ -37,7 +45,8 @@ class ExportedNetwork(nn.Module):
 
     def resized(self, images: Tensor) -> Tensor:
         """Pictures (B, 3, H, W) uint8 of any size → (B, 3, image_px, image_px) uint8."""
-        return squash_as_floats(padded_to_square(images) if self.fit == "pad" else images, self.image_px)
+        whole = padded_to_square(images) if self.fit == "pad" else images
+        return squash_as_floats(whole, self.image_px, self.interpolation)
 
 
 def padded_to_square(images: Tensor) -> Tensor:
@@ -51,23 +60,22 @@ def padded_to_square(images: Tensor) -> Tensor:
     return functional.pad(images.float() - mean, bars) + mean  # type: ignore[arg-type]  # sizes of a captured program are symbols
 
 
-def squash_as_floats(images: Tensor, image_px: int) -> Tensor:
+def squash_as_floats(images: Tensor, image_px: int, interpolation: Interpolation = "bilinear") -> Tensor:
     """Resizes levels (B, 3, H, W) to (B, 3, image_px, image_px) uint8 by operations that every runtime has.
 
     Where a crop shrinks, training resizes with torch's uint8 kernel, which works as Pillow's: first along the width, rounded to whole levels, then along the
     height, in 16-bit fixed point. The same two passes in floating point agree with it but for one level in a few pixels of a thousand; in a single pass one pixel in
     six would differ. Where a crop grows, training rounds once, and a pixel may be one level off.
     """
-    wide = _rounded(_resized(images.float(), images.shape[2], image_px))
-    return _rounded(_resized(wide, image_px, image_px)).to(torch.uint8)
+    wide = _levels(images.float(), images.shape[2], image_px, interpolation)
+    return _levels(wide, image_px, image_px, interpolation).to(torch.uint8)
 
 
-def _resized(images: Tensor, height: int, width: int) -> Tensor:
-    return functional.interpolate(images, (height, width), mode="bilinear", antialias=True, align_corners=False)
-
-
-def _rounded(images: Tensor) -> Tensor:
-    return torch.floor(images + _TIE)
+def _levels(images: Tensor, height: int, width: int, interpolation: Interpolation) -> Tensor:
+    """Resized and rounded to whole levels."""
+    resized = functional.interpolate(images, (height, width), mode=interpolation, antialias=True, align_corners=False)
+    rounded = torch.floor(resized + _TIE)
+    return rounded.clamp(0, 255) if interpolation == "bicubic" else rounded  # which overshoots at edges
 
 
 def export_program(network: ExportedNetwork) -> ExportedProgram:

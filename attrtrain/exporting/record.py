@@ -59,11 +59,12 @@ class ExportRecord(Contract):
 def record_of(network: ExportedNetwork, card: ModelCard, arithmetic: Arithmetic) -> ExportRecord:
     """The record of one exported file."""
     side = network.image_px
+    way = f"{network.interpolation} with antialiasing"
     bars = f"padded with RGB {MEAN_COLOUR} to a square and resized" if network.fit == "pad" else "squashed"
     if network.resize:
-        size = f"of any size, which is {bars} to {side} x {side} inside"
+        size = f"of any size, which is {bars} to {side} x {side} inside, {way}"
     else:
-        size = f"of {side} x {side} pixels" + (f", {bars} to that" if network.fit == "pad" else "")
+        size = f"of {side} x {side} pixels, {bars} to that, {way}"
     if card.framing.context is not None:
         size += f", with a context of {card.framing.context:g} of the box's sides"
     categories = card.architecture.categories

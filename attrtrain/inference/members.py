@@ -108,7 +108,11 @@ def read_members(paths: Sequence[str | Path], device: torch.device) -> list[Memb
                 f"--model {other.name}: was trained with other crops or other labels than {first.name} (context {other.card.crop.context:g} and "
                 f"{first.card.crop.context:g}, positive_at {other.card.positive_at:g} and {first.card.positive_at:g}); only models of the same answer together"
             )
-        if other.card.framing != first.card.framing:
+        # Crops are made once, as the first has them; how they are resized makes little difference.
+        if (
+            other.card.framing.model_copy(update={"interpolation": first.card.framing.interpolation})
+            != first.card.framing
+        ):
             told = [member.card.framing.told(member.card.crop) for member in (other, first)]
             raise ConfigError(
                 f"--model {other.name}: sees other parts of crops than {first.name} ({told[0]}; {told[1]}); only models of the same answer together"

@@ -6,7 +6,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from attrtrain.config.schema import RGB, TIMM, Head
+from attrtrain.config.schema import RGB, TIMM, Head, Interpolation
 from attrtrain.models.category_head import CategoryHead, category_codes
 from attrtrain.models.resnet import ResNet
 
@@ -167,6 +167,15 @@ def bare_backbone(name: str, image_px: int) -> tuple[nn.Module, tuple[RGB, RGB]]
 
     name = name.removeprefix(TIMM)
     return timm_backbone.build_timm(name, image_px), timm_backbone.normalisation(name)
+
+
+def pretrained_interpolation(backbone: str) -> Interpolation:
+    """How the pictures were resized that a backbone's pretrained weights were trained on; a ResNet of torchvision's or `timm:NAME`."""
+    if not backbone.startswith(TIMM):
+        return "bilinear"
+    from attrtrain.models import timm_backbone
+
+    return timm_backbone.resizing(backbone.removeprefix(TIMM))[1]
 
 
 def feature_width(backbone: nn.Module) -> int:

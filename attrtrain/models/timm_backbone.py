@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attrtrain.config.schema import RGB
+from attrtrain.config.schema import RGB, Interpolation
 from attrtrain.errors import ConfigError, WeightsError, first_line
 
 
@@ -69,6 +69,14 @@ def normalisation(name: str) -> tuple[RGB, RGB]:
 
     cfg = timm.models.get_pretrained_cfg(name)
     return _three(cfg.mean), _three(cfg.std)
+
+
+def resizing(name: str) -> tuple[int, Interpolation]:
+    """Side, in pixels, of the pictures that a timm model's weights were trained on, and how they were resized to that; bilinear where timm says neither of the two."""
+    import timm
+
+    cfg = timm.models.get_pretrained_cfg(name)
+    return int(cfg.input_size[-1]), "bicubic" if cfg.interpolation == "bicubic" else "bilinear"
 
 
 def _three(values: Sequence[float]) -> RGB:

@@ -1,5 +1,6 @@
 """A backbone of timm's through everything that is done with a model: trained, gone on with, judged, used, described, exported."""
 
+import io
 import json
 from pathlib import Path
 
@@ -7,13 +8,14 @@ import numpy as np
 import pytest
 import timm
 import torch
-from safetensors.torch import load_file
+from PIL import Image
+from safetensors.torch import load_file, save_file
 
 import attrtrain
 from attrtrain.bundle import read_bundle
 from attrtrain.cli import main
 from attrtrain.inference.predictor import Predictor
-from attrtrain.shards.crop import load_image
+from attrtrain.shards.crop import cut, load_image
 from tests.small_training import train
 
 
@@ -47,6 +49,23 @@ def test_the_bundle_remembers_what_the_backbone_was_normalised_with(run: Path, m
         assert torch.equal(before(images), after(images))
 
 
+def test_crops_are_resized_as_the_pictures_were_that_its_weights_know(
+    run: Path, toy_coco: Path, toy_shards: Path, tmp_path: Path
+) -> None:
+    photograph = sorted((toy_coco / "val2017").glob("*.jpg"))[0]
+    _, card = read_bundle(run)
+    assert card.framing.interpolation == timm.models.get_pretrained_cfg("test_vit").interpolation == "bicubic"
+    predictor = Predictor(run, "cpu")
+    stored = cut(load_image(photograph), (5, 5, 40, 40), False, card.crop)
+    with Image.open(io.BytesIO(stored.jpeg)) as crop:
+        resized = np.asarray(crop.resize((card.image_px, card.image_px), Image.Resampling.BICUBIC)).astype(int)
+    given = predictor.crop(load_image(photograph), (5, 5, 40, 40)).permute(1, 2, 0).numpy().astype(int)
+    assert np.abs(given - resized).max() <= 1
+    told = (*VIT, "--train.epochs", "1", "--data.interpolation", "bilinear")
+    assert train(tmp_path / "told", toy_shards, *told) == 0
+    assert read_bundle(tmp_path / "told")[1].framing.interpolation == "bilinear"
+
+
 def test_judged_and_described_by_commands_it_gives_what_the_network_gives(
     run: Path, toy_shards: Path, tmp_path: Path
 ) -> None:
@@ -78,10 +97,13 @@ def test_predict_says_what_load_model_says(run: Path, toy_coco: Path, capsys: py
     assert {one["name"]: one["score"] for one in said["attributes"]} == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.parametrize("inside", [(), ("--preprocess",)], ids=["", "resizing inside"])
 @pytest.mark.parametrize("kind", ["--onnx", "--torch-export"])
-def test_exported_it_computes_the_same(run: Path, toy_shards: Path, tmp_path: Path, kind: str) -> None:
+def test_exported_it_computes_the_same(
+    run: Path, toy_shards: Path, tmp_path: Path, kind: str, inside: tuple[str, ...]
+) -> None:
     out = tmp_path / ("m.onnx" if kind == "--onnx" else "m.pt2")
-    assert attrtrain_("export", "--model", run, kind, out, "--check", toy_shards) == 0
+    assert attrtrain_("export", "--model", run, kind, out, *inside, "--check", toy_shards) == 0
     assert out.is_file()
 
 
@@ -94,6 +116,20 @@ def test_other_sizes_are_looked_at_where_patches_divide_them_and_else_refused_in
     assert attrtrain_(*command, "1.1") == 2
     line = capsys.readouterr().err.split("\r")[-1]  # behind what is left of a progress bar
     assert line.startswith("error: --tta-scales 1.1: ") and line.count("\n") == 1 and "35 x 35" in line
+
+
+def test_weights_of_another_size_of_pictures_are_told(
+    toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = tmp_path / "weights.safetensors"
+    save_file(timm.create_model("test_resnet", pretrained=False).state_dict(), weights)
+    small = ("--model.backbone", "timm:test_resnet", "--train.epochs", "1", "--model.weights", str(weights))
+    line = "data.image_px: timm:test_resnet was trained on 160 px, this run has "
+    assert train(tmp_path / "small", toy_shards, *small) == 0
+    assert f"\n{line}32\n" in capsys.readouterr().out
+    assert train(tmp_path / "own", toy_shards, *small, "--data.image_px", "160") == 0
+    assert train(tmp_path / "none", toy_shards, *small, "--model.weights", "none") == 0
+    assert line not in capsys.readouterr().out
 
 
 def test_a_backbone_that_timm_does_not_have_ends_in_one_line(

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from scipy.special import expit, logit
 
-from attrtrain.bundle import load_model
+from attrtrain.bundle import load_model, read_bundle
 from attrtrain.errors import ConfigError
 from attrtrain.framing import Framing
 from attrtrain.inference.members import PLAIN, Pass, View, views_of
@@ -57,6 +57,16 @@ def test_models_that_see_other_parts_of_crops_do_not_answer_together(bundles, tm
     other = draw_bundle(tmp_path / "padded", crop=crop, framing=Framing(context=0.05, fit="pad"))
     with pytest.raises(ConfigError, match=r"context 0\.05 of a box's sides, padded to a square; context 0\.1 of"):
         Predictor([bundles[0], other], "cpu")
+
+
+def test_models_whose_crops_are_resized_otherwise_answer_together_on_those_of_the_first(bundles, tmp_path, crops):
+    crop = read_bundle(bundles[0])[1].crop
+    other = draw_bundle(tmp_path / "other", crop=crop, framing=Framing(interpolation="bicubic"))
+    assert Predictor([other, bundles[0]], "cpu").card.framing.interpolation == "bicubic"
+    together = Predictor([bundles[0], other], "cpu")
+    assert together.card.framing.interpolation == "bilinear"
+    expected = (alone(bundles[0], crops) + alone(other, crops)) / 2
+    np.testing.assert_allclose(together(crops).logits.numpy(), expected, atol=1e-4)
 
 
 def test_several_models_give_their_mean_logits(bundles, crops):
