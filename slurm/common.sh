@@ -43,9 +43,15 @@ told=0  # how often this script was told to stop
 pass_on() {
     told=$((told + 1))
     say "told to stop"
-    if [ -n "$step" ]; then kill -USR1 "$step" 2>/dev/null || true; fi
+    if [ -n "$step" ]; then tell "$step"; fi
 }
 trap pass_on USR1 TERM
+
+# Tells a step to stop, and again every ten seconds until it has ended: what reaches srun before its tasks run is lost,
+# and attrtrain does not mind being told twice.
+tell() {
+    while kill -USR1 "$1" 2>/dev/null; do sleep 10; done &
+}
 
 # Runs a command in the background, where traps are answered at once, and returns its exit code; 138 without running it
 # when this script was told to stop before.
@@ -54,6 +60,7 @@ attend() {
     if ((told > 0)); then return 138; fi
     "$@" &
     step=$!
+    if ((told > 0)); then tell "$step"; fi # since it was looked at, when there was no step yet
     while :; do
         before=$told
         code=0

@@ -27,6 +27,8 @@ SMALL = [
     "none",
     "--train.global_batch",
     "32",
+    "--train.precision",
+    "no",
 ]
 
 
