@@ -1,0 +1,33 @@
+"""The batch scripts' own part in a warning, without SLURM."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+# A step that loses the first warning it gets, as srun does before its tasks run, and leaves at the second as attrtrain does.
+STEP = "trap 'told=$((told + 1)); ((told < 2)) || exit 85' USR1; touch running; while :; do sleep 0.1; done"
+SCRIPT = f"""
+scontrol() {{ echo JobState=CANCELLED; }}
+sleep() {{ command sleep 0.3; }}
+source {ROOT}/slurm/common.sh
+run_or_requeue bash -c "$STEP"
+"""
+
+
+def test_a_warning_that_a_step_has_lost_is_given_again(tmp_path: Path) -> None:
+    environment = {**os.environ, "SLURM_JOB_ID": "1", "SLURM_JOB_NODELIST": "n1", "SLURM_SUBMIT_DIR": str(ROOT)}
+    script = subprocess.Popen(
+        ["bash", "-c", SCRIPT], cwd=tmp_path, env={**environment, "STEP": STEP}, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        while not (tmp_path / "running").exists():
+            assert script.poll() is None
+            time.sleep(0.02)
+        script.send_signal(signal.SIGUSR1)
+        _, told = script.communicate(timeout=30)
+    finally:
+        script.kill()
+    assert script.returncode == 85 and "stopped with exit code 85; SLURM decides" in told
