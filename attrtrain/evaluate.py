@@ -87,6 +87,9 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"note: {note}", file=sys.stderr)
     tuning = together(run_passes(runtime, members, views, tune_shards, workers)) if tune_shards else None
     passes = run_passes(runtime, members, views, shards, workers)
+    # A process that leaves while its group still stands is now and then aborted by the group's own threads.
+    runtime.accelerator.wait_for_everyone()
+    runtime.accelerator.end_training()
     if not runtime.is_main:
         return 0
     predictions = together(passes)
