@@ -95,7 +95,7 @@ def audit(
         findings=find(**parts),  # type: ignore[arg-type]  # each part has its parameter's name
         tests=tests,
         splits=count_by(table.split, table.image_id, "(no split)"),
-        **parts,  # type: ignore[arg-type]
+        **parts,  # type: ignore[arg-type]  # as above
     )
 
 

@@ -300,7 +300,7 @@ def _made(dataset: CropDataset, request: BatchRequest, device: torch.device) -> 
 
 def _copied_beside_the_work(batches: Iterable[Batch | PackedBatch], device: torch.device) -> Iterator[Batch]:
     """Brings pinned batches to a GPU on a stream of their own, one ahead: copying goes on beside the work on the batch before."""
-    copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch gives it no types
     ahead: tuple[Batch, torch.cuda.Event] | None = None
     for batch in batches:
         with torch.cuda.stream(copying):

@@ -58,7 +58,7 @@ def prepare_learner(runtime: Runtime, model: AttributeModel, config: TrainConfig
             raise ConfigError(
                 "train.sync_batchnorm: torch synchronises batch statistics on CUDA GPUs only; leave it off"
             )
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]  # torch gives it no types
     model.to(runtime.device)
     if config.train.channels_last:
         model.to(memory_format=torch.channels_last)

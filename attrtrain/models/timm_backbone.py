@@ -151,7 +151,7 @@ def load_pretrained(network: nn.Module, name: str, tensors: dict[str, Tensor] | 
             f"model.weights: timm has no pretrained weights of {name}; train from random ones with --model.weights none{others}"
         )
     found: list[tuple[list[str], list[str]]] = []
-    handle = network.register_load_state_dict_post_hook(  # type: ignore[no-untyped-call]
+    handle = network.register_load_state_dict_post_hook(  # type: ignore[no-untyped-call]  # torch gives it no types
         lambda _, keys: found.append((list(keys.missing_keys), list(keys.unexpected_keys)))
     )
     # Each of timm's modules keeps its translation under this name.
