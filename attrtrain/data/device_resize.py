@@ -1,17 +1,18 @@
 """Resizing a whole batch of crops of all sizes on their device, so that those who decode do nothing else.
 
-Resizing with antialiasing is a product with a matrix from the left, for the rows, and one from the right, for the columns. Crops are padded to the largest of a
+Resizing with antialiasing is a product with a matrix from the left, for the rows, and one from the right, for the columns. Crops of like size are padded to the largest of a
 few, every one gets its own two matrices, and the products of all of them are two calls, of the kind that a GPU does best.
 """
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from attrtrain.config.schema import Interpolation
 
-_AT_ONCE = 32  # crops padded to one size; more of them would hold more memory and pad more
+_AT_ONCE = 32  # crops of like size that are padded to the largest; more of them would hold more memory and pad more
 
 
 def resize_packed(
@@ -32,37 +33,40 @@ def resize_packed(
     # Whole numbers to 2048 are exact in half precision, and its tensor cores sum in single precision.
     on_gpu = pixels.device.type == "cuda"
     dtype = torch.float16 if on_gpu else torch.float32
-    lengths = torch.tensor(sizes, dtype=torch.float32)  # (B, 2)
-    lengths = (lengths.pin_memory() if on_gpu else lengths).to(pixels.device, non_blocking=True)
-    end = 0
+    order = sorted(
+        range(len(sizes)), key=lambda row: max(sizes[row])
+    )  # a long crop makes others wait that are long as well
+    places = torch.tensor([[row, *sizes[row]] for row in order])  # (B, 3)
+    places = (places.pin_memory() if on_gpu else places).to(pixels.device, non_blocking=True)
+    ends = list(accumulate(3 * height * width for height, width in sizes))
     for begin in range(0, len(sizes), _AT_ONCE):
-        few = sizes[begin : begin + _AT_ONCE]
-        padded = torch.zeros(
-            (len(few), max(h for h, _ in few), max(w for _, w in few), 3), dtype=torch.uint8, device=pixels.device
-        )
-        for row, (height, width) in enumerate(few):
-            start, end = end, end + 3 * height * width
-            padded[row, :height, :width] = pixels[start:end].view(height, width, 3)
-        part = lengths[begin : begin + _AT_ONCE]
-        rows = resize_weights(part[:, 0], padded.shape[1], side, interpolation).to(dtype)
-        columns = resize_weights(part[:, 1], padded.shape[2], side, interpolation).to(dtype)
+        few = order[begin : begin + _AT_ONCE]
+        highest, widest = (max(sizes[row][side_of] for row in few) for side_of in (0, 1))
+        padded = torch.zeros((len(few), highest, widest, 3), dtype=torch.uint8, device=pixels.device)
+        for place, row in enumerate(few):
+            height, width = sizes[row]
+            crop = pixels[ends[row] - 3 * height * width : ends[row]]
+            padded[place, :height, :width] = crop.view(height, width, 3)
+        rows_there, heights, widths = places[begin : begin + _AT_ONCE].T
+        rows = resize_weights(heights, highest, side, interpolation).to(dtype)
+        columns = resize_weights(widths, widest, side, interpolation).to(dtype)
         planes = padded.permute(0, 3, 1, 2).to(dtype)  # (b, 3, H, W)
         wide = planes @ columns[:, None].mT
         if interpolation == "bicubic":  # which overshoots at edges; in between there are levels, as torch has them
             wide = wide.round_().clamp_(0, 255)
         resized = rows[:, None] @ wide
-        squares[begin : begin + len(few)] = resized.float().round_().clamp_(0, 255).to(torch.uint8)
+        squares[rows_there] = resized.float().round_().clamp_(0, 255).to(torch.uint8)
     return squares
 
 
 def resize_weights(lengths: Tensor, padded_to: int, side: int, interpolation: Interpolation = "bilinear") -> Tensor:
-    """The matrices (B, side, padded_to) float32 that resize lines of `lengths` (B,) pixels to `side` pixels each.
+    """The matrices (B, side, padded_to) float32 that resize lines of `lengths` (B,) whole pixels to `side` pixels each.
 
     A filter, for bilinear a triangle, for bicubic Keys' with a = -1/2 ("Cubic convolution interpolation for digital image processing", 1981), that is stretched to the distance of output
     pixels where a line shrinks, and to that of input pixels where it grows; cut off at the ends of the line and scaled to a sum of 1. This is what Pillow's and torch's antialiased
     resizing compute.
     """
-    length = lengths[:, None, None]
+    length = lengths[:, None, None].float()
     scale = length / side
     centre = (torch.arange(side, device=lengths.device)[:, None] + 0.5) * scale  # (B, side, 1)
     pixel = torch.arange(padded_to, device=lengths.device) + 0.5

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ from attrtrain.framing import Framing
 
 _AHEAD = 4  # batches a thread
 WHOLE = Framing()
-_LONGEST = 2  # times image_px: longer crops are resized by who decodes them all the same, for they would make others wait that are padded to their size
+_LONGEST = 3  # times image_px: longer crops are resized by who decodes them all the same, for they would make others wait that are padded to their size
 
 
 @dataclass
@@ -188,25 +189,23 @@ class CropDataset:
         shown = self._stored_sizes(index) if windows is None else windows[:, 2:] - windows[:, :2]
         if self.framing.fit == "pad":
             shown = shown.max(axis=1, keepdims=True).repeat(2, axis=1)
-        squashed = shown.max(axis=1) > _LONGEST * self.image_px
-        sizes = np.where(squashed[:, None], self.image_px, shown[:, ::-1])  # H, W
-        ends = np.cumsum(3 * sizes.prod(axis=1)).tolist()
+        long = shown.max(axis=1) > _LONGEST * self.image_px
+        there = np.where(long[:, None], self.image_px, shown[:, ::-1])  # H, W
+        ends = np.cumsum(3 * there.prod(axis=1)).tolist()
         packed = self._buffers.take(ends[-1])
         pixels = packed.numpy()
-        places = [
-            pixels[start:end].reshape(*size, 3)
-            for start, end, size in zip([0, *ends], ends, sizes.tolist(), strict=False)
-        ]
+        squashed, sizes = long.tolist(), [(height, width) for height, width in there.tolist()]
+        places = [pixels[start:end] for start, end in pairwise([0, *ends])]
         # What is seen whole and in its own size is decoded where it is to be.
         ready = [None if other or windows is not None else place for other, place in zip(squashed, places, strict=True)]
         for row, picture in enumerate(self._shown(index, windows, ready)):
             if squashed[row]:
-                squash(picture, places[row], self.framing.interpolation)
-            elif picture.shape != places[row].shape:
+                squash(picture, places[row].reshape(*sizes[row], 3), self.framing.interpolation)
+            elif picture.shape[:2] != sizes[row]:
                 raise self._broken(index[row], "its crop has another size than the index says")
             elif ready[row] is None:
-                places[row][:] = picture
-        return [(height, width) for height, width in sizes.tolist()], packed
+                places[row][:] = picture.ravel()
+        return sizes, packed
 
     def _shown(
         self,

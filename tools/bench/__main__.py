@@ -95,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
         "--samples", type=int, default=1_000_000, metavar="N", help="loader, start: how far growth is followed"
     )
     size.add_argument("--samples-compared", type=int, default=20_000, metavar="N", help="loader: samples of an epoch")
-    size.add_argument("--objects", type=int, metavar="N", help="eval, labels: 188,426; shard: 100,000 for memory")
+    size.add_argument("--objects", type=int, metavar="N", help="eval, labels (188,426), shard (100,000)")
     size.add_argument("--attributes", type=int, default=204, metavar="N", help="eval, labels")
     step = parser.add_argument_group("step and start")
     step.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where steps are made")

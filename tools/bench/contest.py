@@ -32,6 +32,7 @@ class Contender:
         settings: its keyword arguments, JSON values.
         prepare: the same, called once before the first turn; not measured.
         most_turns: of somebody so slow that more of them would cost minutes and tell nothing.
+        environment: the folder of the virtual environment it runs in; None for the one that runs this.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Contender:
     settings: dict[str, Any]
     prepare: str | None = None
     most_turns: int | None = None
+    environment: Path | None = None
 
 
 @dataclass
@@ -80,7 +82,7 @@ def take_turns(contenders: Sequence[Contender], repeats: int, cores: Sequence[in
 
 
 def _turn(contender: Contender, function: str, row: Row, cores: Sequence[int], limit_seconds: float) -> dict[str, Any]:
-    outcome = run_fresh(function, contender.settings, cores, limit_seconds)
+    outcome = run_fresh(function, contender.settings, cores, limit_seconds, contender.environment)
     row.missing = outcome.get("missing")
     if row.missing is not None:
         row.values, row.details = [], []
@@ -90,9 +92,13 @@ def _turn(contender: Contender, function: str, row: Row, cores: Sequence[int], l
 
 
 def run_fresh(
-    function: str, settings: dict[str, Any], cores: Sequence[int], limit_seconds: float = 600
+    function: str,
+    settings: dict[str, Any],
+    cores: Sequence[int],
+    limit_seconds: float = 600,
+    environment_folder: Path | None = None,
 ) -> dict[str, Any]:
-    """Calls "module:function" in a process of its own. Returns what it returned with `peak_mb` added, or {"missing": reason}."""
+    """Calls "module:function" in a process of its own, of another virtual environment where one is given. Returns what it returned with `peak_mb` added, or {"missing": reason}."""
     environment = {**os.environ, **dict.fromkeys(_THREADS, str(len(cores))), "PYTHONWARNINGS": "ignore"}
     # As on most machines; else every start compiles all that is imported.
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -100,9 +106,10 @@ def run_fresh(
     with tempfile.TemporaryDirectory(prefix="attrtrain-bench-") as folder:
         result, log = Path(folder) / "result.json", Path(folder) / "log.txt"
         job = {"function": function, "settings": settings, "cores": list(cores), "result": str(result)}
+        python = str(environment_folder / "bin" / "python") if environment_folder else sys.executable
         with log.open("w+b") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "tools.bench.child"],
+                [python, "-m", "tools.bench.child"],
                 stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True,
             )  # fmt: skip
             try:

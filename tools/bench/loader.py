@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from tools.bench import child
 from tools.bench.contest import Contender, Role, run_fresh, take_turns
 from tools.bench.data import Source, read_once, repeat_shards
+from tools.bench.install import environments_apart
 from tools.bench.result import Case, Result
 
 Batches = Iterator[tuple[Any, NDArray[np.int64]]]
@@ -123,6 +124,7 @@ def _case(name: str, workers: int, cores: list[int], arguments: argparse.Namespa
             title, role, "tools.bench.loader:turn",
             {"spec": asdict(spec), "seconds": arguments.seconds, "cores": cores, "function": function},
             prepare=None if converted.exists() else CONVERTERS.get(title),
+            environment=environments_apart().get(title),
         )  # fmt: skip
 
     contenders = [

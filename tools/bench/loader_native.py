@@ -57,7 +57,8 @@ def write_ffcv(spec: dict[str, Any], **_: Any) -> dict[str, Any]:
 
     wanted = Spec(**spec)
     partial = f"{wanted.converted}.partial"
-    fields = {"image": RGBImageField(write_mode="jpg", jpeg_quality=90), "object_id": IntField()}
+    quality = read_manifest(Path(wanted.shards)).crop.quality
+    fields = {"image": RGBImageField(write_mode="jpg", jpeg_quality=quality), "object_id": IntField()}
     DatasetWriter(partial, fields, num_workers=1).from_indexed_dataset(_DecodedCrops(wanted.shards))
     Path(partial).rename(wanted.converted)
     return {}

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import webdataset
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler
@@ -61,6 +60,8 @@ def webdataset_torchvision(spec: Spec) -> Batches:
 
 
 def _webdataset(spec: Spec, decode: Callable[[bytes], Tensor]) -> Batches:
+    import webdataset
+
     torch.set_num_threads(1)
     folder = Path(spec.shards)
     urls = [str(folder / shard.name) for shard in read_manifest(folder).shards if shard.split == SPLIT]

@@ -4,15 +4,27 @@ import os
 import platform
 import re
 import subprocess
+import sys
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from tools.bench.contest import ROOT
+from tools.bench.install import environments_apart
 
 PACKAGES = (
-    *("attrtrain", "torch", "torchvision", "numpy", "pillow", "simplejpeg", "scikit-learn", "accelerate"),
+    *(
+        "attrtrain",
+        "torch",
+        "torchvision",
+        "numpy",
+        "pillow",
+        "simplejpeg",
+        "opencv-python-headless",
+        "scikit-learn",
+        "accelerate",
+    ),
     *("webdataset", "litdata", "mosaicml-streaming", "ffcv", "nvidia-dali-cuda130", "img2dataset"),
     *("lightning", "timm", "torchmetrics", "joblib"),
 )
@@ -33,14 +45,22 @@ def describe_machine(cores: Sequence[int]) -> dict[str, Any]:
 
 
 def installed_versions() -> dict[str, str]:
-    """The version of every package that a contender may use; those that are not there are left out."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
+    """The version of every package that a contender may use; those that are not there are left out. A peer with an environment of its own
+    stands under its name, and what else is another version there with it: `numpy of mosaicml-streaming`.
+    """
+    found = _versions(sys.path)
+    for peer, folder in environments_apart().items():
+        own = _versions([*map(str, folder.glob("lib/python*/site-packages"))])
+        others = {name: version for name, version in own.items() if found.get(name) != version}
+        found |= {name if name == peer else f"{name} of {peer}": version for name, version in others.items()}
     return found
+
+
+def _versions(path: Sequence[str]) -> dict[str, str]:
+    installed = {
+        distribution.name.lower(): distribution.version for distribution in metadata.distributions(path=list(path))
+    }
+    return {name: installed[name] for name in PACKAGES if name in installed}
 
 
 def _processor() -> str:

@@ -2,8 +2,8 @@
 
 The limit decodes each photograph once and encodes each crop once, with the fastest JPEG library, and writes nothing. Everybody gets the same boxes in the same photographs, which
 are repeated under other names until there are enough, and stores crops as `attrtrain shard` does by default: short side 256 at most, quality 90.
-attrtrain's turn is the whole command, with reading the labels, starting workers and writing index and manifest, and gets as many objects as the limit; peers only
-loop, and get a tenth of them.
+attrtrain's turn is the whole command, with reading the labels, starting workers and writing index and manifest, and gets as many objects as the limit: by default half of what COCO Attributes
+has. Peers only loop, and get a tenth of them.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from tools.bench.contest import BenchError, Contender, run_fresh, take_turns
 from tools.bench.data import SPLIT, Source
 from tools.bench.result import Case, Result
 
-_COMPARED, _FEW, _MANY = 20_000, 1000, 100_000
+_FEW, _MANY = 1000, 100_000
 _PEERS_SHARE = 10
 _PLACE = "tools.bench.shard_contenders"
 
@@ -26,12 +26,17 @@ def run(arguments: argparse.Namespace, source: Source | None, work: Path) -> Res
     """Compares on one core and on two; then looks at how memory grows with the number of objects."""
     assert source is not None
     many = arguments.objects or _MANY
-    most = min(_COMPARED, many)
-    sizes = {most, -(-most // _PEERS_SHARE), _FEW, many}
-    folders = {size: write_boxes(source, work / f"objects-{size}", size) for size in sizes}
-    compared, for_peers = folders[most], folders[-(-most // _PEERS_SHARE)]
+    for_peers = -(-many // _PEERS_SHARE)
+    folders = {size: write_boxes(source, work / f"objects-{size}", size) for size in {many, for_peers, _FEW}}
     cases = [
-        _case(f"{count} core{'s' if count > 1 else ''}", arguments.cores[:count], compared, for_peers, work, arguments)
+        _case(
+            f"{count} core{'s' if count > 1 else ''}",
+            arguments.cores[:count],
+            folders[many],
+            folders[for_peers],
+            work,
+            arguments,
+        )
         for count in (1, 2)
         if count <= len(arguments.cores)
     ]
@@ -50,7 +55,7 @@ def run(arguments: argparse.Namespace, source: Source | None, work: Path) -> Res
     return Result(
         "shard",
         cases,
-        {"objects": most, "objects_of_peers": -(-most // _PEERS_SHARE), "objects_for_memory": [_FEW, many]},
+        {"objects": many, "objects_of_peers": for_peers, "objects_for_memory": [_FEW, many]},
         extra,
     )
 
