@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     from attrtrain.engine.judging import headline, judge_split, thresholds_from
     from attrtrain.inference.gain import describe_gain, run_passes, together
     from attrtrain.inference.members import mirror_notes, read_members, shared_card, views_of
-    from attrtrain.runtime import build_runtime
+    from attrtrain.runtime import build_runtime, leave_group
 
     card = read_card(locate_bundle(arguments.model[0]))
     shards = ShardSet(arguments.shards, arguments.split)
@@ -87,9 +87,8 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"note: {note}", file=sys.stderr)
     tuning = together(run_passes(runtime, members, views, tune_shards, workers)) if tune_shards else None
     passes = run_passes(runtime, members, views, shards, workers)
-    # A process that leaves while its group still stands is now and then aborted by the group's own threads.
     runtime.accelerator.wait_for_everyone()
-    runtime.accelerator.end_training()
+    leave_group(runtime)
     if not runtime.is_main:
         return 0
     predictions = together(passes)

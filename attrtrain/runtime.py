@@ -1,5 +1,6 @@
 """The one place that builds an Accelerator, and knows how this process was launched."""
 
+import gc
 import os
 import subprocess
 from collections.abc import Iterator
@@ -164,6 +165,17 @@ def explained_process_loss(runtime: Runtime) -> Iterator[None]:
             f"process {runtime.accelerator.process_index} of {runtime.accelerator.num_processes} stops: another one {what}. Its own log says why; "
             "start all of them again to go on from the last checkpoint"
         ) from None
+
+
+def leave_group(runtime: Runtime) -> None:
+    """Ends this process's part in the group, where there is one, when it has no more to say to the others. Whoever calls it holds no prepared model any more.
+
+    A process that leaves while its group still stands is now and then aborted by the group's own threads. And where a prepared model is the last to hold the group, its end waits for
+    these threads without letting go of the interpreter, for which they may be waiting: a run that has finished would never leave.
+    """
+    runtime.accelerator.free_memory()
+    gc.collect()  # a prepared model is part of cycles
+    runtime.accelerator.end_training()
 
 
 def seed_everything(seed: int) -> None:

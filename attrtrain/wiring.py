@@ -25,6 +25,7 @@ from attrtrain.config.load import dump_config
 from attrtrain.config.schema import TIMM, TrainConfig
 from attrtrain.data.cache import ShardCache
 from attrtrain.data.meaning import contradictions
+from attrtrain.data.order import TrainOrder
 from attrtrain.data.reader import ShardSet
 from attrtrain.engine.compiling import explained_compile_failure
 from attrtrain.engine.evaluate import evaluate
@@ -43,7 +44,7 @@ from attrtrain.models.weights import load_backbone_weights
 from attrtrain.report.for_trackers import describe_bundle, describe_shards, track_judgement
 from attrtrain.report.run_directory import AUDIT, EVALUATION, read_run, write_run_report
 from attrtrain.run_lock import locked
-from attrtrain.runtime import Runtime, explained_process_loss, seed_everything
+from attrtrain.runtime import Runtime, explained_process_loss, leave_group, seed_everything
 from attrtrain.shards.manifest import write_contract
 from attrtrain.signals import StopRequest
 from attrtrain.tracking import tensorboard_tracker, wandb_tracker
@@ -69,8 +70,26 @@ def run(config: TrainConfig) -> None:
     Framing.within(train_shards.crop, config.data.context, config.data.fit)  # refused before anything is loaded
     runtime = build_configured_runtime(config)
     order = build_order(config, train_shards, runtime)
-    names = train_shards.vocabulary.names
-    require_augmentation(config, order, names)
+    require_augmentation(config, order, train_shards.vocabulary.names)
+    preempted: PreemptedError | None = None
+    try:
+        _train(config, runtime, train_shards, val_shards, order, stop)
+    except PreemptedError as error:
+        preempted = error.with_traceback(None)  # whose frames hold the model
+    leave_group(runtime)
+    if preempted is not None:
+        raise preempted
+
+
+def _train(
+    config: TrainConfig,
+    runtime: Runtime,
+    train_shards: ShardSet,
+    val_shards: ShardSet,
+    order: TrainOrder,
+    stop: StopRequest,
+) -> None:
+    """All that needs the model, which nothing holds any more when this returns. Raises as `run` does."""
     folder = Path(config.run.dir)
     with explained_process_loss(runtime), locked(folder, runtime):
         source = _checkpoint_to_resume(config, folder, runtime)
@@ -86,13 +105,12 @@ def run(config: TrainConfig) -> None:
         if source is not None:
             restore(task, learner, state, window, source)
         if runtime.is_main:
-            lines = [*told, *([found.line] if found else []), *contradictions(names, config.data)]
-            print(_opening(task), *lines, sep="\n", flush=True)
+            odd = contradictions(train_shards.vocabulary.names, config.data)
+            print(_opening(task), *told, *([found.line] if found else []), *odd, sep="\n", flush=True)
             task = replace(task, tracker=_open_folder(task, state, found))
         with _closing(task), explained_compile_failure(config.train.compile):
             fit(task, learner, state, window)
             _finish(task, state)
-        runtime.accelerator.end_training()
 
 
 def _audit(config: TrainConfig, folder: Path, shards: ShardSet, runtime: Runtime) -> QuickAudit | None:

@@ -89,10 +89,12 @@ def search(path: Path, query: Query | None, example: Example | None, limit: int)
 def _ranked_by_likeness(rows_of: Sql, example: Example) -> Sql:
     """The same rows, ranked by the cosine of their features to the example's; without the example, and what has no features."""
     cosine = f"array_cosine_similarity(d.{FEATURES}, e.{FEATURES})::DOUBLE"
+    # All features zero have no direction; what the cosine is of such depends on the version of DuckDB.
+    directed = " AND ".join(f"array_inner_product({one}.{FEATURES}, {one}.{FEATURES}) > 0" for one in "de")
     return Sql(
         f"SELECT p.* REPLACE ({cosine} AS rank) FROM ({rows_of.text}) p JOIN described d USING (object_id), "
         f"(SELECT {FEATURES} FROM described WHERE object_id = ?) e "
-        f"WHERE p.object_id <> ? AND isfinite({cosine})",  # all features zero have no direction
+        f"WHERE p.object_id <> ? AND {directed} AND isfinite({cosine})",
         (*rows_of.values, example.object_id, example.object_id),
     )
 

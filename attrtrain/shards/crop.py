@@ -166,8 +166,8 @@ def _as_stored(source: Path | FetchedImage) -> tuple[NDArray[np.uint8], int]:
 
 def _jpeg_or_path(path: Path) -> bytes | Path:
     """All of a JPEG; the path of anything else, of which Pillow reads as much as it needs."""
-    with path.open("rb") as file:
-        return file.read() if file.peek(3)[:3] == _JPEG_MAGIC else path
+    with path.open("rb", buffering=0) as file:  # read in one piece: pieces would be copied together
+        return file.read() if os.pread(file.fileno(), len(_JPEG_MAGIC), 0) == _JPEG_MAGIC else path
 
 
 # What stands in a JPEG that has an orientation, in EXIF or XMP, or holds several pictures.

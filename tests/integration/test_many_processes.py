@@ -81,6 +81,14 @@ def train(world_size: int, run: Path, shards: Path, *flags: str) -> list[str]:
     return finish(launch(world_size, [TRACED, str(run), *SMALL, "--data.shards", str(shards), *flags]))
 
 
+def require_left_without_model(run: Path) -> None:
+    """Both ranks ended their group, and no prepared model was left then to end it in its own way, in which a process may hang."""
+    for rank in (0, 1):
+        told = run / f"models_alive_{rank}"
+        assert told.read_text() == "0", told
+        told.unlink()
+
+
 def global_steps(run: Path) -> dict[int, list[int]]:
     """step → its samples, the ranks' parts one after the other."""
     steps: dict[int, list[int]] = {}
@@ -141,7 +149,9 @@ def test_ranks_end_with_equal_weights_and_a_resumed_pair_with_the_undisturbed_pa
         time.sleep(0.02)
     processes[1].send_signal(signal.SIGUSR1)  # one rank is told, both leave
     finish(processes, expected=85)
+    require_left_without_model(stopped)
     finish(launch(2, command))
+    require_left_without_model(stopped)
     final = [sorted((run / "checkpoints").glob("step-*"))[-1] / "model.safetensors" for run in (whole, stopped)]
     assert final[0].read_bytes() == final[1].read_bytes()
     assert metrics(whole) == metrics(stopped)

@@ -241,6 +241,7 @@ def test_neighbours_are_ranked_by_the_cosine_of_their_features(table, tmp_path):
     chosen = [n for n in order if T(rows[n], "furry") and rows[n]["category"] == "dog"]
     assert total == len(chosen) and [match.object_id for match in found] == [rows[n]["object_id"] for n in chosen[:25]]
     assert found[0].attributes == [("furry", rows[chosen[0]]["p"]["furry"])]
+    assert search(path, None, Example(rows[5]["object_id"], tmp_path / "f.parquet"), 25) == ([], 0)
     with pytest.raises(PredictionsError, match="has no object 999999"):
         search(path, None, Example(999999, tmp_path / "f.parquet"), 5)
     with pytest.raises(ConfigError, match="attrtrain features"):

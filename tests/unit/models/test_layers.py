@@ -73,7 +73,9 @@ def test_rates_and_weight_decay_are_those_that_timm_gives_its_model_with_a_class
             assert ours[own] == (pytest.approx(rate), decay), parameter_name
             compared += 1
     assert compared == len(list(model.backbone.parameters()))
-    assert ours["head.weight"] == (1.0, 0.1) and min(rate for rate, _ in ours.values()) < 0.7
+    assert ours["head.weight"] == (1.0, 0.1)
+    # timm before 1.0.31 takes all of a LeViT for one layer.
+    assert min(rate for rate, _ in ours.values()) < 0.7 or name == "levit_128s"
 
 
 def test_the_head_alone_has_a_rate_while_it_learns_alone() -> None:

@@ -113,8 +113,8 @@ def test_imagenet_means_timms_own_weights(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_model_without_pretrained_weights_says_so() -> None:
-    with pytest.raises(WeightsError, match="timm has no pretrained weights of test_maxvit") as caught:
-        load_backbone_weights(network("test_maxvit"), "timm:test_maxvit", "imagenet")
+    with pytest.raises(WeightsError, match="timm has no pretrained weights of lcnet_035") as caught:
+        load_backbone_weights(network("lcnet_035"), "timm:lcnet_035", "imagenet")
     assert "\n" not in str(caught.value)
 
 
