@@ -43,7 +43,8 @@ def quantise(
     with TemporaryDirectory() as folder:
         plain, prepared, quantised = (Path(folder) / f"{name}.onnx" for name in ("plain", "prepared", "quantised"))
         onnx.save(model, plain)
-        quant_pre_process(plain, prepared)
+        # Shapes by ONNX's own inference: onnxruntime's symbolic one, before 1.32, stumbles over the resizing that torch 2.8 exports.
+        quant_pre_process(plain, prepared, skip_symbolic_shape=True)
         quantize_static(
             prepared,
             quantised,

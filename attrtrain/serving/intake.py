@@ -11,6 +11,7 @@ from typing import BinaryIO
 from fastapi import Request
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
+from python_multipart.exceptions import FormParserError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
@@ -62,7 +63,7 @@ async def read_request(request: Request, limits: Limits, categories: Sequence[st
     parser = MultiPartParser(request.headers, _bounded(request, limits), max_files=1, max_fields=len(_FIELDS))
     try:
         form = await parser.parse()
-    except MultiPartException:
+    except (MultiPartException, FormParserError):  # older versions of Starlette let the parser's own errors through
         await linger(request)
         message = "the form cannot be read; send one file 'image' and at most the fields 'boxes' and 'category', of at most 1 MiB each"
         raise RefusedError(400, "bad_form", message) from None

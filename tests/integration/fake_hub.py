@@ -133,7 +133,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._json(
                 {"error": "You already created this model repo", "url": f"{self.state.address}/{name}"}, 409
             )
-        self.state.repositories[name] = {"visibility": asked.get("visibility"), "files": {}}
+        older = "private" if asked.get("private") else "public"  # as clients asked before there were more kinds
+        self.state.repositories[name] = {"visibility": asked.get("visibility", older), "files": {}}
         return self._json({"url": f"{self.state.address}/{name}"})
 
     def _lfs_action(self, entry: dict[str, Any]) -> dict[str, Any]:
