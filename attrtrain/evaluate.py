@@ -87,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"note: {note}", file=sys.stderr)
     tuning = together(run_passes(runtime, members, views, tune_shards, workers)) if tune_shards else None
     passes = run_passes(runtime, members, views, shards, workers)
-    runtime.accelerator.wait_for_everyone()
+    runtime.accelerator.wait_for_everyone()  # some may still be gathering
     leave_group(runtime)
     if not runtime.is_main:
         return 0

@@ -5,7 +5,6 @@ few, every one gets its own two matrices, and the products of all of them are tw
 """
 
 from collections.abc import Sequence
-from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -33,20 +32,18 @@ def resize_packed(
     # Whole numbers to 2048 are exact in half precision, and its tensor cores sum in single precision.
     on_gpu = pixels.device.type == "cuda"
     dtype = torch.float16 if on_gpu else torch.float32
-    order = sorted(
-        range(len(sizes)), key=lambda row: max(sizes[row])
-    )  # a long crop makes others wait that are long as well
+    # So that a long crop makes those wait that are long as well.
+    order = sorted(range(len(sizes)), key=lambda row: max(sizes[row]))
     places = torch.tensor([[row, *sizes[row]] for row in order])  # (B, 3)
     places = (places.pin_memory() if on_gpu else places).to(pixels.device, non_blocking=True)
-    ends = list(accumulate(3 * height * width for height, width in sizes))
+    crops = torch.split(pixels, [3 * height * width for height, width in sizes])
     for begin in range(0, len(sizes), _AT_ONCE):
         few = order[begin : begin + _AT_ONCE]
         highest, widest = (max(sizes[row][side_of] for row in few) for side_of in (0, 1))
         padded = torch.zeros((len(few), highest, widest, 3), dtype=torch.uint8, device=pixels.device)
         for place, row in enumerate(few):
             height, width = sizes[row]
-            crop = pixels[ends[row] - 3 * height * width : ends[row]]
-            padded[place, :height, :width] = crop.view(height, width, 3)
+            padded[place, :height, :width] = crops[row].view(height, width, 3)
         rows_there, heights, widths = places[begin : begin + _AT_ONCE].T
         rows = resize_weights(heights, highest, side, interpolation).to(dtype)
         columns = resize_weights(widths, widest, side, interpolation).to(dtype)

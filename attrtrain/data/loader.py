@@ -204,7 +204,7 @@ class CropDataset:
             elif picture.shape[:2] != sizes[row]:
                 raise self._broken(index[row], "its crop has another size than the index says")
             elif ready[row] is None:
-                places[row][:] = picture.ravel()
+                places[row].reshape(picture.shape)[:] = picture
         return sizes, packed
 
     def _shown(

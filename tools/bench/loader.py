@@ -189,6 +189,6 @@ def _growth(arguments: argparse.Namespace, source: Source, work: Path) -> dict[s
         }
         for samples_name, outcomes in rates.items()
     }
-    few, many = (list(measured.values())[end] for end in (0, -1))
-    ratios = {f"ratio_of_{key}": many[key] / few[key] for key in few} if len(measured) > 1 else {}
+    few, *more = measured.values()
+    ratios = {f"ratio_of_{key}": more[-1][key] / few[key] for key in few} if more else {}
     return {"unit": "crops per second per core", "samples": measured, **ratios}

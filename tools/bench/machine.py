@@ -5,7 +5,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,16 @@ from tools.bench.contest import ROOT
 from tools.bench.install import environments_apart
 
 PACKAGES = (
+    *("attrtrain", "torch", "torchvision", "numpy", "pillow", "simplejpeg", "scikit-learn", "accelerate"),
     *(
-        "attrtrain",
-        "torch",
-        "torchvision",
-        "numpy",
-        "pillow",
-        "simplejpeg",
         "opencv-python-headless",
-        "scikit-learn",
-        "accelerate",
+        "webdataset",
+        "litdata",
+        "mosaicml-streaming",
+        "ffcv",
+        "nvidia-dali-cuda130",
+        "img2dataset",
     ),
-    *("webdataset", "litdata", "mosaicml-streaming", "ffcv", "nvidia-dali-cuda130", "img2dataset"),
     *("lightning", "timm", "torchmetrics", "joblib"),
 )
 
@@ -50,13 +48,13 @@ def installed_versions() -> dict[str, str]:
     """
     found = _versions(sys.path)
     for peer, folder in environments_apart().items():
-        own = _versions([*map(str, folder.glob("lib/python*/site-packages"))])
+        own = _versions(map(str, folder.glob("lib/python*/site-packages")))
         others = {name: version for name, version in own.items() if found.get(name) != version}
         found |= {name if name == peer else f"{name} of {peer}": version for name, version in others.items()}
     return found
 
 
-def _versions(path: Sequence[str]) -> dict[str, str]:
+def _versions(path: Iterable[str]) -> dict[str, str]:
     installed = {
         distribution.name.lower(): distribution.version for distribution in metadata.distributions(path=list(path))
     }

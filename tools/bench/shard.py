@@ -28,15 +28,9 @@ def run(arguments: argparse.Namespace, source: Source | None, work: Path) -> Res
     many = arguments.objects or _MANY
     for_peers = -(-many // _PEERS_SHARE)
     folders = {size: write_boxes(source, work / f"objects-{size}", size) for size in {many, for_peers, _FEW}}
+    compared, fewer = folders[many], folders[for_peers]
     cases = [
-        _case(
-            f"{count} core{'s' if count > 1 else ''}",
-            arguments.cores[:count],
-            folders[many],
-            folders[for_peers],
-            work,
-            arguments,
-        )
+        _case(f"{count} core{'s' if count > 1 else ''}", arguments.cores[:count], compared, fewer, work, arguments)
         for count in (1, 2)
         if count <= len(arguments.cores)
     ]
