@@ -13,7 +13,7 @@ PARTIAL_SUFFIX = ".partial"
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path, buffering: int = -1) -> Iterator[BinaryIO]:
     """Opens a hidden file beside `path` for writing and moves it there once it is written and on the disk.
 
     After an exception, a full disk or a kill, `path` is what it was before. Every hidden name is its own, so two
@@ -22,7 +22,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     # Not the process id: on shared storage two machines may have the same.
     partial = path.with_name(f".{path.name}.{secrets.token_hex(6)}{PARTIAL_SUFFIX}")
     try:
-        with partial.open("wb") as file:
+        with partial.open("wb", buffering) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

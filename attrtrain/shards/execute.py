@@ -1,5 +1,6 @@
 """Shard jobs → any executor; or the processes of this machine, with a progress bar, stopped without leaving anything half done."""
 
+import gc
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -64,7 +65,7 @@ def write_here(jobs: Sequence[ShardJob], workers: int) -> None:
     """
     objects = sum(map(len, jobs))
     if workers == 1 or len(jobs) == 1:
-        with progress_bar(objects) as bar, _interrupts_held_back() as stop_if_interrupted:
+        with progress_bar(objects) as bar, _interrupts_held_back() as stop_if_interrupted, _nothing_here_is_garbage():
 
             def after_object() -> None:
                 bar.update()
@@ -101,6 +102,16 @@ class _DeafProcesses(ProcessPoolExecutor):
             return super().submit(task, *args, **kwargs)
 
 
+@contextmanager
+def _nothing_here_is_garbage() -> Iterator[None]:
+    """Keeps the garbage collector from looking, again and again while the block runs, through all that is there before it: modules and tables, which stay."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
 def progress_bar(objects: int) -> "tqdm[Any]":
     """The bar that every way of writing shards moves on by objects."""
     # In a log file each update stays to be read: one in half a minute is enough there.
@@ -123,6 +134,7 @@ _done: "Synchronized[int] | None" = None
 def _start_worker(done: "Synchronized[int]") -> None:
     global _done
     _done = done
+    gc.freeze()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -1,13 +1,11 @@
 """The records of finished shards → index, labels, counts and, last, the manifest."""
 
-import hashlib
-import io
 import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +24,7 @@ from attrtrain.shards.manifest import (
     Manifest,
     ShardInfo,
     SourceRecord,
+    SplitStatistics,
     VocabularyRecord,
     read_contract,
     split_statistics,
@@ -62,20 +61,70 @@ class _Finished:
     record_sha256: str
 
 
-def _read_finished(folder: Path, plan: ShardPlan) -> tuple[list[_Finished], NDArray[Any]]:
-    """Every shard's record, and the index (N,) INDEX_DTYPE of all samples but for what only the table knows."""
-    # Filled shard by shard, because a record takes a kilobyte an object.
-    index = np.zeros(sum(len(shard.rows) for shard in plan.shards), dtype=INDEX_DTYPE)
-    finished, size = [], 0
-    for number, shard in enumerate(plan.shards):
-        one, samples = _read_record(folder, shard)
-        mine = index[size : size + len(samples)]
-        for field in Sample.model_fields:
-            mine[field] = np.array([getattr(sample, field) for sample in samples]).reshape(mine[field].shape)
-        mine["shard"] = number
-        finished.append(one)
-        size += len(samples)
-    return finished, index[:size]
+class _Rows:
+    """An .npy file that is written a few rows at a time."""
+
+    def __init__(self, file: BinaryIO, dtype: np.dtype[Any], row_shape: tuple[int, ...]) -> None:
+        self._file, self._dtype, self._row_shape = file, dtype, row_shape
+        self._rows = 0
+        self.write_header()
+
+    def append(self, rows: NDArray[Any]) -> None:
+        """Takes in rows (K, *row_shape)."""
+        self._file.write(np.ascontiguousarray(rows, dtype=self._dtype).tobytes())
+        self._rows += len(rows)
+
+    def write_header(self) -> None:
+        """Says how many rows there are so far; it has the same length for any number of them (NumPy's format 1.0)."""
+        self._file.seek(0)
+        shape = (self._rows, *self._row_shape)
+        header = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+
+def _write_arrays(
+    folder: Path, plan: ShardPlan, table: ObjectTable, categories: list[str]
+) -> tuple[list[_Finished], dict[str, SplitStatistics]]:
+    """Writes index and labels of all samples, shard by shard: records, and a copy of the labels, take more memory than all else here.
+
+    Returns:
+        What else the records tell, and the counts of each split.
+    """
+    finished: list[_Finished] = []
+    splits: dict[str, SplitStatistics] = {}
+    with atomic_write(folder / INDEX) as index_file, atomic_write(folder / LABELS) as labels_file:
+        index = _Rows(index_file, INDEX_DTYPE, ())
+        labels = _Rows(labels_file, np.dtype(np.float32), (len(table.vocabulary),))
+        for number, shard in enumerate(plan.shards):
+            one, samples = _read_record(folder, shard)
+            own_index, own_labels = _index_of(samples, shard.rows, table, categories)
+            counts = split_statistics(own_index, own_labels, [one.info])[shard.split]
+            # No photograph is in two shards of a split, so those of shards add up to those of the split.
+            splits[shard.split] = splits[shard.split] + counts if shard.split in splits else counts
+            own_index["shard"] = number
+            index.append(own_index)
+            labels.append(own_labels)
+            finished.append(one)
+        index.write_header()
+        labels.write_header()
+    return finished, splits
+
+
+def _index_of(
+    samples: Sequence[Sample], rows: NDArray[np.int64], table: ObjectTable, categories: list[str]
+) -> tuple[NDArray[Any], NDArray[np.float32]]:
+    """The index (K,) INDEX_DTYPE of the K samples of a shard, whose objects are some of these rows of the table, and their labels (K, A)."""
+    index = np.zeros(len(samples), dtype=INDEX_DTYPE)
+    for field in Sample.model_fields:
+        index[field] = np.array([getattr(sample, field) for sample in samples]).reshape(index[field].shape)
+    object_id = table.object_id[rows]
+    by_id = np.argsort(object_id)
+    own = rows[by_id[np.searchsorted(object_id, index["object_id"], sorter=by_id)]]
+    labels = table.labels[own]
+    index["image_id"] = table.image_id[own]
+    index["category"] = np.searchsorted(categories, table.category[own])
+    index["known"] = labels.shape[1] - np.isnan(labels).sum(axis=1)
+    return index, labels
 
 
 def _read_record(folder: Path, shard: PlannedShard) -> tuple[_Finished, list[Sample]]:
@@ -124,24 +173,19 @@ def finish(folder: Path, plan: ShardPlan, table: ObjectTable, crop: CropSettings
     Raises:
         ShardError: a shard is not written yet, or is being written again meanwhile, or the disk is full.
     """
-    finished, index = _read_finished(folder, plan)
-    shards = [one.info for one in finished]
     categories = np.unique(table.category).tolist()
-    labels = _complete(index, table, categories)
-    failures = [failure for one in finished for failure in one.failures]
-    left_out = _left_out(failures)
-    splits = split_statistics(index, labels, shards)
-    summary = Summary(
-        label_objects=len(table) + len(table.unmatched),
-        matched=len(table),
-        no_annotation=len(table.unmatched),
-        written=len(index),
-        left_out=left_out,
-        splits={name: {"objects": split.objects, "images": split.images} for name, split in splits.items()},
-    )
     try:
-        index_sha256 = _write_array(folder / INDEX, index)
-        labels_sha256 = _write_array(folder / LABELS, labels)
+        finished, splits = _write_arrays(folder, plan, table, categories)
+        failures = [failure for one in finished for failure in one.failures]
+        left_out = _left_out(failures)
+        summary = Summary(
+            label_objects=len(table) + len(table.unmatched),
+            matched=len(table),
+            no_annotation=len(table.unmatched),
+            written=sum(one.info.samples for one in finished),
+            left_out=left_out,
+            splits={name: {"objects": split.objects, "images": split.images} for name, split in splits.items()},
+        )
         with atomic_write(folder / FAILURES) as file:
             file.writelines(failure.model_dump_json().encode() + b"\n" for failure in failures)
         with atomic_write(folder / UNMATCHED) as file:
@@ -150,7 +194,7 @@ def finish(folder: Path, plan: ShardPlan, table: ObjectTable, crop: CropSettings
         manifest = Manifest(
             vocabulary=VocabularyRecord.of(table.vocabulary),
             categories=categories,
-            shards=shards,
+            shards=[one.info for one in finished],
             splits=splits,
             sources=[
                 SourceRecord(name=source.name, bytes=source.bytes, sha256=source.sha256) for source in table.sources
@@ -158,8 +202,8 @@ def finish(folder: Path, plan: ShardPlan, table: ObjectTable, crop: CropSettings
             crop=crop,
             split_note=split_note,
             left_out=left_out,
-            index_sha256=index_sha256,
-            labels_sha256=labels_sha256,
+            index_sha256=sha256_of(folder / INDEX),
+            labels_sha256=sha256_of(folder / LABELS),
         )
         write_contract(manifest, folder / MANIFEST)
         _require_unchanged(folder, finished)
@@ -183,27 +227,3 @@ def _require_unchanged(folder: Path, finished: Sequence[_Finished]) -> None:
                 f"{folder}: {one.info.name} is being written again by another `attrtrain shard`; "
                 "merge when that has finished"
             )
-
-
-def _complete(index: NDArray[Any], table: ObjectTable, categories: list[str]) -> NDArray[np.float32]:
-    """Fills in what the table knows of an index (N,) INDEX_DTYPE, and returns the labels (N, A) of its samples."""
-    by_id = np.argsort(table.object_id)
-    rows = by_id[np.searchsorted(table.object_id, index["object_id"], sorter=by_id)]
-    labels = table.labels[rows]
-    index["image_id"] = table.image_id[rows]
-    index["category"] = np.searchsorted(categories, table.category[rows])
-    index["known"] = labels.shape[1] - np.isnan(labels).sum(axis=1)
-    return labels
-
-
-def _write_array(path: Path, array: np.ndarray[Any, Any]) -> str:
-    """Writes an .npy file and returns its SHA-256."""
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
-    content = np.ascontiguousarray(array).data.cast("B") if array.size else b""
-    digest = hashlib.sha256(header.getvalue())
-    digest.update(content)
-    with atomic_write(path) as file:
-        file.write(header.getvalue())
-        file.write(content)
-    return digest.hexdigest()

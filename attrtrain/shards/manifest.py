@@ -116,6 +116,20 @@ class SplitStatistics(Contract):
     negatives: list[int]
     unknowns: list[int]
 
+    def __add__(self, other: "SplitStatistics") -> "SplitStatistics":
+        """The counts of both together, where they share no photograph."""
+
+        def both(mine: list[int], others: list[int]) -> list[int]:
+            return [one + another for one, another in zip(mine, others, strict=True)]
+
+        return SplitStatistics(
+            objects=self.objects + other.objects,
+            images=self.images + other.images,
+            positives=both(self.positives, other.positives),
+            negatives=both(self.negatives, other.negatives),
+            unknowns=both(self.unknowns, other.unknowns),
+        )
+
 
 def split_statistics(
     index: NDArray[Any], labels: NDArray[np.float32], shards: Sequence[ShardInfo]

@@ -36,6 +36,7 @@ from attrtrain.shards.plan import PlanInputs, PlannedShard, ShardPlan
 from attrtrain.shards.sample import SampleWriter
 
 PLAN, RECORDS = "plan.json", "records"
+_BUFFER_BYTES = 1 << 20
 _END_OF_TAR = bytes(2 * tarfile.BLOCKSIZE)
 
 
@@ -199,7 +200,7 @@ def write_shard(job: ShardJob, on_object: Callable[[], object] = lambda: None) -
         if isinstance(folder, Path) and not folder.is_dir():  # else every photograph would count as missing
             raise ShardError(f"{folder}: no such folder on {platform.node()}, which was to write {path.name}")
     try:
-        with atomic_write(path) as file:
+        with atomic_write(path, _BUFFER_BYTES) as file:
             samples, failures, sha256 = _write_samples(job, file, on_object)
             size = file.tell()
         info = ShardInfo(name=path.name, split=job.split, samples=len(samples), bytes=size, sha256=sha256)

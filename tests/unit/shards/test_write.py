@@ -401,9 +401,9 @@ def test_out_of_memory_is_one_line(tmp_path, table, images, monkeypatch):
 def test_the_manifest_is_written_after_all_it_speaks_of(tmp_path, table, images, monkeypatch):
     written = []
 
-    def note_and_write(path: Path):
+    def note_and_write(path: Path, *buffering: int):
         written.append(path.name)
-        return atomic_write(path)
+        return atomic_write(path, *buffering)
 
     def note_and_create(path: Path, content: bytes):
         written.append(path.name)
