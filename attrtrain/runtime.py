@@ -21,6 +21,7 @@ from accelerate.utils import (
     set_seed,
 )
 
+from attrtrain.allocator import keep_freed_memory
 from attrtrain.config.schema import Precision
 from attrtrain.cores import usable_cores
 from attrtrain.errors import ConfigError, ProcessLostError
@@ -126,6 +127,7 @@ def build_runtime(
     device = _device_type()
     if device == "cpu":
         _use_all_cores()
+        keep_freed_memory()
     chosen = resolve_precision(precision, device)
     AcceleratorState._reset_state()  # kept for the whole process; another command in it may need another precision
     handlers: list[KwargsHandler] = [InitProcessGroupKwargs(timeout=timedelta(seconds=timeout_seconds))]

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from attrtrain.allocator import keep_freed_memory
 from attrtrain.bundle import default_device
 from attrtrain.data.decode import decode_crop
 from attrtrain.errors import ShardError
@@ -41,6 +42,8 @@ def crop_features(weights: Path, jpeg: Callable[[int], bytes], rows: Sequence[in
     model = build_network(backbone, "linear", hidden=1, dropout=0, attributes=1)
     load_backbone_weights(model, backbone, str(weights))
     device = default_device()
+    if device.type == "cpu":
+        keep_freed_memory()
     model = model.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
     found = []
     with torch.inference_mode():

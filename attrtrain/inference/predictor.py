@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from attrtrain.allocator import keep_freed_memory
 from attrtrain.bundle import default_device
 from attrtrain.data.decode import framed_crop
 from attrtrain.inference.members import (
@@ -69,6 +70,8 @@ class Predictor:
             ConfigError: the models do not fit together.
         """
         self.device = torch.device(device) if device is not None else default_device()
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.members = read_members([model] if isinstance(model, str | Path) else model, self.device)
         self._views = views
         self._passes = [Pass(member, view).eval() for member in self.members for view in views]

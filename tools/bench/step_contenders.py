@@ -9,13 +9,14 @@ from unittest.mock import patch
 
 import torch
 
+from attrtrain.allocator import keep_freed_memory
 from attrtrain.config.load import load_config
 from attrtrain.config.schema import TrainConfig
 from attrtrain.cores import usable_cores
 from attrtrain.engine.compiling import compile_in_place
 from attrtrain.models.network import build_network
 from attrtrain.optim import build_optimizer
-from attrtrain.runtime import build_runtime
+from attrtrain.runtime import resolve_precision
 from tools.bench.loader import OURS, Spec, open_batches
 
 
@@ -57,9 +58,7 @@ class StepClock:
 
 def precision(device: str) -> str:
     """What attrtrain's `auto` comes to on this machine; every contender computes in it: "no" or "bf16" (or "fp16", on old GPUs)."""
-    if device == "cpu":
-        os.environ["ACCELERATE_USE_CPU"] = "true"
-    return build_runtime("auto").precision
+    return resolve_precision("auto", device)
 
 
 def autocast(device: str, chosen: str) -> torch.autocast:
@@ -78,6 +77,8 @@ def bare_in_full_precision(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def _bare(task: dict[str, Any], computed_in: str) -> dict[str, Any]:
+    if task["device"] == "cpu":
+        keep_freed_memory()  # as training does, for the limit is to be one
     config, device = _config(task, "bare"), torch.device(task["device"])
     images, _ = next(open_batches(OURS, Spec(**{**task["spec"], "workers": 0})))
     images = images.to(device).contiguous(memory_format=torch.channels_last)
