@@ -134,7 +134,7 @@ _done: "Synchronized[int] | None" = None
 def _start_worker(done: "Synchronized[int]") -> None:
     global _done
     _done = done
-    gc.freeze()
+    gc.freeze()  # as in `_nothing_here_is_garbage`, until the process ends
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -36,7 +36,7 @@ from attrtrain.shards.plan import PlanInputs, PlannedShard, ShardPlan
 from attrtrain.shards.sample import SampleWriter
 
 PLAN, RECORDS = "plan.json", "records"
-_BUFFER_BYTES = 1 << 20
+_BUFFER_BYTES = 1 << 20  # of a tar: small pieces take the system longer to keep than large ones
 _END_OF_TAR = bytes(2 * tarfile.BLOCKSIZE)
 
 
