@@ -14,8 +14,8 @@ def keep_freed_memory() -> None:
     Every batch takes hundreds of megabytes for what layers put out, and frees them. Left to itself glibc gives most of that back to the system, which clears it and maps it again page by page
     for the next batch. The process stays as large as it was at most.
 
-    Where networks compute in another thread than the first, this is to be called before libraries are imported that start threads: heaps that exist by then stay, are given back as ever, and may
-    become that thread's.
+    Where networks compute in another thread than the first, this is to be called before threads have allocated and ended: the heap of such a one stays, is given back as ever, and may become that
+    thread's.
     """
     if platform.libc_ver()[0] != "glibc":
         return

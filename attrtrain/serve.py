@@ -7,7 +7,6 @@ import signal
 import socket
 import sys
 
-from attrtrain.allocator import keep_freed_memory
 from attrtrain.errors import ConfigError
 from attrtrain.inference.command import add_model_argument
 
@@ -36,7 +35,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Serves until SIGTERM or Ctrl-C, finishes the requests under way, and returns 0."""
     _check(arguments)
-    keep_freed_memory()  # before anything is imported that starts threads, for the network has one of its own
     try:
         import python_multipart  # noqa: F401  what reads forms
         import uvicorn
