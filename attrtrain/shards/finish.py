@@ -70,8 +70,8 @@ class _Rows:
         self.write_header()
 
     def append(self, rows: NDArray[Any]) -> None:
-        """Takes in rows (K, *row_shape)."""
-        self._file.write(np.ascontiguousarray(rows, dtype=self._dtype).tobytes())
+        """Takes in rows (K, *row_shape) of that type."""
+        self._file.write(rows.tobytes())
         self._rows += len(rows)
 
     def write_header(self) -> None:
@@ -113,7 +113,7 @@ def _write_arrays(
 def _index_of(
     samples: Sequence[Sample], rows: NDArray[np.int64], table: ObjectTable, categories: list[str]
 ) -> tuple[NDArray[Any], NDArray[np.float32]]:
-    """The index (K,) INDEX_DTYPE of the K samples of a shard, whose objects are some of these rows of the table, and their labels (K, A)."""
+    """The index (K,) INDEX_DTYPE of the K samples of a shard, as if it were the first one, whose objects are some of these rows of the table, and their labels (K, A)."""
     index = np.zeros(len(samples), dtype=INDEX_DTYPE)
     for field in Sample.model_fields:
         index[field] = np.array([getattr(sample, field) for sample in samples]).reshape(index[field].shape)
@@ -202,7 +202,7 @@ def finish(folder: Path, plan: ShardPlan, table: ObjectTable, crop: CropSettings
             crop=crop,
             split_note=split_note,
             left_out=left_out,
-            index_sha256=sha256_of(folder / INDEX),
+            index_sha256=sha256_of(folder / INDEX),  # read back, because their headers were written last
             labels_sha256=sha256_of(folder / LABELS),
         )
         write_contract(manifest, folder / MANIFEST)
