@@ -7,6 +7,7 @@ import signal
 import sys
 
 from attrtrain.errors import AttrtrainError
+from attrtrain.process_exit import end_within_group
 
 # name → (module, what it does). The text stands here so that listing the commands imports none of them.
 COMMANDS = {
@@ -60,10 +61,10 @@ def main(argv: list[str] | None = None) -> int:
         return exit_code
     except AttrtrainError as error:
         print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return end_within_group(error.exit_code)
     except KeyboardInterrupt as stop:  # of another signal than Ctrl-C's, it holds the number
         print("stopped; run the same command again to go on", file=sys.stderr)
-        return 128 + int(stop.args[0] if stop.args else signal.SIGINT)
+        return end_within_group(128 + int(stop.args[0] if stop.args else signal.SIGINT))
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains once more when it ends
         return 1

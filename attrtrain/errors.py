@@ -57,6 +57,10 @@ class ProcessLostError(AttrtrainError):
     """Another process of this run died or stopped answering."""
 
 
+class OneProcessError(AttrtrainError):
+    """What one process of several met alone, such as a damaged object in its part of a batch. The others learn only that it is gone."""
+
+
 class PreemptedError(AttrtrainError):
     """The run was asked to stop; it has saved a checkpoint and goes on when it is started again.
 

@@ -23,31 +23,44 @@ import os
 import sys
 
 from attrtrain.config.load import load_config
-from attrtrain.errors import AttrtrainError, PreemptedError, ProcessLostError
+from attrtrain.errors import AttrtrainError, OneProcessError, PreemptedError, ProcessLostError
+from attrtrain.process_exit import end_within_group
 
 
-def _is_main() -> bool:
-    return os.environ.get("RANK", "0") == "0"
+def _speaks_for(error: AttrtrainError) -> bool:
+    """Whether this process, where it is one of several, is to print an error.
+
+    One process of each machine does: a folder may be missing on one of them alone. Being stopped is told once, by rank 0; what only one process knows, by that one.
+    """
+    rank = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))
+    local_rank = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", rank))
+    match error:
+        case OneProcessError() | ProcessLostError():  # who is left when a process dies may be any
+            return True
+        case PreemptedError():
+            return rank == "0"
+        case _:
+            return local_rank == "0"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one training process; returns its exit code. A user's mistake becomes one line on stderr of the main process."""
+    """Runs one training process; returns its exit code. A user's mistake becomes one line on stderr."""
     try:
         config = load_config(sys.argv[1:] if argv is None else argv)  # before anything heavy is imported
         from attrtrain.wiring import run
 
         run(config)
     except PreemptedError as error:
-        if _is_main():
+        if _speaks_for(error):
             print(error, file=sys.stderr)
         return error.exit_code
     except AttrtrainError as error:
-        if _is_main() or isinstance(error, ProcessLostError):  # who is left when a process dies may not be the main one
+        if _speaks_for(error):
             print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return end_within_group(error.exit_code)
     except KeyboardInterrupt:
         print("stopped; run the same command again to go on from the last checkpoint", file=sys.stderr)
-        return 130
+        return end_within_group(130)
     return 0
 
 

@@ -35,7 +35,7 @@ from attrtrain.engine.objective import Objective
 from attrtrain.engine.resume import changed_settings, restore
 from attrtrain.engine.state import RunState, Task
 from attrtrain.engine.window import Window
-from attrtrain.errors import AttrtrainError, CheckpointError, LabelError, PreemptedError
+from attrtrain.errors import AttrtrainError, CheckpointError, LabelError, OneProcessError, PreemptedError, ShardError
 from attrtrain.files import atomic_write, remove_partials
 from attrtrain.framing import Framing
 from attrtrain.models.network import AttributeModel
@@ -208,7 +208,10 @@ def _closing(task: Task) -> Iterator[None]:
     except AttrtrainError as error:
         task.tracker.alert("training failed", f"{task.config.run.dir}: {error}")
         task.tracker.finish({}, "failed")
-        raise
+        accelerator = task.runtime.accelerator
+        if accelerator.num_processes == 1 or not isinstance(error, ShardError | CheckpointError):
+            raise
+        raise OneProcessError(f"process {accelerator.process_index} of {accelerator.num_processes}: {error}") from None
 
 
 def _checkpoint_to_resume(config: TrainConfig, folder: Path, runtime: Runtime) -> Path | None:

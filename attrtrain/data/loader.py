@@ -202,7 +202,7 @@ class CropDataset:
             if squashed[row]:
                 squash(picture, places[row].reshape(*sizes[row], 3), self.framing.interpolation)
             elif picture.shape[:2] != sizes[row]:
-                raise self._broken(index[row], "its crop has another size than the index says")
+                raise self.shards.damaged(int(index[row]), "its crop has another size than the index says")
             elif ready[row] is None:
                 places[row].reshape(picture.shape)[:] = picture
         return sizes, packed
@@ -221,7 +221,7 @@ class CropDataset:
         sizes = self._stored_sizes(index)
         for position, size, window, pixels in zip(index, sizes, windows, decoded, strict=True):
             if pixels.shape[1::-1] != tuple(size.tolist()):
-                raise self._broken(position, "its crop has another size than the index says")
+                raise self.shards.damaged(int(position), "its crop has another size than the index says")
             yield self.framing.shown(pixels, window)
 
     def _decoded(
@@ -231,13 +231,7 @@ class CropDataset:
             try:
                 yield decode(jpeg, memory)
             except ValueError as error:
-                raise self._broken(position, str(error)) from None
-
-    def _broken(self, position: np.int64, what: str) -> ShardError:
-        object_id = self.shards.column("object_id", np.array([position]))[0]
-        return ShardError(
-            f"object {object_id} in {self.shards.folders[0]}: {what}; check the shards with `attrtrain verify`"
-        )
+                raise self.shards.damaged(int(position), str(error)) from None
 
 
 def load_batches(

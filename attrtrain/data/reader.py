@@ -111,6 +111,11 @@ class ShardSet:
         part = int(np.searchsorted(self._starts, position, side="right")) - 1
         return self._parts[part].details(position - int(self._starts[part]))
 
+    def damaged(self, position: int, what: str) -> ShardError:
+        """The error of a sample that is read but not understood, naming the object and its shard."""
+        part = int(np.searchsorted(self._starts, position, side="right")) - 1
+        return self._parts[part].damaged(position - int(self._starts[part]), what)
+
     def labels(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         """Vote shares (K, A) of some samples (K,), NaN = unknown."""
         return self._gather(positions, "labels")
@@ -302,6 +307,11 @@ class _Part:
                 f"{self._files.place}/{self._shards[shard_number].name}: sample {object_id:012d} has no JSON; {self._how_to_check}"
             )
         return content
+
+    def damaged(self, row: int, what: str) -> ShardError:
+        sample = self.index[row]
+        place = f"{self._files.place}/{self._shards[int(sample['shard'])].name}"
+        return ShardError(f"object {sample['object_id']} in {place}: {what}; {self._how_to_check}")
 
     def _read(self, shard_number: int, size: int, offset: int, object_id: int) -> bytes:
         shard = self._shards[shard_number]

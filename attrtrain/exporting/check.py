@@ -12,7 +12,7 @@ from torch import Tensor
 
 from attrtrain.data.decode import decode, squashed
 from attrtrain.data.reader import ShardSet
-from attrtrain.errors import ExportError, ImageError, ShardError
+from attrtrain.errors import ExportError, ImageError
 from attrtrain.exporting.graph import ExportedNetwork
 from attrtrain.framing import Framing
 from attrtrain.shards.crop import LeftOutError, cut, load_image, whole_picture
@@ -121,9 +121,7 @@ def crops_of_shards(shards: ShardSet, framing: Framing) -> list[Tensor]:
         try:
             crops.append(_pixels(shards.jpeg(position))[:, top:bottom, left:right])
         except ValueError as error:
-            raise ShardError(
-                f"{shards.folders[0]}: {error}; check the shards with `attrtrain verify {shards.folders[0]}`"
-            ) from None
+            raise shards.damaged(position, str(error)) from None
     return crops
 
 

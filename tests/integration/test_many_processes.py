@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,8 +15,11 @@ import pytest
 from safetensors.torch import load_file
 
 from attrtrain.cli import main
+from attrtrain.data.reader import ShardSet
 from attrtrain.errors import ConfigError
 from attrtrain.runtime import _tasks_on_node, build_runtime
+from attrtrain.train import main as train_main
+from tests.damage import damage_crop
 from tools.soak_resume import metrics, trained_objects
 
 ROOT = Path(__file__).parents[2]
@@ -306,6 +310,65 @@ def test_a_rank_that_hangs_is_given_up_after_the_timeout(toy_shards: Path, tmp_p
     assert processes[0].returncode == 1
     told = [line for line in stderr.replace("\r", "\n").splitlines() if line.startswith("error: ")]
     assert len(told) == 1 and "another one did not answer within run.timeout_seconds" in told[0], stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_who_meets_a_damaged_object_says_so_and_the_other_that_it_is_gone(
+    toy_shards: Path, tmp_path: Path, rank: int
+) -> None:
+    probe, shards, run = tmp_path / "probe", tmp_path / "shards", tmp_path / "run"
+    train(2, probe, toy_shards, "--train.epochs", "1")
+    sample = trained_objects(probe)[(3, rank)][0]
+    shutil.copytree(toy_shards, shards)
+    object_id, shard = damage_crop(ShardSet([shards], "train"), sample)
+    processes = launch(2, [TRACED, str(run), *SMALL, "--data.shards", str(shards), "--train.epochs", "1"])
+    told = [process.communicate(timeout=60)[1].replace("\r", "\n").splitlines() for process in processes]
+    errors = [[line for line in lines if line.startswith("error: ")] for lines in told]
+    assert [process.returncode for process in processes] == [1, 1], told
+    assert [len(lines) for lines in errors] == [1, 1], told
+    assert f"process {rank} of 2: object {object_id} in {shard}: " in errors[rank][0]
+    assert "another one is gone" in errors[1 - rank][0]
+
+
+@pytest.mark.parametrize(("rank", "local_rank", "speaks"), [("0", "0", True), ("5", "1", False), ("4", "0", True)])
+def test_one_process_of_each_machine_tells_what_is_missing_there(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    rank: str,
+    local_rank: str,
+    speaks: bool,
+) -> None:
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("LOCAL_RANK", local_rank)
+    assert train_main(["demo", "--data.shards", str(tmp_path / "none"), "--run.dir", str(tmp_path / "run")]) == 1
+    assert (f"error: {tmp_path / 'none'}" in capsys.readouterr().err) == speaks
+
+
+IN_A_GROUP = """
+import sys, threading, time
+import torch
+from attrtrain import train, wiring
+from attrtrain.errors import LabelError
+
+def fails(config):
+    torch.distributed.init_process_group("gloo", init_method="file://" + sys.argv[1], rank=0, world_size=1)
+    threading.Thread(target=time.sleep, args=(300,)).start()  # Python would wait for it, as groups wait for threads of theirs
+    print("before")
+    raise LabelError("the labels are wrong")
+
+wiring.run = fails
+sys.exit(train.main(["demo", "--data.shards", "none", "--run.dir", "none"]))
+"""
+
+
+@pytest.mark.slow
+def test_an_error_ends_a_process_though_threads_of_its_group_live(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", IN_A_GROUP, str(tmp_path / "rendezvous")], capture_output=True, text=True, timeout=120
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "before\n", "error: the labels are wrong\n")
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from attrtrain.data.order import BatchRequest, TrainOrder, evaluation_requests
 from attrtrain.data.reader import ShardSet
 from attrtrain.errors import ShardError
 from attrtrain.framing import MEAN_COLOUR, Framing
+from tests.damage import damage_crop
 
 CPU = torch.device("cpu")
 
@@ -146,18 +147,17 @@ def test_more_context_than_is_stored_is_refused(toy_shards: Path) -> None:
         CropDataset(ShardSet([toy_shards], "val"), 32, framing=Framing(context=0.1))
 
 
+@pytest.mark.parametrize("folders_before", [0, 1])
 @pytest.mark.parametrize("resize_on", ["worker", "device"])
-def test_a_damaged_crop_is_named(toy_shards: Path, tmp_path: Path, resize_on: ResizeOn) -> None:
+def test_a_damaged_crop_is_named(toy_shards: Path, tmp_path: Path, resize_on: ResizeOn, folders_before: int) -> None:
     copy = tmp_path / "shards"
     shutil.copytree(toy_shards, copy)
-    shards = ShardSet([copy], "val")
-    index = np.load(copy / "index.npy")
-    row = int(np.flatnonzero(index["object_id"] == shards.column("object_id", np.array([3]))[0])[0])
-    with (copy / shards.manifests[0].shards[index[row]["shard"]].name).open("r+b") as tar:
-        tar.seek(int(index[row]["jpeg_offset"]))
-        tar.write(bytes(16))
-    request = BatchRequest(0, np.arange(5), np.arange(5))
-    with pytest.raises(ShardError, match=f"object {index[row]['object_id']} in .*attrtrain verify"):
+    object_id, shard = damage_crop(ShardSet([copy], "val"), 3)
+    shards = ShardSet([toy_shards] * folders_before + [copy], "val")
+    request = BatchRequest(0, np.arange(5) + len(shards) - len(ShardSet([copy], "val")), np.arange(5))
+    with pytest.raises(
+        ShardError, match=rf"^object {object_id} in {shard}: .*; check it with `attrtrain verify {copy}`$"
+    ):
         CropDataset(shards, 32, resize_on)[request]
 
 
