@@ -72,7 +72,6 @@ def test_without_a_compiler_there_is_one_line_and_what_to_do(monkeypatch: pytest
     import torch._inductor.config as inductor
 
     monkeypatch.setattr(inductor.cpp, "cxx", ("no-such-compiler",))
-    monkeypatch.setattr(inductor, "force_disable_caches", True)
     model = network()
     compile_in_place(model)
     with pytest.raises(AttrtrainError) as refused, explained_compile_failure(True):
