@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     from attrtrain.engine.judging import headline, judge_split, thresholds_from
     from attrtrain.inference.gain import describe_gain, run_passes, together
     from attrtrain.inference.members import mirror_notes, read_members, shared_card, views_of
-    from attrtrain.runtime import build_runtime, leave_group
+    from attrtrain.runtime import PATIENCE_SECONDS, build_runtime, explained_process_loss, leave_group
 
     card = read_card(locate_bundle(arguments.model[0]))
     shards = ShardSet(arguments.shards, arguments.split)
@@ -85,9 +85,10 @@ def run(arguments: argparse.Namespace) -> int:
     if runtime.is_main:
         for note in mirror_notes(members, views):
             print(f"note: {note}", file=sys.stderr)
-    tuning = together(run_passes(runtime, members, views, tune_shards, workers)) if tune_shards else None
-    passes = run_passes(runtime, members, views, shards, workers)
-    runtime.accelerator.wait_for_everyone()  # some may still be gathering
+    with explained_process_loss(runtime, f"{PATIENCE_SECONDS:.0f} s", "to evaluate anew"):
+        tuning = together(run_passes(runtime, members, views, tune_shards, workers)) if tune_shards else None
+        passes = run_passes(runtime, members, views, shards, workers)
+        runtime.accelerator.wait_for_everyone()  # some may still be gathering
     leave_group(runtime)
     if not runtime.is_main:
         return 0

@@ -110,8 +110,11 @@ class DistributedOptions:
         )
 
 
+PATIENCE_SECONDS = 600.0
+
+
 def build_runtime(
-    precision: Precision, timeout_seconds: float = 600.0, distributed: DistributedOptions | None = None
+    precision: Precision, timeout_seconds: float = PATIENCE_SECONDS, distributed: DistributedOptions | None = None
 ) -> Runtime:
     """Sets up devices, precision and the process group from the environment that `accelerate launch`, torchrun, srun or nothing at all gives.
 
@@ -149,8 +152,13 @@ _SIGNS_OF_A_LOST_PROCESS = ("gloo", "nccl", "connection closed by peer", "connec
 
 
 @contextmanager
-def explained_process_loss(runtime: Runtime) -> Iterator[None]:
+def explained_process_loss(runtime: Runtime, patience: str, then: str) -> Iterator[None]:
     """Turns a broken connection to another process into one line.
+
+    Args:
+        runtime: of this process.
+        patience: how long the others are waited for, in words.
+        then: what starting all of them again does.
 
     Raises:
         ProcessLostError: a collective failed because another process died, or did not come within the timeout.
@@ -162,10 +170,10 @@ def explained_process_loss(runtime: Runtime) -> Iterator[None]:
         lost = isinstance(error, torch.distributed.DistError) or any(sign in words for sign in _SIGNS_OF_A_LOST_PROCESS)
         if runtime.accelerator.num_processes == 1 or not lost:
             raise
-        what = "did not answer within run.timeout_seconds" if "timed out" in words or "timeout" in words else "is gone"
+        what = f"did not answer within {patience}" if "timed out" in words or "timeout" in words else "is gone"
         raise ProcessLostError(
             f"process {runtime.accelerator.process_index} of {runtime.accelerator.num_processes} stops: another one {what}. Its own log says why; "
-            "start all of them again to go on from the last checkpoint"
+            f"start all of them again {then}"
         ) from None
 
 

@@ -91,7 +91,8 @@ def _train(
 ) -> None:
     """All that needs the model, which nothing holds any more when this returns. Raises as `run` does."""
     folder = Path(config.run.dir)
-    with explained_process_loss(runtime), locked(folder, runtime):
+    again = "to go on from the last checkpoint"
+    with explained_process_loss(runtime, "run.timeout_seconds", again), locked(folder, runtime):
         source = _checkpoint_to_resume(config, folder, runtime)
         seed_everything(config.run.seed)
         model = build_model(config, train_shards)

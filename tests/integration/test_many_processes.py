@@ -346,6 +346,25 @@ def test_one_process_of_each_machine_tells_what_is_missing_there(
     assert (f"error: {tmp_path / 'none'}" in capsys.readouterr().err) == speaks
 
 
+@pytest.mark.slow
+def test_an_evaluation_that_one_process_cannot_do_ends_with_one_line_each(
+    toy_shards: Path, tmp_path: Path, alone: Path
+) -> None:
+    shards = tmp_path / "shards"
+    shutil.copytree(toy_shards, shards)
+    damage_crop(ShardSet([shards], "val"), len(ShardSet([shards], "val")) - 1)
+    command = ["-m", "attrtrain", "evaluate", "--model", str(alone), "--shards", str(shards)]
+    processes = launch(2, command)
+    told = [process.communicate(timeout=60)[1].replace("\r", "\n") for process in processes]
+    errors = [line for one in told for line in one.splitlines() if line.startswith("error: ")]
+    assert [process.returncode for process in processes] == [1, 1], told
+    assert len(errors) == 2 and "Traceback" not in "".join(told), told
+    assert [("another one is gone" in line, "attrtrain verify" in line) for line in sorted(errors)] == [
+        (False, True),  # "object ..."
+        (True, False),  # "process ..."
+    ]
+
+
 IN_A_GROUP = """
 import sys, threading, time
 import torch
