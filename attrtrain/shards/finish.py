@@ -31,7 +31,7 @@ from attrtrain.shards.manifest import (
     write_contract,
 )
 from attrtrain.shards.plan import PlannedShard, ShardPlan
-from attrtrain.shards.write import Sample, ShardRecord, record_path
+from attrtrain.shards.write import SampleColumns, ShardRecord, record_path
 
 SUMMARY, FAILURES, UNMATCHED = "summary.json", "failures.jsonl", "unmatched.jsonl"
 
@@ -111,12 +111,12 @@ def _write_arrays(
 
 
 def _index_of(
-    samples: Sequence[Sample], rows: NDArray[np.int64], table: ObjectTable, categories: list[str]
+    samples: SampleColumns, rows: NDArray[np.int64], table: ObjectTable, categories: list[str]
 ) -> tuple[NDArray[Any], NDArray[np.float32]]:
     """The index (K,) INDEX_DTYPE of the K samples of a shard, as if it were the first one, whose objects are some of these rows of the table, and their labels (K, A)."""
-    index = np.zeros(len(samples), dtype=INDEX_DTYPE)
-    for field in Sample.model_fields:
-        index[field] = np.array([getattr(sample, field) for sample in samples]).reshape(index[field].shape)
+    index = np.zeros(len(samples.object_id), dtype=INDEX_DTYPE)
+    for field in SampleColumns.model_fields:
+        index[field] = np.array(getattr(samples, field)).reshape(index[field].shape)
     object_id = table.object_id[rows]
     by_id = np.argsort(object_id)
     own = rows[by_id[np.searchsorted(object_id, index["object_id"], sorter=by_id)]]
@@ -127,7 +127,7 @@ def _index_of(
     return index, labels
 
 
-def _read_record(folder: Path, shard: PlannedShard) -> tuple[_Finished, list[Sample]]:
+def _read_record(folder: Path, shard: PlannedShard) -> tuple[_Finished, SampleColumns]:
     try:
         sha256 = sha256_of(record_path(folder, shard.name))  # before it is read: a change in between is noticed
     except FileNotFoundError:

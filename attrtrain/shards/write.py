@@ -40,18 +40,24 @@ _BUFFER_BYTES = 1 << 20  # of a tar: small pieces take the system longer to keep
 _END_OF_TAR = bytes(2 * tarfile.BLOCKSIZE)
 
 
-class Sample(Contract):
-    """Where one sample lies in its shard; fields as in INDEX_DTYPE."""
+class SampleColumns(Contract):
+    """Where the samples of a shard lie, one after the other; a column for a field of INDEX_DTYPE."""
 
-    object_id: int
-    start: int
-    end: int
-    jpeg_offset: int
-    jpeg_bytes: int
-    crc32: int
-    width: int
-    height: int
-    box: tuple[float, float, float, float]
+    object_id: list[int]
+    start: list[int]
+    end: list[int]
+    jpeg_offset: list[int]
+    jpeg_bytes: list[int]
+    crc32: list[int]
+    width: list[int]
+    height: list[int]
+    box: list[tuple[float, float, float, float]]
+
+    @classmethod
+    def of(cls, samples: Sequence[tuple[object, ...]]) -> "SampleColumns":
+        """Turns rows into columns; a row has the fields in this order."""
+        columns = map(list, zip(*samples, strict=True)) if samples else ([] for _ in cls.model_fields)
+        return cls(**dict(zip(cls.model_fields, columns, strict=True)))
 
 
 class ShardRecord(Contract):
@@ -59,7 +65,7 @@ class ShardRecord(Contract):
 
     plan_hash: str
     info: ShardInfo
-    samples: list[Sample]
+    samples: SampleColumns
     failures: list[Failure]
 
 
@@ -204,7 +210,8 @@ def write_shard(job: ShardJob, on_object: Callable[[], object] = lambda: None) -
             samples, failures, sha256 = _write_samples(job, file, on_object)
             size = file.tell()
         info = ShardInfo(name=path.name, split=job.split, samples=len(samples), bytes=size, sha256=sha256)
-        record = ShardRecord(plan_hash=job.plan_hash, info=info, samples=samples, failures=failures)
+        columns = SampleColumns.of(samples)
+        record = ShardRecord(plan_hash=job.plan_hash, info=info, samples=columns, failures=failures)
         write_contract(record, record_path(job.folder, job.name))
     except FileNotFoundError:
         raise ShardError(
@@ -225,9 +232,9 @@ def write_shard(job: ShardJob, on_object: Callable[[], object] = lambda: None) -
 
 def _write_samples(
     job: ShardJob, file: BinaryIO, on_object: Callable[[], object]
-) -> tuple[list[Sample], list[Failure], str]:
-    """Writes a whole tar; returns what is in it, what is not, and the SHA-256 of its bytes."""
-    samples: list[Sample] = []
+) -> tuple[list[tuple[object, ...]], list[Failure], str]:
+    """Writes a whole tar; returns what is in it, as SampleColumns has it, what is not, and the SHA-256 of its bytes."""
+    samples: list[tuple[object, ...]] = []
     failures: list[Failure] = []
     digest, position = hashlib.sha256(), 0
     table = job.table
@@ -248,20 +255,10 @@ def _write_samples(
         content = writer.sample(row, outcome)
         file.write(content)
         digest.update(content)
-        samples.append(
-            Sample(
-                object_id=object_id,
-                start=position,
-                end=position + len(content),
-                jpeg_offset=position + tarfile.BLOCKSIZE,
-                jpeg_bytes=len(outcome.jpeg),
-                crc32=zlib.crc32(content),
-                width=outcome.size[0],
-                height=outcome.size[1],
-                box=outcome.box,
-            )
-        )
-        position += len(content)
+        end, jpeg = position + len(content), outcome.jpeg
+        place = object_id, position, end, position + tarfile.BLOCKSIZE, len(jpeg), zlib.crc32(content)
+        samples.append((*place, *outcome.size, outcome.box))
+        position = end
     file.write(_END_OF_TAR)
     digest.update(_END_OF_TAR)
     return samples, failures, digest.hexdigest()
