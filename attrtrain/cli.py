@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 
-from attrtrain.errors import AttrtrainError
+from attrtrain.errors import AttrtrainError, refused_by_system
 from attrtrain.process_exit import end_within_group
 
 # name → (module, what it does). The text stands here so that listing the commands imports none of them.
@@ -68,6 +68,11 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains once more when it ends
         return 1
+    except (OSError, MemoryError) as error:
+        if (refusal := refused_by_system(error)) is None:
+            raise
+        print(f"error: {refusal}", file=sys.stderr)
+        return end_within_group(1)
 
 
 def _without_command(argv: list[str]) -> int:

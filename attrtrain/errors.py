@@ -1,7 +1,7 @@
 """The errors a user can meet. Each message is one line that says what is wrong, where, and what to do about it.
 
-Entry points print an `AttrtrainError` as that line and exit with its `exit_code`; any other exception is a defect of ours
-and keeps its traceback.
+Entry points print an `AttrtrainError` as that line and exit with its `exit_code`, and tell in a line what the system refuses; any other exception
+is a defect of ours and keeps its traceback.
 """
 
 
@@ -73,3 +73,12 @@ class PreemptedError(AttrtrainError):
 def first_line(error: BaseException) -> str:
     """What another library's error says, as part of a line of ours."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def refused_by_system(error: OSError | MemoryError) -> str | None:
+    """A line about memory that there is not, or a file that may not be read or written; None where no file is named, which is no user's mistake."""
+    if isinstance(error, MemoryError):
+        return (
+            f"out of memory{f': {first_line(error)}' if str(error) else ''}; give this machine more, or fewer --workers"
+        )
+    return None if error.filename is None else f"{error.filename}: {error.strerror}"

@@ -23,7 +23,7 @@ import os
 import sys
 
 from attrtrain.config.load import load_config
-from attrtrain.errors import AttrtrainError, OneProcessError, PreemptedError, ProcessLostError
+from attrtrain.errors import AttrtrainError, OneProcessError, PreemptedError, ProcessLostError, refused_by_system
 from attrtrain.process_exit import end_within_group
 
 
@@ -58,6 +58,11 @@ def main(argv: list[str] | None = None) -> int:
         if _speaks_for(error):
             print(f"error: {error}", file=sys.stderr)
         return end_within_group(error.exit_code)
+    except (OSError, MemoryError) as error:
+        if (refusal := refused_by_system(error)) is None:
+            raise
+        print(f"error: {refusal}", file=sys.stderr)
+        return end_within_group(1)
     except KeyboardInterrupt:
         print("stopped; run the same command again to go on from the last checkpoint", file=sys.stderr)
         return end_within_group(130)

@@ -5,9 +5,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
+from urllib.parse import quote
 
 from attrtrain.errors import LabelError, ShardError, first_line
 
+_WEB = ("http://", "https://")
 _CHUNK = 8 << 20  # bytes asked for at a time
 
 
@@ -19,6 +21,11 @@ def is_url(place: str | Path) -> bool:
 def as_place(text: str) -> Path | str:
     """A command line's or configuration's text as a path, or as the URL it is."""
     return text.rstrip("/") if is_url(text) else Path(text)
+
+
+def below(folder: str, path: str) -> str:
+    """The URL of a file in a folder. Web servers read `#`, `?` and `%` as something else than a part of a name."""
+    return f"{folder}/{quote(path) if folder.startswith(_WEB) else path}"
 
 
 def read_url(url: str) -> bytes:
@@ -108,7 +115,7 @@ def is_there(url: str) -> bool:
     """
     with _failures_told(url):
         filesystem, path = _filesystem(url)
-        return url.startswith(("http://", "https://")) or bool(filesystem.exists(path))
+        return url.startswith(_WEB) or bool(filesystem.exists(path))
 
 
 def name_of(place: str) -> str:

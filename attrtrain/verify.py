@@ -39,7 +39,7 @@ def _verify_one(folder: Path | str) -> int:
     if problems:
         print(
             f"{folder}: NOT as written; the `attrtrain shard` command that wrote it writes again what is missing or "
-            "damaged, and nothing else",
+            "damaged, and nothing else; what is there too much is for you to delete",
             file=sys.stderr,
         )
         return 1

@@ -66,11 +66,15 @@ def write_csv(path: Path, table: ObjectTable, names: Sequence[str], labels: NDAr
     """Writes objects with labels (N, A), NaN = unknown, as `attrtrain shard --labels` reads them."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["file_name", "object_id", "split", "category", "x", "y", "w", "h", *names])
+        columns = (table.image, table.image_id, table.object_id, table.split, table.category)
+        writer.writerow(["file_name", "image_id", "object_id", "split", "category", "x", "y", "w", "h", *names])
         for row in range(len(table)):
-            cells = ["" if np.isnan(value) else f"{value:g}" for value in labels[row]]
-            place = [table.image[row], table.object_id[row], table.split[row], table.category[row], *table.box[row]]
-            writer.writerow([*place, *cells])
+            # The fewest digits that read back as the same single precision.
+            cells = [
+                "" if np.isnan(value) else np.format_float_positional(np.float32(value), trim="-")
+                for value in labels[row]
+            ]
+            writer.writerow([*(column[row] for column in columns), *table.box[row], *cells])
 
 
 def run_once(

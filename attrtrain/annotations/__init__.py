@@ -6,7 +6,7 @@ from pathlib import Path
 from attrtrain.annotations import coco, coco_attributes, tabular, vaw
 from attrtrain.annotations.table import ObjectTable
 from attrtrain.errors import LabelError
-from attrtrain.urls import local_copies
+from attrtrain.urls import is_url, local_copies
 
 SUFFIXES = frozenset({".pkl", ".pickle", ".jbl", ".joblib", ".csv", ".tsv", ".jsonl", ".json"})
 
@@ -31,6 +31,8 @@ def read_labels_at(labels: Sequence[Path | str], instances: Sequence[Path | str]
     except FileNotFoundError as error:
         raise LabelError(f"{error.filename}: no such file") from None
     except OSError as error:
+        if not any(map(is_url, places)):
+            raise LabelError(f"{error.filename}: {error.strerror}") from None
         raise LabelError(f"label files cannot be copied here: {error}; TMPDIR names the folder to copy to") from None
 
 

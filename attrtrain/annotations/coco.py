@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attrtrain.annotations.table import ObjectTable, SourceFile
+from attrtrain.annotations.table import ObjectTable, SourceFile, without_year
 from attrtrain.errors import LabelError
 from attrtrain.vocabulary import AttributeVocabulary
 
@@ -58,10 +58,24 @@ def read_instances(paths: Sequence[str | Path]) -> CocoInstances:
         )
     keep = np.ones(len(ids), dtype=bool)
     keep[repeated] = False
+    merged = {name: column[keep] for name, column in merged.items()}
+    _require_one_name_an_image(merged["image_id"], merged["image"], paths)
     return CocoInstances(
-        **{name: column[keep] for name, column in merged.items()},
+        **merged,
         sources=tuple(s for part in parts for s in part.sources),
     )
+
+
+def _require_one_name_an_image(image_id: NDArray[np.int64], image: NDArray[Any], paths: Sequence[str | Path]) -> None:
+    """Raises LabelError where two files give one id to different photographs, which would count as one."""
+    _, first, inverse = np.unique(image_id, return_index=True, return_inverse=True)
+    named = image[first][inverse]
+    for row in np.flatnonzero(image != named).tolist():  # COCO 2014 and 2017 name the same photograph differently
+        if without_year(image[row]) != without_year(named[row]):
+            raise LabelError(
+                f"image {image_id[row]} is {named[row]} in one of {', '.join(str(path) for path in paths)} and {image[row]} in another; "
+                "give instances files of one data set"
+            )
 
 
 def join(
@@ -114,7 +128,11 @@ def _read_one(path: Path) -> CocoInstances:
             raise ValueError(
                 f"holds a {'list' if isinstance(content, list) else type(content).__name__}, not images and annotations"
             )
-        images = {int(image["id"]): image for image in content["images"]}
+        images: dict[int, dict[str, Any]] = {}
+        for image in content["images"]:
+            first = images.setdefault(int(image["id"]), image)
+            if first is not image and first["file_name"] != image["file_name"]:
+                raise ValueError(f"image id {image['id']} is both {first['file_name']} and {image['file_name']}")
         categories = {int(category["id"]): str(category["name"]) for category in content.get("categories", [])}
         annotations = content["annotations"]
         for annotation in annotations:
@@ -147,7 +165,7 @@ def _read_one(path: Path) -> CocoInstances:
         ) from None
     except KeyError as error:
         raise LabelError(f"{path}: not a COCO instances file (it lacks {error})") from None
-    except (TypeError, ValueError, OverflowError, AttributeError) as error:
+    except (TypeError, ValueError, OverflowError, AttributeError, RecursionError) as error:
         raise LabelError(f"{path}: not a COCO instances file ({error})") from None
 
 

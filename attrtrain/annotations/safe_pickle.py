@@ -223,6 +223,8 @@ def load_pickle(path: Path) -> Any:
         raise type(error)(f"{path}: {error}") from None
     except OSError as error:
         raise LabelError(f"{path}: {error.strerror or error}") from None
+    except MemoryError:
+        raise  # this machine's failure, not the file's
     except (
         Exception
     ) as error:  # a damaged stream makes the unpickler raise nearly anything; it all means the same to the user

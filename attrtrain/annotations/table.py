@@ -1,8 +1,9 @@
 """ObjectTable: what every label format is turned into, one row a labelled object."""
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,8 @@ class SourceFile:
         """Reads `path` once to describe it."""
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return cls(name=path.name, bytes=path.stat().st_size, sha256=digest)
+        name = path.name.encode(errors="backslashreplace").decode()  # one in another encoding than UTF-8 is no text
+        return cls(name=name, bytes=path.stat().st_size, sha256=digest)
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class ObjectTable:
         for name, shape in shapes.items():
             if (actual := getattr(self, name).shape) != shape:
                 raise ValueError(f"column {name} has shape {actual}, expected {shape}")
+        check_texts(self.vocabulary.names, self.image.tolist(), self.category.tolist(), self.split.tolist())
         check_object_ids(self.object_id)
         check_vote_shares(self.labels, self.object_id)
 
@@ -86,6 +89,23 @@ class ObjectTable:
     def with_split(self, split: NDArray[Any]) -> "ObjectTable":
         """The same objects with another split column (N,)."""
         return replace(self, split=split)
+
+
+def without_year(name: str) -> str:
+    """A photograph's name without COCO's prefix of 2014, `COCO_val2014_000000000042.jpg`, which 2017 dropped, and without detours such as `./`."""
+    path = PurePath(name)
+    bare = path.name.removeprefix("COCO_train2014_").removeprefix("COCO_val2014_")
+    return str(path.with_name(bare)) if bare else name
+
+
+def check_texts(*columns: Iterable[str]) -> None:
+    """Raises LabelError where a text holds half a character, as cut-off emojis in JSON do: no file of ours could hold it."""
+    for text in set().union(*columns):
+        if not text.isascii():
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                raise LabelError(f"{text!a} holds half a character (a lone surrogate); write it as UTF-8") from None
 
 
 def check_object_ids(object_id: NDArray[np.int64]) -> None:

@@ -9,12 +9,15 @@ unknown.
 """
 
 import csv
+import hashlib
 import json
 import math
+import posixpath
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -22,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attrtrain.annotations.table import ObjectTable, SourceFile, check_object_ids
+from attrtrain.annotations.table import ObjectTable, SourceFile, check_object_ids, check_texts, without_year
 from attrtrain.errors import LabelError
 from attrtrain.vocabulary import AttributeVocabulary
 
@@ -95,6 +98,7 @@ def read_boxes(path: str | Path) -> Boxes:
         for line, row in _rows(path):
             rows.append(line, row)
         boxes = rows.boxes(SourceFile.of(path))
+        check_texts(boxes.image.tolist(), boxes.category.tolist())
         check_object_ids(boxes.object_id)
         return boxes
 
@@ -134,10 +138,14 @@ class _Texts:
         """The texts (M,), as NumPy's own (`str`) or as references to one Python string each (`object`)."""
         return np.array(list(self._number_of), dtype=dtype)[np.frombuffer(self._numbers, dtype=np.int64)]
 
-    def ranks(self) -> NDArray[np.int64]:
-        """The place (M,) of each text among the different ones, sorted."""
-        rank_of = np.argsort(np.argsort(np.array(list(self._number_of), dtype=str)))
-        return rank_of[np.frombuffer(self._numbers, dtype=np.int64)]
+    def photograph_ids(self) -> NDArray[np.int64]:
+        """A number (M,) for each photograph that these texts name, of 52 bits, which JSON keeps in every language. It follows from the name alone, so that one name is one photograph in all files."""
+        digests = [
+            hashlib.blake2b(without_year(text).encode(errors="surrogatepass"), digest_size=8)
+            for text in self._number_of
+        ]
+        ids = np.array([int.from_bytes(digest.digest()) >> 12 for digest in digests], dtype=np.int64)
+        return ids[np.frombuffer(self._numbers, dtype=np.int64)]
 
 
 class _BoxRows:
@@ -165,15 +173,17 @@ class _BoxRows:
         if self._has_object_id:
             self._object_id.append(_integer(line, "object_id", row))
         self._box.extend(self._reader.box(line, row))
-        self._category.append(str(row.get("category") or ""))
-        self._split.append(str(row.get("split") or ""))
+        self._category.append(_text(line, "category", row))
+        self._split.append(_text(line, "split", row))
 
     def boxes(self, source: SourceFile) -> Boxes:
         """The columns of all rows so far."""
         box = np.frombuffer(self._box, dtype=np.float64).reshape(-1, 4)
         return Boxes(
             object_id=np.frombuffer(self._object_id, dtype=np.int64) if self._has_object_id else np.arange(len(box)),
-            image_id=np.frombuffer(self._image_id, dtype=np.int64) if self._has_image_id else self._image.ranks(),
+            image_id=np.frombuffer(self._image_id, dtype=np.int64)
+            if self._has_image_id
+            else self._image.photograph_ids(),
             image=self._image.column(object),
             box=box,
             category=self._category.column(str),
@@ -190,7 +200,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 if line.strip():
                     try:
                         row = json.loads(line)
-                    except ValueError as error:
+                    except (ValueError, RecursionError) as error:
                         raise LabelError(f"line {line_number}: not valid JSON ({error})") from None
                     if not isinstance(row, dict):
                         raise LabelError(f"line {line_number}: not a JSON object")
@@ -201,6 +211,9 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         header = [name.strip() for name in next(reader, [])]
         if any("\0" in name for name in header):
             raise LabelError("is not UTF-8 text; save it as CSV with encoding UTF-8, or as JSON lines")
+        if len(header) == 1 and (separator := next((sign for sign in ";\t|" if sign in header[0]), None)):
+            named = "tabs" if separator == "\t" else f"'{separator}'"
+            raise LabelError(f"its columns are separated by {named}; save it with commas, or with tabs as .tsv")
         if repeated := sorted({name for name in header if header.count(name) > 1}):
             raise LabelError(f"column names given twice: {', '.join(repeated)}; rename or drop one of each")
         for cells in reader:
@@ -214,7 +227,26 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _photograph(line: int, column: str, row: dict[str, Any]) -> str:
     if not isinstance(name := row.get(column), str) or not name.strip():
         raise LabelError(f"line {line}: column '{column}' names no photograph")
-    return name
+    return _tidy(name)
+
+
+@lru_cache(maxsize=1024)  # objects of a photograph mostly follow each other
+def _tidy(name: str) -> str:
+    """A path without space around it and without `./`: one photograph, one name."""
+    return posixpath.normpath(name.strip())
+
+
+def _text(line: int, column: str, row: dict[str, Any]) -> str:
+    """A cell as text, "" where there is none."""
+    match row.get(column):
+        case None:
+            return ""
+        case str() as text:
+            return text.strip()
+        case bool() | int() | float() as value:
+            return str(value)
+        case value:
+            raise LabelError(f"line {line}: column '{column}' holds {value!r}, not a text")
 
 
 def _integer(line: int, column: str, row: dict[str, Any]) -> int:
@@ -230,6 +262,10 @@ def _integer(line: int, column: str, row: dict[str, Any]) -> int:
     if not 0 <= value < 2**63:
         raise LabelError(f"line {line}: column '{column}' holds {value}; ids are 0 or more and fit 63 bits")
     return value
+
+
+def _is_blank(cell: Any) -> bool:
+    return cell is None or cell == "" or (isinstance(cell, str) and cell.isspace())
 
 
 class _RowReader:
@@ -265,8 +301,8 @@ class _RowReader:
                     f"line {line}: column 'bbox' holds {cells!r}, not a list [x, y, w, h]; CSV needs columns x,y,w,h"
                 )
         try:
-            a, b, c, d = (math.nan if cell in ("", None) else float(cell) for cell in cells)
-        except (TypeError, ValueError):
+            a, b, c, d = (math.nan if _is_blank(cell) else float(cell) for cell in cells)  # type: ignore[arg-type]  # None is blank
+        except (TypeError, ValueError, OverflowError):
             raise LabelError(f"line {line}: the box {cells} is not four numbers") from None
         return (a, b, c - a, d - b) if self.corners else (a, b, c, d)
 

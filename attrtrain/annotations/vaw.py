@@ -71,7 +71,7 @@ def _entries(path: Path) -> list[dict[str, Any]]:
             content = json.load(file)
     except OSError as error:
         raise LabelError(f"{path}: {error.strerror or error}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise LabelError(f"{path}: not valid JSON ({error})") from None
     if (
         not isinstance(content, list)

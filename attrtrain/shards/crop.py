@@ -1,5 +1,6 @@
 """A photograph and a box → JPEG bytes."""
 
+import filecmp
 import io
 import math
 import os
@@ -7,16 +8,17 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from attrtrain.annotations.table import without_year
 from attrtrain.errors import AttrtrainError
 from attrtrain.shards.manifest import CropSettings
-from attrtrain.urls import read_url
+from attrtrain.urls import below, read_url
 
 Box = tuple[float, float, float, float]
 _JPEG_MAGIC = b"\xff\xd8\xff"
@@ -60,26 +62,43 @@ def find_image(name: str, folders: Sequence[Path | str]) -> Path | FetchedImage:
     """Finds a photograph below the first of the folders, paths or URLs, that has it, under its 2017 or its 2014 name.
 
     COCO renamed its files between 2014 (`COCO_val2014_000000000042.jpg`) and 2017 (`000000000042.jpg`) but not its
-    images or annotations, so annotations of one year find the pictures of the other.
+    images or annotations, so annotations of one year find the pictures of the other. Where folders on a disk hold
+    different files of one name, nothing tells which is meant.
 
     Raises:
-        LeftOutError: `image_missing`.
+        LeftOutError: `image_missing`, or `image_ambiguous`.
         ShardError: a URL cannot be read, for another reason than that there is no such file.
     """
     path = Path(name)
-    bare = path.name.removeprefix("COCO_train2014_").removeprefix("COCO_val2014_")
-    if not bare:
+    if not path.name:
         raise LeftOutError("image_missing", f"'{name}' names no file")
-    for candidate in _names_of(path, bare):
-        for folder in folders:
+    for candidate in _names_of(path, PurePath(without_year(name)).name):
+        for number, folder in enumerate(folders):
             if isinstance(folder, str):
                 with suppress(FileNotFoundError):
-                    url = f"{folder}/{candidate}"
+                    url = below(folder, str(candidate))
                     return FetchedImage(url, read_url(url))
-            # Path.is_file raises where a folder may not be searched or a name is too long.
-            elif os.path.isfile(found := folder / candidate):  # noqa: PTH113
+            elif _is_file(found := folder / candidate):
+                _require_no_other(
+                    found, [other / candidate for other in folders[number + 1 :] if isinstance(other, Path)]
+                )
                 return found
     raise LeftOutError("image_missing", f"{name} is in none of {', '.join(map(str, folders))}")
+
+
+def _is_file(path: Path) -> bool:
+    return os.path.isfile(path)  # noqa: PTH113  Path.is_file raises where a folder may not be searched or a name is too long
+
+
+def _require_no_other(found: Path, others: Sequence[Path]) -> None:
+    """Raises LeftOutError where one of the others is there with another content."""
+    for other in others:
+        with suppress(OSError):  # what cannot be read is told when it is read
+            if _is_file(other) and not filecmp.cmp(found, other, shallow=False):
+                raise LeftOutError(
+                    "image_ambiguous",
+                    f"{found} and {other} are different photographs of one name; give each a name of its own",
+                )
 
 
 def _names_of(path: Path, bare: str) -> Iterator[Path]:
@@ -213,7 +232,10 @@ def _rgb(image: Image.Image) -> Image.Image:
         return image
     if image.mode.startswith(("I", "F")):  # more than 8 bits a pixel; Pillow's own conversion would clip them to white
         gray = np.asarray(image, dtype=np.float64)
-        scale = 257.0 if image.mode.startswith("I;16") or gray.max(initial=0) > 255 else 1.0
+        brightest = gray.max(initial=0)
+        scale = 257.0 if image.mode.startswith("I;16") or brightest > 255 else 1.0
+        if image.mode == "F" and brightest <= 1:
+            scale = 1 / 255
         return Image.fromarray((gray / scale).clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")

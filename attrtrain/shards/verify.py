@@ -29,6 +29,9 @@ def verify(folder: Path | str) -> Iterator[str]:
     }
     yield from (f"{folder}/{name}: {problem}" for name, problem in problems.items() if problem)
     index = None if problems[INDEX] else _load(folder, INDEX)
+    if index is not None and (odd := list(_beyond_manifest(folder, manifest, index))):
+        yield from odd
+        index = None  # which does not belong to this manifest
     for number, shard in enumerate(manifest.shards):
         if problem := _file_problem(folder, shard.name, shard.sha256, shard.bytes):
             yield f"{folder}/{shard.name}: {problem}"
@@ -40,6 +43,14 @@ def verify(folder: Path | str) -> Iterator[str]:
         yield from _wrong_counts(folder, manifest, index, _load(folder, LABELS))
     if index is not None:
         yield from _images_in_two_splits(folder, manifest, index)
+
+
+def _beyond_manifest(folder: Path | str, manifest: Manifest, index: NDArray[Any]) -> Iterator[str]:
+    """What the index, which its checksum vouches for, points to and the manifest does not list."""
+    for field, listed in (("shard", manifest.shards), ("category", manifest.categories)):
+        if len(index) and not 0 <= index[field].min() <= index[field].max() < len(listed):
+            count = int(index[field].max()) + 1
+            yield f"{folder}/{MANIFEST}: lists {len(listed)} {'shards' if field == 'shard' else 'categories'}, the index is of {count} or more"
 
 
 def _chunks(folder: Path | str, name: str) -> Iterator[bytes]:

@@ -248,7 +248,7 @@ def _write_samples(
                     object_id=object_id,
                     image=str(table.image[row]),
                     reason=outcome.reason,
-                    detail=str(outcome),
+                    detail=str(outcome).encode(errors="backslashreplace").decode(),  # paths may be no text
                 )
             )
             continue

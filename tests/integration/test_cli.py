@@ -138,6 +138,12 @@ class Failing:
     [
         (ShardError("no space"), 1, "error: no space\n"),
         (ConfigError("--workers 0"), 2, "error: --workers 0\n"),
+        (PermissionError(13, "Permission denied", "shards/locked"), 1, "error: shards/locked: Permission denied\n"),
+        (
+            MemoryError("Unable to allocate 9 GiB"),
+            1,
+            "error: out of memory: Unable to allocate 9 GiB; give this machine more, or fewer --workers\n",
+        ),
         (KeyboardInterrupt(), 130, "stopped; run the same command again to go on\n"),
         (KeyboardInterrupt(signal.SIGTERM), 143, "stopped; run the same command again to go on\n"),
     ],
@@ -148,10 +154,18 @@ def test_what_a_user_can_meet_is_one_line_with_its_exit_code(monkeypatch, capsys
     assert capsys.readouterr().err == line
 
 
-def test_a_defect_of_ours_keeps_its_traceback(monkeypatch):
-    monkeypatch.setattr(cli.importlib, "import_module", lambda name: Failing(ZeroDivisionError()))
-    with pytest.raises(ZeroDivisionError):
+@pytest.mark.parametrize("error", [ZeroDivisionError(), OSError(5, "nobody knows where")])
+def test_a_defect_of_ours_keeps_its_traceback(monkeypatch, error):
+    monkeypatch.setattr(cli.importlib, "import_module", lambda name: Failing(error))
+    with pytest.raises(type(error)):
         cli.main(["shard"])
+
+
+@pytest.mark.parametrize("command", [["verify"], ["train", "--data.shards"]])
+def test_a_name_that_no_file_can_have_is_one_line(capsys, command):
+    assert cli.main([*command, "x" * 300]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("error: ") and told.count("\n") == 1
 
 
 def test_a_reader_that_has_gone_is_no_news(tmp_path):

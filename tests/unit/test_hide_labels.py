@@ -1,6 +1,7 @@
 """Labels made unknown: how many, where, and nothing else."""
 
 import csv
+import json
 import random
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from attrtrain.annotations import read_labels
 from attrtrain.annotations.table import ObjectTable
 from tools import hide_labels
+from tools.make_toy_coco import draw_toy_coco
 
 
 def write(path: Path, rows: int = 2000) -> None:
@@ -48,6 +50,37 @@ def test_a_share_of_the_training_labels_is_emptied_and_nothing_else(
     ones = before.labels[train] == 1
     assert left[ones].mean() == pytest.approx(0.3, abs=0.05)
     assert f"{left.sum():,} of {known.sum():,} known labels of split 'train' are left" in told
+
+
+def test_a_photograph_is_hidden_whole_and_thirds_stay_thirds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [("a.jpg", "val"), ("a.jpg", "val"), ("a.jpg", "train"), ("b.jpg", "train")]
+    lines = [f"{name},{split},0,0,9,9,{1 / 3!r}" for name, split in rows]
+    (tmp_path / "labels.csv").write_text("\n".join(["file_name,split,x,y,w,h,furry", *lines]))
+    before = read_labels([tmp_path / "labels.csv"], [])[0]
+    after = hidden(tmp_path / "labels.csv", 1.0, monkeypatch)
+    assert after.split.tolist() == ["val", "val", "val", "train"]
+    np.testing.assert_array_equal(after.labels[:3], before.labels[:3])
+    assert np.isnan(after.labels[3]).all()
+    np.testing.assert_array_equal(after.image_id, before.image_id)
+    assert "1 photographs were in two splits" in capsys.readouterr().out
+
+
+def test_crowds_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw_toy_coco(tmp_path, photographs=4, seed=0)
+    instances = tmp_path / "annotations" / "instances_train2017.json"
+    content = json.loads(instances.read_text())
+    content["annotations"][0]["iscrowd"] = 1
+    instances.write_text(json.dumps(content))
+    labels, out = tmp_path / "cocottributes.pkl", tmp_path / "out.csv"
+    given = ["--labels", str(labels), "--instances", str(instances)]
+    monkeypatch.setattr("sys.argv", ["x", str(out), *given, "--share", "0"])
+    assert hide_labels.main() == 0
+    before, after = read_labels([labels], [instances])[0], read_labels([out], [])[0]
+    assert before.crowd.sum() == 1
+    np.testing.assert_array_equal(after.object_id, before.object_id[~before.crowd])
+    np.testing.assert_array_equal(after.labels, before.labels[~before.crowd])
 
 
 def test_what_cannot_be_read_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

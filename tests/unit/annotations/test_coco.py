@@ -184,3 +184,25 @@ def test_no_match_at_all_is_an_error(write, coco_2017, empty):
     paths = [write("none.json", [], [])] if empty else coco_2017
     with pytest.raises(LabelError, match=r"none of the 2 labelled objects is in .*json; give the instances files"):
         join(VOCABULARY, np.array([51, 1]), np.array(["", ""]), np.zeros((2, 2), np.float32), (), read_instances(paths))
+
+
+def test_an_image_id_of_two_photographs_is_refused(write):
+    twice = write("twice.json", [image(1), image(1, "other-")], [annotation(5, 1)])
+    with pytest.raises(
+        LabelError, match=r"twice\.json: .*image id 1 is both 000000000001\.jpg and other-000000000001\.jpg"
+    ):
+        read_instances([twice])
+    one, other = (
+        write("one.json", [image(1)], [annotation(5, 1)]),
+        write("two.json", [image(1, "x")], [annotation(6, 1)]),
+    )
+    with pytest.raises(
+        LabelError, match=r"image 1 is 000000000001\.jpg in one of .* and x000000000001\.jpg in another"
+    ):
+        read_instances([one, other])
+
+
+def test_the_years_names_of_a_photograph_are_one(write):
+    old = write("old.json", [image(1, "COCO_val2014_")], [annotation(5, 1)])
+    new = write("new.json", [image(1)], [annotation(6, 1)])
+    assert read_instances([old, new]).annotation_id.tolist() == [5, 6]

@@ -4,7 +4,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from attrtrain.annotations.tabular import read_table
+from attrtrain.annotations.tabular import read_boxes, read_table
 from attrtrain.errors import LabelError
 
 NAN = float("nan")
@@ -298,3 +298,65 @@ def test_damaged_json_lines(refused, line, message):
 def test_missing_file(tmp_path):
     with pytest.raises(LabelError, match=r"gone\.csv: No such file"):
         read_table(tmp_path / "gone.csv")
+
+
+def test_a_photograph_has_one_id_in_every_file_and_under_every_spelling(read):
+    header = "image,x,y,w,h,furry\n"
+    one = read(header + "".join(f"{name},0,0,1,1,1\n" for name in ("a/b.jpg", "c.jpg", "d.jpg")))
+    other = read(
+        header + "".join(f"{name},0,0,1,1,1\n" for name in ("zero.jpg", "d.jpg", " ./a//b.jpg ", "COCO_val2014_c.jpg"))
+    )
+    assert len(set(one.image_id.tolist())) == 3
+    assert other.image_id[1:].tolist() == one.image_id[[2, 0, 1]].tolist() and other.image_id[0] not in one.image_id
+    assert other.image.tolist() == ["zero.jpg", "d.jpg", "a/b.jpg", "COCO_val2014_c.jpg"]
+    assert (other.image_id >= 0).all() and (other.image_id < 2**52).all()
+
+
+def test_json_texts_may_be_numbers_and_zero_is_one(read, refused):
+    def row(**more):
+        return json.dumps({"image": "a", "bbox": [0, 0, 1, 1], "furry": 1, **more})
+
+    table = read("\n".join([row(category=0, split=0), row(category=None), row(category=" dog ")]), "a.jsonl")
+    assert table.category.tolist() == ["0", "", "dog"] and table.split.tolist() == ["0", "", ""]
+    assert refused(row(category=["dog"]), "a.jsonl") == "line 1: column 'category' holds ['dog'], not a text"
+
+
+def test_space_around_cells_says_nothing(read):
+    table = read(
+        "image, x, y, w, h, category, split, furry\na.jpg ,0,  ,1, 1,dog, train, 1\n b.jpg,0,0,1,1, dog ,train , \n"
+    )
+    assert table.image.tolist() == ["a.jpg", "b.jpg"]
+    assert table.category.tolist() == ["dog", "dog"] and table.split.tolist() == ["train", "train"]
+    np.testing.assert_array_equal(table.box, [[0, NAN, 1, 1], [0, 0, 1, 1]])
+
+
+@pytest.mark.parametrize(("separator", "named"), [(";", "';'"), ("\t", "tabs"), ("|", "'|'")])
+def test_other_separators_are_named(refused, separator, named):
+    rows = [["image", "x", "y", "w", "h", "furry"], ["a.jpg", "0,5", "1", "2", "3", "1"]]
+    message = refused("\n".join(map(separator.join, rows)))
+    assert message == f"its columns are separated by {named}; save it with commas, or with tabs as .tsv"
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("[" * 200_000, "line 1: not valid JSON"),
+        ('{"image": "a", "bbox": [1%s, 0, 1, 1], "furry": 1}' % ("0" * 400), "line 1: the box ["),
+        (r'{"image": "a\ud83d.jpg", "bbox": [0, 0, 1, 1], "furry": 1}', r"'a\ud83d.jpg' holds half a character"),
+        (r'{"image": "a", "bbox": [0, 0, 1, 1], "f\ud83d": 1}', r"'f\ud83d' holds half a character"),
+    ],
+)  # fmt: skip
+def test_json_that_no_crop_can_come_from(refused, line, told):
+    assert refused(line, "a.jsonl").startswith(told)
+
+
+def test_boxes_alone_are_texts_too(tmp_path):
+    (tmp_path / "a.jsonl").write_text(r'{"image": "a", "bbox": [0, 0, 1, 1], "category": "\ud83d"}')
+    with pytest.raises(LabelError, match=r"a\.jsonl: '\\ud83d' holds half a character"):
+        read_boxes(tmp_path / "a.jsonl")
+
+
+def test_a_file_whose_name_is_no_text_is_read(tmp_path):
+    path = tmp_path / "l\udce9.csv"  # as Python reads the byte E9, which is no UTF-8
+    path.write_text("image,x,y,w,h,furry\na,0,0,1,1,1\n")
+    assert read_table(path).sources[0].name == r"l\udce9.csv"

@@ -1,8 +1,11 @@
 """Pictures as people have them → crops, each beside a plain reference."""
 
+import functools
+import http.server
 import io
 import math
 import random
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +109,8 @@ KINDS = {
     "palette-half.png": (_palette(bytes([255, 0, 255])), (255, 255, 255)),
     "palette.gif": (_palette(0), RED),
     "sixteen-bit.png": (Image.fromarray(np.full((8, 8), 128 * 257, np.uint16)), (128, 128, 128)),
+    "float-to-one.tif": (Image.fromarray(np.full((8, 8), 0.5, np.float32)), (127, 127, 127)),
+    "float-to-255.tif": (Image.fromarray(np.full((8, 8), 90.0, np.float32)), (90, 90, 90)),
     "sixteen-bit-dark.png": (Image.fromarray(np.full((8, 8), 200, np.uint16)), (0, 0, 0)),
     "thirty-two-bit.tif": (Image.fromarray(np.full((8, 8), 128 * 257, np.int32)), (128, 128, 128)),
     "float.tif": (Image.fromarray(np.full((8, 8), 77, np.float32)), (77, 77, 77)),
@@ -362,6 +367,38 @@ def test_the_given_name_goes_before_other_years_and_the_first_folder_before_the_
     folders = [tmp_path / "a", tmp_path / "b"]
     assert find_image("sub/x.jpg", folders) == tmp_path / "a" / "sub" / "x.jpg"
     assert find_image("sub/x.jpg", folders[::-1]) == tmp_path / "b" / "sub" / "x.jpg"
+
+
+def test_different_photographs_of_one_name_are_left_out(tmp_path):
+    for folder, content in (("a", b"one"), ("b", b"one"), ("c", b"two")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x.jpg").write_bytes(content)
+    a, b, c = (tmp_path / folder for folder in "abc")
+    assert find_image("x.jpg", [a, b]) == a / "x.jpg"
+    with pytest.raises(
+        LeftOutError, match=rf"{a}/x\.jpg and {c}/x\.jpg are different photographs of one name"
+    ) as caught:
+        find_image("x.jpg", [a, b, c])
+    assert caught.value.reason == "image_ambiguous"
+
+
+def test_a_web_server_is_asked_for_names_with_signs_of_its_own(tmp_path):
+    names = ["a#b.jpg", "100%.jpg", "what?.jpg", "c d.jpg", "plain.jpg", "sub/é.jpg"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    handler = functools.partial(QuietHandler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        found = [find_image(name, [url]).content.decode() for name in names]
+        server.shutdown()
+    assert found == names
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
 
 
 @pytest.mark.parametrize(

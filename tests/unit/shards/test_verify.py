@@ -143,12 +143,21 @@ def change_manifest(folder, change):
         (lambda m: m["splits"].pop("val"), "counts of split 'val'"),
         (lambda m: m["splits"].update(test=m["splits"]["val"]), "counts of split 'test'"),
         (lambda m: m["vocabulary"]["names"].reverse(), "attribute names"),
+        (lambda m: m.update(categories=[]), "lists 0 categories, the index is of 3 or more"),
     ],
 )  # fmt: skip
 def test_a_manifest_that_contradicts_index_and_labels_is_named(folder, change, told):
     change_manifest(folder, change)
     [line] = verify(folder)
     assert line.startswith(f"{folder / 'manifest.json'}: ") and told in line
+
+
+def test_a_manifest_without_a_shard_is_named(folder):
+    change_manifest(folder, lambda m: m["shards"].pop())
+    lines = list(verify(folder))
+    assert any("shards, the index is of" in line for line in lines) and any(
+        "not in the manifest" in line for line in lines
+    )
 
 
 def test_a_photograph_in_two_splits_is_named(folder):
