@@ -178,7 +178,10 @@ def _write(
         jobs = write.pending_jobs(arguments.out, shards, table, arguments.images, crop)
         if len(jobs) < len(shards):
             kept = len(shards) - len(jobs)
-            print(f"{kept} of {len(shards)} shards are already written, and are kept", file=sys.stderr)
+            print(
+                f"{kept} of {len(shards)} shards are already written, and are kept: their photographs are not looked at again",
+                file=sys.stderr,
+            )
         if jobs:
             write.discard(jobs)
             if arguments.dask:
