@@ -70,7 +70,12 @@ def run(arguments: argparse.Namespace) -> int:
         source = of_photographs(predictor, objects, arguments.images)
         info = annotate(predictor, source, arguments.out, arguments.workers, arguments.captions)
         if arguments.coco_out is not None:
-            write_coco(arguments.instances[0], arguments.out, arguments.coco_out)
+            replaced = write_coco(arguments.instances[0], arguments.out, arguments.coco_out)
+            if replaced:
+                print(
+                    f"note: {replaced:,} annotations of {arguments.instances[0]} had `attributes` or `caption` of their own, which {arguments.coco_out} does not have",
+                    file=sys.stderr,
+                )
     return judge(info.written, info.left_out, arguments, failures_path(arguments.out))
 
 

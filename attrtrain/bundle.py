@@ -27,6 +27,8 @@ from attrtrain.shards.manifest import Contract, CropSettings, VocabularyRecord
 
 WEIGHTS, CARD = "weights.safetensors", "model.json"
 
+_Positive = Annotated[float, Field(gt=0)]
+
 
 class Architecture(Contract):
     """Arguments of `build_network`.
@@ -41,10 +43,10 @@ class Architecture(Contract):
 
     backbone: str
     head: Head
-    hidden: int
-    dropout: float
+    hidden: Annotated[int, Field(ge=1)]
+    dropout: Annotated[float, Field(ge=0, le=1)]
     mean: tuple[float, float, float] = IMAGE_MEAN
-    std: tuple[float, float, float] = IMAGE_STD
+    std: tuple[_Positive, _Positive, _Positive] = IMAGE_STD
     categories: list[str] = Field(default_factory=list)
 
 
@@ -70,7 +72,7 @@ class ModelCard(Contract):
     attrtrain_version: str = __version__
     architecture: Architecture
     vocabulary: VocabularyRecord
-    image_px: int
+    image_px: Annotated[int, Field(ge=1)]
     crop: CropSettings
     framing: Framing = Field(default_factory=Framing)
     positive_at: float
@@ -137,11 +139,17 @@ def model_name(path: str | Path) -> str:
 
 
 def read_card(folder: Path) -> ModelCard:
-    """Reads the card of a bundle folder. Raises WeightsError if it is damaged."""
+    """Reads the card of a bundle folder. Raises WeightsError if it is damaged, or a newer attrtrain's."""
     try:
         return ModelCard.model_validate_json((folder / CARD).read_bytes())
-    except (OSError, ValidationError) as error:
-        raise WeightsError(f"{folder / CARD}: damaged or of another version ({str(error).splitlines()[0]})") from None
+    except OSError as error:
+        raise WeightsError(f"{folder / CARD}: {error.strerror or error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "file"
+        raise WeightsError(
+            f"{folder / CARD}: damaged, or written by a newer attrtrain ({where}: {first['msg']})"
+        ) from None
 
 
 def read_bundle(path: str | Path) -> tuple[AttributeModel, ModelCard]:

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import io
 import os
 import signal
 import sys
@@ -41,6 +42,10 @@ COMMANDS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command and returns its exit code. A user's mistake becomes one line on stderr."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(
+            errors="replace"
+        )  # a terminal that lacks a character, or a path that is no text, ends no command
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] not in COMMANDS:
         return _without_command(argv)

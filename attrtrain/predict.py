@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attrtrain.errors import ConfigError, ImageError
+from attrtrain.errors import AttrtrainError, ConfigError, ImageError
 from attrtrain.inference.command import add_models_arguments, check_scales
 
 if TYPE_CHECKING:  # torch takes seconds, which `--help` need not
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="X,Y,W,H",
-        help="an object in it, pixels; may be given several times (default: the whole picture)",
+        help="an object in it, pixels; may be given several times; --box=-5,0,40,30 where the first number is negative (default: the whole picture)",
     )
     parser.add_argument(
         "--category",
@@ -91,6 +91,7 @@ def predict(
 
     Raises:
         ImageError: the picture cannot be read, or a box lies outside it.
+        AttrtrainError: a score is no number.
     """
     import torch
 
@@ -109,6 +110,8 @@ def predict(
     scores = torch.cat(
         [predictor(part, [category] * len(part)).logits.sigmoid().cpu() for part in torch.split(crops, BATCH)]
     )  # (B, A)
+    if not scores.isfinite().all():
+        raise AttrtrainError("the model's output is not finite; its training has diverged")
     untrained = set(predictor.card.untrained)
     return [
         {

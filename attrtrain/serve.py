@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
         logging.getLogger("python_multipart").setLevel(
             logging.ERROR
         )  # tells of each malformed form, as its answer does
-        listener.listen(2048)
+        _listen(listener, arguments)
         if predictor.threshold_note:
             print(f"note: {predictor.threshold_note}", file=sys.stderr)
         host, port = listener.getsockname()[:2]
@@ -86,8 +86,23 @@ def _check(arguments: argparse.Namespace) -> None:
     for flag in ("max_mb", "max_megapixels", "timeout"):
         if not 0 < (value := getattr(arguments, flag)) < math.inf:
             raise ConfigError(f"--{flag.replace('_', '-')} {value:g}: must be above 0")
+    from PIL import Image
+
+    most = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6  # beyond that Pillow refuses a picture as a decompression bomb
+    if arguments.max_megapixels > most:
+        raise ConfigError(f"--max-megapixels {arguments.max_megapixels:g}: must be at most {math.floor(most)}")
     if not 0 <= arguments.max_wait_ms < math.inf:
         raise ConfigError(f"--max-wait-ms {arguments.max_wait_ms:g}: must be at least 0")
+
+
+def _listen(listener: socket.socket, arguments: argparse.Namespace) -> None:
+    """Raises ConfigError where another has begun to listen at the address meanwhile: several may be bound to it until one does."""
+    try:
+        listener.listen(2048)
+    except OSError as error:
+        raise ConfigError(
+            f"--host {arguments.host} --port {arguments.port}: cannot listen there ({error.strerror}); choose another"
+        ) from None
 
 
 def _listening(host: str, port: int) -> socket.socket:

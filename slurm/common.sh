@@ -161,7 +161,11 @@ stage() {
             *) if [ -n "$taking" ]; then folders+=("$word"); fi ;;
         esac
     done
-    for folder in ${folders[@]+"${folders[@]}"}; do
+    if ((${#folders[@]} == 0)); then
+        say "not copied to $ATTRTRAIN_LOCAL_DISK: no --data.shards among the arguments"
+        return
+    fi
+    for folder in "${folders[@]}"; do
         if [ ! -f "$folder/manifest.json" ]; then
             say "not copied to $ATTRTRAIN_LOCAL_DISK: $folder is no folder of finished shards"
             return

@@ -12,10 +12,13 @@ from attrtrain.inference.captions import present
 from attrtrain.inference.results import read_info, scores_of
 
 
-def write_coco(instances: Path, result: Path, out: Path) -> None:
+def write_coco(instances: Path, result: Path, out: Path) -> int:
     """Writes a COCO instances file once more, all it held as it was, each annotation with a list `attributes`: the names whose score
     reaches the threshold, the likeliest first; and `caption` where the result has captions. An annotation that was left out, such as a crowd,
-    gets neither.
+    gets neither. What annotations had under such a name before, as labelling tools write it, is taken out: beside ours nobody could tell whose it is.
+
+    Returns:
+        How many annotations had that.
 
     Raises:
         LabelError: the file cannot be written, or has changed since it was annotated.
@@ -23,11 +26,16 @@ def write_coco(instances: Path, result: Path, out: Path) -> None:
     try:
         content: dict[str, Any] = json.loads(instances.read_bytes())
         told = _told(result)
+        names = ("attributes", "caption") if read_info(result).job.captions else ("attributes",)
+        replaced = 0
         for annotation in content["annotations"]:
+            own = [name for name in names if annotation.pop(name, None) is not None]
+            replaced += bool(own)
             annotation.update(told.get(int(annotation["id"]), {}))
         out.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(out) as file:
             file.write(json.dumps(content).encode())
+        return replaced
     except OSError as error:
         raise LabelError(f"{error.filename or out}: {error.strerror or error}") from None
     except (KeyError, TypeError, ValueError) as error:

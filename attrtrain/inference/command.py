@@ -37,7 +37,7 @@ def add_models_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="SCALE",
-        help="look at each crop in these sizes too, multiples of the model's own, such as 0.85 1.15, and average",
+        help="look at each crop in these sizes too, multiples of the model's own, such as 0.85 1.15, and average; not right before an argument without a flag",
     )
 
 

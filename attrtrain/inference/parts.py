@@ -1,7 +1,7 @@
 """A long result, written in parts so that a run that was killed goes on, and is then put together into one file.
 
     preds.parquet             the result: there once it is whole
-    preds.failures.jsonl      objects that have no row, and why; not there where all have one
+    preds.failures.jsonl      objects that have no row, and why; not there where all have one (of an array preds.npy: preds.npy.failures.jsonl)
     .preds.parquet.parts/     while it is being made
         job.json              Job: what is being made
         000000.parquet        rows of the objects 0 to PART - 1, those of the next in the next
@@ -103,8 +103,8 @@ class Parts:
 
 
 def failures_path(out: Path) -> Path:
-    """Where the objects without a row are listed."""
-    return out.with_suffix(".failures.jsonl")
+    """Where the objects without a row are listed. An array's list has a name that no table's has: `preds.npy` and `preds.parquet` may lie side by side."""
+    return out.with_name(f"{out.name}.failures.jsonl") if out.suffix == ".npy" else out.with_suffix(".failures.jsonl")
 
 
 def info_path(out: Path) -> Path:
@@ -127,6 +127,8 @@ def open_parts(out: Path, job: Job) -> Iterator[Parts | ResultInfo]:
             shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed in its last moment
             yield info
             return
+        if info_path(out).exists() and not out.exists():
+            _require_same(job, read_info(info_path(out)).job, info_path(out))
         if out.exists() and not folder.exists():
             raise PredictionsError(f"{out}: is there, and is not what this command writes; choose another --out")
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -127,6 +127,8 @@ def read_info(path: Path) -> ResultInfo:
         return ResultInfo.model_validate_json(metadata[METADATA])
     except FileNotFoundError:
         raise PredictionsError(f"{path}: no such file") from None
+    except PermissionError:
+        raise PredictionsError(f"{path}: may not be read") from None
     except (OSError, pa.ArrowInvalid, KeyError, ValidationError):
         raise PredictionsError(
             f"{path}: not a file that `attrtrain annotate` or `attrtrain features` of this version wrote"

@@ -8,6 +8,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pyarrow.dataset
+import pyarrow.parquet as pq
 
 from attrtrain.errors import ConfigError, PredictionsError
 from attrtrain.inference.query import Query, Sql, quoted
@@ -114,7 +115,10 @@ def read_predictions_info(path: Path) -> ResultInfo:
 
 
 def _require_example(example: Example) -> None:
-    if example.features.suffix != ".parquet" or read_info(example.features).job.kind != "features":
+    is_table = example.features.suffix == ".parquet" and read_info(example.features).job.kind == "features"
+    if (
+        not is_table or FEATURES not in pq.read_schema(example.features).names
+    ):  # beside a .npy lies a table without them
         raise ConfigError(f"--features {example.features}: needs the .parquet file that `attrtrain features` writes")
     select = Sql("SELECT count(*) FROM described WHERE object_id = ?", (example.object_id,))
     if not _execute({"described": example.features}, select)[0][0]:

@@ -69,6 +69,9 @@ async def read_request(request: Request, limits: Limits, categories: Sequence[st
         raise RefusedError(400, "bad_form", message) from None
     except ClientDisconnect:
         raise RefusedError(400, "cut_off", "the request ended before it was whole") from None
+    except OSError as error:  # what is large is kept in a temporary file while it comes
+        await linger(request)
+        raise RefusedError(507, "no_room", f"there is no room for the picture ({error.strerror or error})") from None
     try:
         image, boxes, category = form.get("image"), form.get("boxes", "[]"), form.get("category", "")
         if not isinstance(image, UploadFile):

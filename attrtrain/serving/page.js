@@ -2,7 +2,7 @@
 // Names from the model and messages of the server go in as text only.
 
 const find = (id) => document.getElementById(id);
-const state = { file: null, url: "", boxes: [], chosen: 0, objects: [], limits: null, asking: null };
+const state = { file: null, url: "", boxes: [], chosen: 0, objects: [], limits: null, asking: null, drawable: false };
 const SMALLEST = 4; // pixels of the screen: less is a click, not a box
 
 function element(name, attributes = {}, ...children) {
@@ -44,9 +44,20 @@ function take(file) {
     return;
   }
   if (state.url) URL.revokeObjectURL(state.url);
-  Object.assign(state, { file, url: URL.createObjectURL(file), boxes: [], chosen: 0, objects: [] });
+  Object.assign(state, { file, url: URL.createObjectURL(file), boxes: [], chosen: 0, objects: [], drawable: false });
   find("picture").src = state.url;
   ask(); // the server judges what is no picture, and says so
+}
+
+// Browsers do not show every picture that the server reads, and turn some that it leaves as they are: a box drawn there would lie elsewhere.
+async function isShownAs(width, height) {
+  const picture = find("picture");
+  try {
+    await picture.decode();
+  } catch {
+    return false;
+  }
+  return picture.naturalWidth === width && picture.naturalHeight === height;
 }
 
 async function ask() {
@@ -61,10 +72,12 @@ async function ask() {
   try {
     const answer = await fetch("predict", { method: "POST", body: form, signal: asking.signal });
     const told = await answer.json();
+    const drawable = answer.ok && await isShownAs(told.width, told.height);
     if (state.asking !== asking) return;
     find("status").textContent = "";
     if (answer.ok) {
-      tell("");
+      state.drawable = drawable;
+      tell(drawable ? "" : `This browser shows the picture in another way than the server reads it, ${told.width} by ${told.height} pixels: give boxes as numbers instead of drawing them.`);
       state.objects = told.objects;
       find("work").hidden = false;
     } else {
@@ -88,8 +101,8 @@ function show() {
   state.boxes.forEach(([x, y, width, height], number) => {
     const box = element("div", { class: `box${number === state.chosen ? " chosen" : ""}`, "aria-hidden": "true" }, element("b", {}, String(number + 1)));
     const share = (value, whole) => `${(100 * value) / whole}%`;
-    Object.assign(box.style, { left: share(x, picture.naturalWidth), top: share(y, picture.naturalHeight), width: share(width, picture.naturalWidth), height: share(height, picture.naturalHeight) });
-    stage.append(box);
+    if (state.drawable) Object.assign(box.style, { left: share(x, picture.naturalWidth), top: share(y, picture.naturalHeight), width: share(width, picture.naturalWidth), height: share(height, picture.naturalHeight) });
+    if (state.drawable) stage.append(box);
     const choose = element("button", { type: "button", "aria-pressed": String(number === state.chosen) }, `Box ${number + 1}`);
     choose.addEventListener("click", () => { state.chosen = number; show(); find("boxes").children[number].firstChild.focus(); });
     const remove = element("button", { type: "button", "aria-label": `Remove box ${number + 1}` }, "×");
@@ -152,7 +165,7 @@ function startDrawing() {
     return [Math.min(from[0], to[0]), Math.min(from[1], to[1]), Math.abs(to[0] - from[0]), Math.abs(to[1] - from[1])];
   };
   stage.addEventListener("pointerdown", (event) => {
-    if (event.button !== 0) return;
+    if (event.button !== 0 || !state.drawable) return;
     from = at(event);
     stage.setPointerCapture(event.pointerId);
     event.preventDefault();

@@ -137,6 +137,28 @@ def test_what_is_wrong_is_said_in_words(opened, picture, tmp_path):
     assert page.locator("#error").is_hidden()
 
 
+@pytest.mark.parametrize("kind", ["TIFF", "turned WEBP"])
+def test_where_the_browser_shows_another_picture_boxes_are_given_as_numbers(opened, bundle, picture, tmp_path, kind):
+    page, path = opened(), tmp_path / "photo"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(picture).save(path, kind.split()[-1], lossless=True, **({"exif": exif} if "turned" in kind else {}))
+    page.set_input_files("#file", {"name": "photo", "mimeType": "", "buffer": path.read_bytes()})
+    shown(page, "The whole picture")
+    assert "give boxes as numbers" in page.get_by_role("alert").inner_text()
+    frame = page.locator("#stage").bounding_box()
+    page.mouse.move(frame["x"] + 2, frame["y"] + 2)
+    page.mouse.down()
+    page.mouse.move(frame["x"] + 12, frame["y"] + 12)
+    page.mouse.up()
+    assert page.locator("#boxes li").count() == 0
+    page.locator("summary").click()
+    for field, value in (("x", "5"), ("y", "6"), ("width", "50"), ("height", "40")):
+        page.fill(f"#{field}", value)
+    page.locator("#height").press("Enter")
+    assert shown(page, "Box 1: 5, 6, 50, 40.") == scores(bundle, path, [(5, 6, 50, 40)])
+
+
 @pytest.mark.parametrize("width", [320, 1280])
 @pytest.mark.parametrize("dark", [False, True])
 def test_it_fits_every_width_and_shuts_nobody_out(opened, picture, barriers, width, dark):

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import io
 import os
 import signal
 import subprocess
@@ -152,6 +153,20 @@ def test_what_a_user_can_meet_is_one_line_with_its_exit_code(monkeypatch, capsys
     monkeypatch.setattr(cli.importlib, "import_module", lambda name: Failing(error))
     assert cli.main(["shard"]) == exit_code
     assert capsys.readouterr().err == line
+
+
+class Printing(Failing):
+    def run(self, arguments):
+        print("█ 1.0 é")
+        return 0
+
+
+def test_characters_that_a_terminal_lacks_end_no_command(monkeypatch):
+    terminal = io.TextIOWrapper(io.BytesIO(), "latin-1")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setattr(cli.importlib, "import_module", lambda name: Printing(None))
+    assert cli.main(["shard"]) == 0
+    assert terminal.buffer.getvalue().decode("latin-1") == "? 1.0 é\n"
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError(), OSError(5, "nobody knows where")])

@@ -6,9 +6,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from attrtrain.cli import main
 from tests.bundles import NAMES, draw_bundle
+
+
+def test_a_model_that_has_diverged_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle, photograph = draw_bundle(tmp_path / "bundle"), tmp_path / "photo.png"
+    Image.new("RGB", (60, 80)).save(photograph)
+    weights = load_file(bundle / "weights.safetensors")
+    save_file(
+        {name: values.fill_(np.nan) if name == "head.bias" else values for name, values in weights.items()},
+        bundle / "weights.safetensors",
+    )
+    for more in ([], ["--json"]):
+        assert main(["predict", "--model", str(bundle), str(photograph), *more]) == 1
+        told = capsys.readouterr()
+        assert told.out == "" and told.err == "error: the model's output is not finite; its training has diverged\n"
 
 
 def test_attributes_that_had_no_label_in_training_are_not_shown(

@@ -1,7 +1,10 @@
 """`attrtrain serve` as a process: right answers, clear refusals, and an end that is asked for."""
 
+import argparse
+import errno
 import io
 import json
+import os
 import re
 import shlex
 import shutil
@@ -10,6 +13,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import urllib.error
 import urllib.request
 import zlib
@@ -21,8 +25,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from attrtrain import serve
 from attrtrain.bundle import model_name
 from attrtrain.cli import main
+from attrtrain.errors import ConfigError
 from attrtrain.inference.predictor import Predictor
 from attrtrain.predict import predict
 from tests.bundles import NAMES, draw_bundle
@@ -325,8 +331,42 @@ def test_what_keeps_it_from_starting_is_one_line(bundle, tmp_path, capsys, monke
     assert main(["serve", "--model", str(tmp_path / "none"), "--port", "0"]) == 1
     assert main(["serve", "--model", str(bundle), "--max-boxes", "0"]) == 2
     assert main(["serve", "--model", str(bundle), "--port", "99999"]) == 2
+    assert main(["serve", "--model", str(bundle), "--max-megapixels", "300"]) == 2
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert main(["serve", "--model", str(bundle), "--port", "0"]) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 5 and all(line.startswith("error: ") for line in lines)
-    assert "--port 99999" in lines[3] and "attrtrain[serve]" in lines[4] and port in lines[0]
+    assert len(lines) == 6 and all(line.startswith("error: ") for line in lines)
+    assert "--port 99999" in lines[3] and "attrtrain[serve]" in lines[5] and port in lines[0]
+    assert lines[4] == "error: --max-megapixels 300: must be at most 178"
+
+
+def test_of_two_started_at_once_on_one_port_one_says_that_it_cannot_listen():
+    """Both may be bound to it, until one of them listens."""
+    arguments = argparse.Namespace(host="127.0.0.1", port=0)
+    with serve._listening(arguments.host, 0) as first:
+        arguments.port = first.getsockname()[1]
+        with serve._listening(arguments.host, arguments.port) as second:
+            serve._listen(first, arguments)
+            with pytest.raises(
+                ConfigError, match=rf"--port {arguments.port}: cannot listen there \(Address already in use\)"
+            ):
+                serve._listen(second, arguments)
+
+
+def test_a_picture_for_which_there_is_no_room_is_one_answer(server, monkeypatch, bundle):
+    """The form's parser keeps a large one in a temporary file."""
+    from starlette.testclient import TestClient
+
+    from attrtrain.serving.app import make_app
+    from attrtrain.serving.contracts import Limits
+
+    limits = Limits(queue=2, bytes=8_000_000, pixels=10**6, boxes=4, seconds=10)
+    monkeypatch.setattr("starlette.formparsers.SpooledTemporaryFile", NoRoom)
+    with TestClient(make_app(Predictor(bundle, "cpu"), "toy", limits, 4, 0)) as client:
+        answer = client.post("/predict", files={"image": b"x" * 3_000_000})
+    assert answer.status_code == 507 and answer.json()["error"]["code"] == "no_room", answer.text
+
+
+class NoRoom(tempfile.SpooledTemporaryFile):
+    def write(self, *_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

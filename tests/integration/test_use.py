@@ -267,6 +267,58 @@ def test_search_finds_shows_and_draws(
     assert [int(line.split()[1]) for line in capsys.readouterr().out.splitlines()[:4]] == nearest[:4]
 
 
+def test_an_array_leaves_the_files_of_a_table_beside_it_alone(
+    bundle: Path, toy_coco: Path, instances: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = json.loads(instances.read_text())
+    content["images"][0]["file_name"] = "gone.jpg"
+    (tmp_path / "torn.json").write_text(json.dumps(content))
+    torn, whole = (of_coco(toy_coco, one) for one in (tmp_path / "torn.json", instances))
+    assert main(command("annotate", bundle, tmp_path / "x.parquet", *torn, "--max-failure-rate", "1")) == 0
+    failures = (tmp_path / "x.failures.jsonl").read_bytes()
+    assert main(command("features", bundle, tmp_path / "x.npy", *whole)) == 0
+    assert (tmp_path / "x.failures.jsonl").read_bytes() == failures
+    assert main(command("features", bundle, tmp_path / "y.npy", *torn, "--max-failure-rate", "1")) == 0
+    assert (tmp_path / "y.npy.failures.jsonl").read_bytes() == failures
+
+    assert main(command("annotate", bundle, tmp_path / "z.objects.parquet", *whole)) == 0
+    before = (tmp_path / "z.objects.parquet").read_bytes()
+    assert main(command("features", bundle, tmp_path / "z.npy", *whole)) == 1
+    assert "z.objects.parquet: is of other inputs (differing: kind" in capsys.readouterr().err
+    assert (tmp_path / "z.objects.parquet").read_bytes() == before
+
+    like = [
+        "search",
+        str(tmp_path / "z.objects.parquet"),
+        "--like",
+        "3",
+        "--features",
+        str(tmp_path / "x.objects.parquet"),
+    ]
+    assert main(like) == 2
+    assert "needs the .parquet file that `attrtrain features` writes" in capsys.readouterr().err
+
+
+def test_attributes_that_annotations_had_are_not_beside_ours(
+    bundle: Path, toy_coco: Path, instances: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = json.loads(instances.read_text())
+    for one in content["annotations"]:
+        one.update(attributes={"occluded": False}, caption="mine")
+    content["annotations"][0]["iscrowd"] = 1
+    (tmp_path / "theirs.json").write_text(json.dumps(content))
+    more = ("--coco-out", tmp_path / "ours.json", "--max-failure-rate", "1")
+    assert (
+        main(command("annotate", bundle, tmp_path / "p.parquet", *of_coco(toy_coco, tmp_path / "theirs.json"), *more))
+        == 0
+    )
+    assert f"note: {len(content['annotations']):,} annotations of" in capsys.readouterr().err
+    written = json.loads((tmp_path / "ours.json").read_text())["annotations"]
+    assert all(isinstance(one.get("attributes"), list) != bool(one["iscrowd"]) for one in written)
+    assert sum("attributes" in one for one in written) == sum(not one["iscrowd"] for one in written)
+    assert {one["caption"] for one in written} == {"mine"}  # no captions were asked for
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

@@ -17,6 +17,27 @@ run_or_requeue bash -c "$STEP"
 """
 
 
+STAGING = f"""
+srun() {{ echo "srun $*"; }}
+source {ROOT}/slurm/common.sh
+train conf.yaml --run.dir=x
+"""
+
+
+def test_shards_that_no_flag_names_are_read_where_they_are(tmp_path: Path) -> None:
+    environment = {
+        "SLURM_JOB_ID": "1",
+        "SLURM_JOB_NODELIST": "n1",
+        "SLURM_SUBMIT_DIR": str(ROOT),
+        "SLURM_JOB_NUM_NODES": "1",
+        "SLURM_CPUS_ON_NODE": "2",
+        "ATTRTRAIN_LOCAL_DISK": str(tmp_path),
+    }
+    ran = subprocess.run(["bash", "-c", STAGING], env={**os.environ, **environment}, capture_output=True, text=True)
+    assert ran.stdout.endswith(" python -m attrtrain.train conf.yaml --run.dir=x\n") and ran.returncode == 0, ran
+    assert f"not copied to {tmp_path}: no --data.shards among the arguments" in ran.stderr
+
+
 def test_a_warning_that_a_step_has_lost_is_given_again(tmp_path: Path) -> None:
     environment = {**os.environ, "SLURM_JOB_ID": "1", "SLURM_JOB_NODELIST": "n1", "SLURM_SUBMIT_DIR": str(ROOT)}
     script = subprocess.Popen(

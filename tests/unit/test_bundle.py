@@ -67,13 +67,24 @@ def test_thresholds_come_back_as_they_were_saved(tmp_path):
 
 @pytest.mark.parametrize(
     "fields",
-    [{"schema_version": 3}, {"thresholds": [0.5]}, {"thresholds": [2.0] * 7}, {"mirrored": "often"}, {"more": 1}],
-)
-def test_a_card_that_does_not_fit_is_one_line(tmp_path, fields):
+    [
+        {"schema_version": 3},
+        {"thresholds": [0.5]},
+        {"thresholds": [2.0] * 7},
+        {"mirrored": "often"},
+        {"more": 1},
+        {"image_px": 0},
+        *({"architecture": {"backbone": "resnet18", "head": "linear", "hidden": 16, "dropout": 0.0, **wrong}} for wrong in
+          ({"hidden": -1}, {"dropout": 7}, {"std": [0.2, 0.0, 0.2]})),
+    ],
+)  # fmt: skip
+def test_a_card_that_does_not_fit_is_one_line_that_names_the_field(tmp_path, fields):
     folder = rewritten(draw_bundle(tmp_path / "b"), **fields)
-    with pytest.raises(WeightsError, match=r"model\.json: damaged or of another version") as caught:
+    with pytest.raises(WeightsError, match=r"model\.json: damaged, or written by a newer attrtrain \(") as caught:
         read_bundle(folder)
-    assert "\n" not in str(caught.value)
+    (field,) = fields
+    told = str(caught.value)
+    assert "\n" not in told and (f"({field}" in told or "(file: Value error, 1 thresholds for 7 attributes)" in told)
 
 
 def test_a_model_is_called_as_people_know_it(tmp_path, monkeypatch):
