@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from attrtrain.errors import ConfigError
-from attrtrain.urls import as_place, require_folders
+from attrtrain.urls import as_place, require_folders, require_writable
 
 if TYPE_CHECKING:  # imported where they are used: SciPy takes a second, which `--help` need not
     from attrtrain.auditing.assemble import FeaturesOf, Subject
@@ -62,6 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     from attrtrain.shards.manifest import write_contract
 
     require_folders("--images", arguments.images)
+    require_writable("--out", arguments.out)
     subject = _shards(arguments) if _is_folder(arguments.audited[0]) else _labels(arguments)
     features_of, objects = _features(arguments.weights, subject)
     document = audit(subject, arguments.images, features_of, objects)

@@ -26,6 +26,8 @@ def run(arguments: argparse.Namespace) -> int:
     from attrtrain.publishing.published_model import read_published_model
 
     out: Path = arguments.out or arguments.run / "README.md"
+    if out.is_dir():
+        raise ConfigError(f"--out {out}: is a folder; name a file, such as {out / 'README.md'}")
     options = CardOptions.of(arguments)
     model = read_published_model(arguments.run, options.evaluation)
     content = write_card(model, options, ".")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from attrtrain.errors import ConfigError, ShardError
 from attrtrain.inference.command import add_models_arguments, check_scales
 from attrtrain.protocol import DEV, NAME, REPLICATES, TITLE, Choices, deviations
-from attrtrain.urls import as_place
+from attrtrain.urls import as_place, require_writable
 
 if TYPE_CHECKING:  # torch takes seconds, which `--help` need not
     from attrtrain.bundle import ModelCard
@@ -63,14 +63,17 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--tune-on {arguments.tune_on}: that is the split to judge; thresholds are tuned on another")
     from attrtrain.bundle import locate_bundle, read_card
     from attrtrain.data.reader import ShardSet
-    from attrtrain.engine.judging import headline, judge_split, thresholds_from
+    from attrtrain.engine.judging import THRESHOLD, headline, judge_split, thresholds_from
     from attrtrain.inference.gain import describe_gain, run_passes, together
     from attrtrain.inference.members import mirror_notes, read_members, shared_card, views_of
     from attrtrain.runtime import PATIENCE_SECONDS, build_runtime, explained_process_loss, leave_group
 
     card = read_card(locate_bundle(arguments.model[0]))
+    _require_each_once(arguments.shards)
+    if arguments.out is not None:
+        require_writable("--out", arguments.out)
     shards = ShardSet(arguments.shards, arguments.split)
-    splits = shards.manifests[0].splits
+    splits = {name for manifest in shards.manifests for name in manifest.splits}
     if shards.vocabulary.fingerprint != card.vocabulary.fingerprint:
         raise ShardError(
             f"{arguments.shards[0]} has other attributes than {arguments.model[0]} was trained on; evaluate on shards of the same vocabulary"
@@ -94,7 +97,21 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     predictions = together(passes)
     replicates = REPLICATES if arguments.protocol else None
-    followed = _protocol(arguments, shards, card, tune_on, replicates)
+    chosen_on = next((one.card.selected_on for one in members if one.card.selected_on != DEV), DEV)
+    followed = []
+    if replicates is not None:
+        choices = Choices(
+            split=arguments.split,
+            tuned_on=tune_on,
+            selected_on=chosen_on,
+            positive_at=card.positive_at,
+            threshold=THRESHOLD,
+            replicates=replicates,
+            models=len(members),
+            views=len(views),
+            fit="pad" if any(one.card.framing.fit == "pad" for one in members) else "squash",
+        )
+        followed = _protocol(arguments, shards, choices)
     document = judge_split(
         predictions,
         shards,
@@ -115,15 +132,15 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _protocol(
-    arguments: argparse.Namespace, shards: "ShardSet", card: "ModelCard", tune_on: str | None, replicates: int | None
-) -> list[str]:
-    """Lines that say how far the protocol is followed; none where none was asked for."""
-    from attrtrain.engine.judging import THRESHOLD
+def _require_each_once(folders: list[Path | str]) -> None:
+    """Raises ConfigError where a folder is named twice, whose objects would count twice."""
+    places = [folder.resolve() if isinstance(folder, Path) else folder for folder in folders]
+    if repeated := [folder for number, folder in enumerate(folders) if places[number] in places[:number]]:
+        raise ConfigError(f"--shards {repeated[0]}: is given twice")
 
-    if replicates is None:
-        return []
-    choices = Choices(arguments.split, tune_on, card.selected_on, card.positive_at, THRESHOLD, replicates)
+
+def _protocol(arguments: argparse.Namespace, shards: "ShardSet", choices: Choices) -> list[str]:
+    """Lines that say how far the protocol is followed."""
     differing = deviations(shards.manifests[0], choices)
     if len(arguments.shards) > 1:
         differing.append(f"{len(arguments.shards)} shard folders are judged together, and only the first was checked")

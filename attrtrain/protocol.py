@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # pydantic and NumPy take longer than `attrtrain evaluate --help` may, which names the protocol
+    from attrtrain.config.schema import Fit
     from attrtrain.shards.manifest import CropSettings, Manifest
 
 NAME = "coco-attributes"
@@ -20,6 +21,7 @@ CROP = {"store_px": 256, "quality": 90, "context": 0.0}  # of CropSettings
 SPLIT, DEV, DEV_SHARE = "val", "dev", 0.1
 POSITIVE_AT = THRESHOLD = 0.5
 REPLICATES, SEED = 1000, 0
+FIT = "squash"
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,9 @@ class Choices:
         positive_at: vote share that counts as present.
         threshold: probability above which an attribute counts as predicted.
         replicates: of the bootstrap.
+        models: that answer together.
+        views: that each takes of a crop.
+        fit: how a crop fills the network's square.
     """
 
     split: str
@@ -41,6 +46,9 @@ class Choices:
     positive_at: float
     threshold: float
     replicates: int
+    models: int
+    views: int
+    fit: "Fit"
 
 
 def deviations(manifest: "Manifest", choices: Choices) -> list[str]:
@@ -81,6 +89,9 @@ def deviations(manifest: "Manifest", choices: Choices) -> list[str]:
         (choices.positive_at == POSITIVE_AT, f"positive is a vote share of {choices.positive_at:g}, not {POSITIVE_AT}"),
         (choices.threshold == THRESHOLD, f"the threshold is {choices.threshold:g}, not {THRESHOLD}"),
         (choices.replicates == REPLICATES, f"{choices.replicates} bootstrap replicates, not {REPLICATES:,}"),
+        (choices.models == 1, f"{choices.models} models answer together, not one"),
+        (choices.views == 1, f"{choices.views} views of each crop are averaged; the protocol takes one"),
+        (choices.fit == FIT, f"crops fill the network's square by data.fit {choices.fit}, not {FIT}"),
     ]
     return [told for follows, told in checks if not follows]
 

@@ -1,6 +1,7 @@
 """`attrtrain score`: judges anybody's predictions by the code that judges attrtrain's own models."""
 
 import argparse
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     from attrtrain.metrics.document import METRICS, write_metrics
     from attrtrain.metrics.judge import judge_cells
     from attrtrain.metrics.table import overview
+    from attrtrain.urls import require_writable
 
     if not 0 < arguments.threshold < 1:
         raise ConfigError(
@@ -78,6 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if arguments.replicates is not None and arguments.replicates < 0:
         raise ConfigError(f"--replicates {arguments.replicates}: must be 0 or more")
+    require_writable("--out", arguments.out)
     document = judge_cells(
         read_cells(arguments),
         source={"scores": str(arguments.scores), "labels": str(arguments.labels)},
@@ -204,12 +207,9 @@ def _of_each_object(values: "NDArray[Any]", objects: int, path: Path) -> "NDArra
 
 
 def _as_ids(images: "NDArray[Any]") -> "NDArray[np.int64]":
-    """Whole numbers as they are, names numbered in alphabetical order."""
+    """Whole numbers as they are, names numbered in alphabetical order. `01` and `1_2`, which Python would read as numbers, are names."""
     import numpy as np
 
-    if images.dtype.kind in "biu":
+    if images.dtype.kind in "biu" or all(re.fullmatch(r"0|[1-9]\d{0,17}", text) for text in images.tolist()):
         return images.astype(np.int64)
-    try:
-        return images.astype(np.int64)  # numbers in a text file
-    except ValueError:
-        return np.unique(images, return_inverse=True)[1].astype(np.int64)
+    return np.unique(images, return_inverse=True)[1].astype(np.int64)

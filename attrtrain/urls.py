@@ -1,5 +1,7 @@
 """Reading from URLs of any protocol fsspec knows: s3://, gs://, https://, file:// … It is imported where a URL is first read."""
 
+import errno
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -7,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, cast
 from urllib.parse import quote
 
-from attrtrain.errors import LabelError, ShardError, first_line
+from attrtrain.errors import ConfigError, LabelError, ShardError, first_line
 
 _WEB = ("http://", "https://")
 _CHUNK = 8 << 20  # bytes asked for at a time
@@ -133,6 +135,21 @@ def require_folders(flag: str, places: Sequence[Path | str]) -> None:
     for place in places:
         if not (place.is_dir() if isinstance(place, Path) else is_there(place)):
             raise LabelError(f"{flag} {place}: no such folder")
+
+
+def require_writable(flag: str, folder: Path) -> None:
+    """Refuses a folder that is not there and could not be made, or may not be written to: before the work, not after it. Makes nothing.
+
+    Raises:
+        ConfigError: naming the place that is in the way.
+    """
+    place = folder
+    while not os.path.lexists(place) and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise ConfigError(f"{flag} {place}: {os.strerror(errno.ENOTDIR)}")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ConfigError(f"{flag} {place}: {os.strerror(errno.EACCES)}")
 
 
 def _filesystem(url: str) -> tuple[Any, str]:

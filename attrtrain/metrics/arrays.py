@@ -29,7 +29,8 @@ class Matrix:
 
 
 def read_matrix(place: str) -> Matrix:
-    """Reads a .npy, .npz, .parquet, .csv or .tsv file; `file.npz:name` is one of several arrays. A CSV whose first line holds numbers has no column names.
+    """Reads a .npy, .npz, .parquet, .csv or .tsv file; `file.npz:name` is one of several arrays. A CSV whose first line holds numbers has no column names,
+    unless they are 0, 1, 2 and so on, as columns without a name are written.
 
     Raises:
         PredictionsError: naming the file, if it is not there, damaged, of another kind, not numeric or not a matrix.
@@ -123,7 +124,7 @@ def _read_numpy(path: Path, member: str | None) -> NDArray[Any]:
 def _read_csv(path: Path) -> Matrix:
     parse = pa_csv.ParseOptions(delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
     table = pa_csv.read_csv(path, parse_options=parse)
-    if all(_is_number(name) for name in table.column_names):
+    if _are_cells(table.column_names):
         table = pa_csv.read_csv(
             path, parse_options=parse, read_options=pa_csv.ReadOptions(autogenerate_column_names=True)
         )
@@ -170,6 +171,17 @@ def _json_list(path: Path) -> list[Any]:
     if not isinstance(content, list):
         raise PredictionsError("is not a JSON list")
     return content
+
+
+def _are_cells(line: list[str]) -> bool:
+    """Whether a CSV's first line is an object's. Of two columns `0` and `1` may be either; such a line is taken for data."""
+    numbers = [cell for cell in line if cell.strip()]
+    numbered = [str(column) for column in range(len(line))]
+    return (
+        bool(numbers)
+        and all(map(_is_number, numbers))
+        and (len(line) < 3 or [cell.strip() for cell in line] != numbered)
+    )
 
 
 def _is_number(text: str) -> bool:

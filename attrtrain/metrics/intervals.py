@@ -295,9 +295,12 @@ def _two_sided_p(apart: NDArray[np.float64], difference: float) -> float | None:
 
 
 def _aligned(b: Predictions, a: Predictions) -> Predictions:
-    """Puts the rows of b in the order of a."""
-    if a.names != b.names:
+    """Puts the rows and columns of b in the order of a."""
+    if sorted(a.names) != sorted(b.names):
         raise PredictionsError("the two were judged on other attributes, so their scores cannot be compared")
+    if a.names != b.names:
+        columns = [b.names.index(name) for name in a.names]
+        b = replace(b, names=a.names, logits=b.logits[:, columns], labels=b.labels[:, columns])
     mine, theirs = np.argsort(a.object_id), np.argsort(b.object_id)
     if not np.array_equal(a.object_id[mine], b.object_id[theirs]):
         shared = len(np.intersect1d(a.object_id, b.object_id))

@@ -34,6 +34,8 @@ def write_hub_folder(folder: Path, model: PublishedModel, card: str) -> None:
         ConfigError: `folder` holds other files, or cannot be written.
         WeightsError: the model cannot be loaded from what was written, so nothing is left of it.
     """
+    if folder.resolve() == Path.cwd():
+        raise ConfigError(f"--to {folder}: is the folder this was called in, which cannot be replaced; name another")
     _require_ours(folder)
     try:
         with atomic_folder(folder) as partial:

@@ -60,7 +60,7 @@ def read_published_model(run: Path, evaluation: Path | None = None) -> Published
 
     Args:
         run: the folder.
-        evaluation: where metrics.json is; None for RUN/evaluation.
+        evaluation: where metrics.json is; None for RUN/evaluation, or beside the bundle of a model that was published.
 
     Raises:
         WeightsError: there is no bundle, or its card is damaged.
@@ -97,14 +97,20 @@ def read_published_model(run: Path, evaluation: Path | None = None) -> Published
 
 
 def _read_metrics(run: Path, given: Path | None, card: bundle.ModelCard) -> MetricsDocument | None:
-    folder = given or run / EVALUATION
+    folder = given or next((place for place in (run / EVALUATION, run) if (place / METRICS).is_file()), None)
+    if folder is None:
+        return None
     if not (folder / METRICS).is_file():
-        if given is None:
-            return None
         raise PredictionsError(f"--evaluation {given}: has no {METRICS}; `attrtrain evaluate --out {given}` makes one")
     metrics = read_metrics(folder / METRICS)
     if [entry.name for entry in metrics.attributes] != card.vocabulary.names:
         raise PredictionsError(f"{folder / METRICS}: is of other attributes than the model {run}")
+    judged = metrics.source.get("model") or ""
+    if metrics.source.get("views") or " + " in judged:
+        raise PredictionsError(
+            f"{folder / METRICS}: is of {judged}{', several views of each crop' if metrics.source.get('views') else ''}, not of this model as it is; "
+            "evaluate it alone, without --tta flags, and name that folder with --evaluation"
+        )
     return metrics
 
 

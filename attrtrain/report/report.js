@@ -53,7 +53,7 @@ function mistakeCard([row, score], name, verdict) {
   const inGallery = find(`picture-${row}`);
   const uri = inGallery ? inGallery.src : data.pictures[row];
   const told = `${data.categories[category]} ${id}`.trim();
-  const picture = uri ? element("img", { src: uri, alt: `Crop of object ${told}` }) : element("div", { class: "absent" }, "no picture, to keep the page small");
+  const picture = uri ? element("img", { src: uri, alt: `Crop of object ${told}` }) : element("div", { class: "absent" }, "no picture in this page");
   const tag = element("li", { class: verdict }, element("span", { class: "hidden" }, `${verdict}: ${name} `), element("span", {}, (score / 1000).toFixed(2)));
   return element("figure", {}, picture, element("figcaption", {}, element("b", {}, data.categories[category] || "object"), " ", element("span", { class: "id" }, id), element("ul", {}, tag)));
 }

@@ -181,12 +181,17 @@ def test_a_card_can_tell_of_another_evaluation(run: Path, tmp_path: Path, capsys
     card, found = ModelCard.load(tmp_path / "README.md"), json.loads(Path(out, "metrics.json").read_text())
     told = {result.metric_type: result.metric_value for result in card.data.eval_results}
     assert told["map"] == found["overall"]["map"] and "of split train" in card.text
+    assert limits(card, "Judged on what it was trained on.")
     found["source"]["data_fingerprint"] = "of another folder"
     Path(out, "metrics.json").write_text(json.dumps(found))
     assert main(["card", str(run), "--evaluation", out, "--out", str(tmp_path / "README.md")]) == 0
     card = ModelCard.load(tmp_path / "README.md")
     assert "of split train of other data than it was trained with" in card.text
     assert {result.dataset_name for result in card.data.eval_results} == {"not named"}
+    assert "Judged on what it was trained on" not in card.text
+    for source in ({"model": "runs/one + runs/two"}, {"model": "runs/one", "views": "6 of each crop, averaged"}):
+        Path(out, "metrics.json").write_text(json.dumps({**found, "source": source}))
+        assert "not of this model as it is" in failing(["card", str(run), "--evaluation", out], capsys)
     assert "has no metrics.json" in failing(["card", str(run), "--evaluation", str(tmp_path)], capsys)
 
 
@@ -209,6 +214,25 @@ def test_a_pushed_folder_predicts_as_the_run_does_and_its_own_example_works(
     capsys.readouterr()
     exec(re.search(r"```python\n(.+?)```", readme, re.DOTALL)[1], {})
     assert set(eval(capsys.readouterr().out)) == set(bundle.read_card(folder).vocabulary.names)
+
+
+def test_a_published_folder_is_published_again_with_its_metrics(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "published"
+    assert main(["push", str(run), "--to", str(folder)]) == 0
+    before = json.loads((folder / "metrics.json").read_text())
+    assert main(["push", str(folder), "--to", str(folder), "--license", "mit"]) == 0
+    after = json.loads((folder / "metrics.json").read_text())
+    assert {**after, "source": None} == {**before, "source": None} and after["source"]["model"] == "published"
+    told = {
+        result.metric_type: result.metric_value for result in ModelCard.load(folder / "README.md").data.eval_results
+    }
+    assert told["map"] == before["overall"]["map"]
+    monkeypatch.chdir(folder)
+    assert "is the folder this was called in" in failing(["push", str(run), "--to", "."], capsys)
+    for place in (".", "/"):
+        assert f"--out {place}: is a folder" in failing(["card", str(run), "--out", place], capsys)
 
 
 def test_a_push_that_fails_leaves_what_was_there(

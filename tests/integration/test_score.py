@@ -158,6 +158,18 @@ def test_photographs_and_categories(tmp_path, expected, capsys):
     assert again == numbered
 
 
+@pytest.mark.parametrize("name", ["{}_{}", "{:02}{}", "{}{:020}"])
+def test_names_of_photographs_that_look_like_numbers_stay_apart(tmp_path, name):
+    scores, labels = draw()
+    names = [name.format(i // 4 % 3, i // 12) for i in range(240)]
+    (tmp_path / "images.json").write_text(json.dumps(names))
+    (tmp_path / "images.txt").write_text("\n".join(names))
+    write(tmp_path / "p.npy", scores), write(tmp_path / "g.npy", labels)
+    for kind in ("txt", "json"):
+        given = ("--unknown", 2, "--images", tmp_path / f"images.{kind}")
+        assert score(tmp_path, tmp_path / "p.npy", tmp_path / "g.npy", *given)["images"] == len(set(names)) == 60
+
+
 def test_a_photographs_objects_need_not_lie_together(tmp_path, expected):
     scores, labels = draw()
     np.save(tmp_path / "images.npy", np.arange(240) % 60)
@@ -230,6 +242,19 @@ def test_a_csv_without_column_names(tmp_path, expected):
     np.savetxt(tmp_path / "g.csv", labels, delimiter=",", fmt="%d")
     metrics = score(tmp_path, tmp_path / "p.csv", tmp_path / "g.csv", "--unknown", 2)
     assert metrics["objects"] == 240 and metrics["overall"]["map"] == pytest.approx(expected["map"], abs=1e-6)
+
+
+def test_a_csv_whose_columns_are_numbered_or_whose_first_object_is_partly_unknown(tmp_path, expected):
+    scores, labels = draw()
+    labels[0, :5] = 2
+    write(tmp_path / "p.csv", scores, names=[str(column) for column in range(20)])
+    table = write(tmp_path / "g.csv", labels).read_text()
+    (tmp_path / "g.csv").write_text(table.split("\n", 1)[1])
+    assert (tmp_path / "g.csv").read_text().startswith(",,,,,")
+    metrics = score(tmp_path, tmp_path / "p.csv", tmp_path / "g.csv")
+    assert metrics["objects"] == 240 and metrics["attributes"][3]["name"] == "3"
+    cells = labels < 2
+    assert metrics["overall"]["of1"] == pytest.approx(f1_score(labels[cells] == 1, scores[cells] > 0.5))
 
 
 def test_one_of_several_arrays(tmp_path, expected, capsys):
@@ -361,8 +386,8 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, capsys):
     write(tmp_path / "p.npy", scores), write(tmp_path / "g.npy", labels)
     (tmp_path / "taken").write_text("")
     words = ["score", "--scores", tmp_path / "p.npy", "--labels", tmp_path / "g.npy", "--unknown", 2, "--replicates", 0]
-    assert main([str(word) for word in (*words, "--out", tmp_path / "taken")]) == 1
-    assert "taken: File exists" in capsys.readouterr().err
+    assert main([str(word) for word in (*words, "--out", tmp_path / "taken")]) == 2
+    assert "taken: Not a directory" in capsys.readouterr().err
 
 
 def test_it_imports_no_torch_and_warns_of_nothing(tmp_path):

@@ -8,11 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 from scipy.special import expit, logit
 
+from attrtrain.annotations import read_labels
 from attrtrain.cli import main
 from attrtrain.data.reader import ShardSet
 from attrtrain.predictions import read_predictions
 from attrtrain.shards.manifest import VocabularyRecord
 from tests.bundles import draw_bundle
+from tools.reference_report import write_csv
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +54,66 @@ def test_evaluate_averages_logits_and_tells_gain_beside_cost(
     assert "1 pass, " in rows[0] and "2 passes, " in rows[2]
     assert f" {maps[1] - maps[0]:+.4f} [" in rows[1] and f" {maps[2] - maps[0]:+.4f} [" in rows[2]
     assert json.loads((out / "metrics.json").read_text())["source"]["model"] == " + ".join(models)
+
+
+def test_the_protocol_says_that_several_models_and_views_answered(
+    models: list[str], toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--protocol", "coco-attributes", "--tta-flip", *(word for model in models for word in ("--model", model))]
+    lines, _ = evaluated(capsys, toy_shards, tmp_path / "out", *flags)
+    assert "  - 2 models answer together, not one" in lines
+    assert "  - 2 views of each crop are averaged; the protocol takes one" in lines
+
+
+def test_folders_are_judged_in_any_order_and_none_twice(
+    models: list[str], toy_coco: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = read_labels([toy_coco / "cocottributes.pkl"], sorted((toy_coco / "annotations").glob("instances_*.json")))[
+        0
+    ]
+    folders = {}
+    for split in ("train", "val"):
+        own = table.take(np.flatnonzero((table.split == split) & ~table.crowd))
+        write_csv(tmp_path / f"{split}.csv", own, own.vocabulary.names, own.labels)
+        folders[split] = tmp_path / split
+        given = ["--labels", tmp_path / f"{split}.csv", "--images", toy_coco / "train2017", toy_coco / "val2017"]
+        assert main(["shard", *map(str, given), "--out", str(folders[split]), "--workers", "1"]) == 0
+    shards = ShardSet([folders["val"]], "val")
+    bundle = draw_bundle(
+        tmp_path / "b", shards.vocabulary.names, crop=shards.crop, vocabulary=VocabularyRecord.of(shards.vocabulary)
+    )
+    found = []
+    for order in (("train", "val"), ("val", "train")):
+        words = [
+            "evaluate",
+            "--model",
+            bundle,
+            "--out",
+            tmp_path / "out",
+            "--shards",
+            *(folders[name] for name in order),
+        ]
+        assert main([str(word) for word in words]) == 0
+        found.append(json.loads((tmp_path / "out" / "metrics.json").read_text()))
+    assert found[0]["category_from"] == found[1]["category_from"] == "training split"
+    assert found[0]["overall"] == found[1]["overall"]
+    twice = f"{folders['val'].parent}/./val"
+    assert main(["evaluate", "--model", str(bundle), "--shards", str(folders["val"]), twice]) == 2
+    assert "is given twice" in capsys.readouterr().err
+
+
+def test_an_out_that_cannot_be_is_told_before_the_work(
+    models: list[str],
+    toy_shards: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("attrtrain.inference.gain.run_passes", lambda *_: pytest.fail("it worked first"))
+    words = ["evaluate", "--model", models[0], "--shards", str(toy_shards), "--out", str(tmp_path / "file" / "out")]
+    assert main(words) == 2
+    assert capsys.readouterr().err == f"error: --out {tmp_path / 'file'}: Not a directory\n"
 
 
 def test_every_kind_of_view_is_judged_by_itself(

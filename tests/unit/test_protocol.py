@@ -13,7 +13,17 @@ from attrtrain.protocol import (
 )
 from attrtrain.shards.manifest import CropSettings, Manifest, SourceRecord, SplitStatistics, VocabularyRecord
 
-FOLLOWING = Choices(split="val", tuned_on="dev", selected_on="dev", positive_at=0.5, threshold=0.5, replicates=1000)
+FOLLOWING = Choices(
+    split="val",
+    tuned_on="dev",
+    selected_on="dev",
+    positive_at=0.5,
+    threshold=0.5,
+    replicates=1000,
+    models=1,
+    views=1,
+    fit="squash",
+)
 
 
 def split(objects: int) -> SplitStatistics:
@@ -52,6 +62,9 @@ def test_nothing_is_said_where_all_is_followed(manifest: Manifest) -> None:
         ("positive_at", 0.6, "positive is a vote share of 0.6, not 0.5"),
         ("threshold", 0.4, "the threshold is 0.4, not 0.5"),
         ("replicates", 100, "100 bootstrap replicates, not 1,000"),
+        ("models", 2, "2 models answer together, not one"),
+        ("views", 6, "6 views of each crop are averaged; the protocol takes one"),
+        ("fit", "pad", "crops fill the network's square by data.fit pad, not squash"),
     ],
 )
 def test_each_choice_that_differs_is_one_line(manifest: Manifest, field: str, value: object, told: str) -> None:

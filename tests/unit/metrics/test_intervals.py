@@ -196,6 +196,13 @@ def test_equal_models_differ_by_nothing_whatever_their_order():
         assert gain.p in (None, 1.0)
 
 
+def test_attributes_in_another_order_are_compared_by_name():
+    a = draw_predictions(n=120)
+    b = improved(a, 0.5)
+    turned = replace(b, names=b.names[::-1], logits=b.logits[:, ::-1], labels=b.labels[:, ::-1])
+    assert paired_difference(a, turned, replicates=50) == paired_difference(a, b, replicates=50)
+
+
 def test_models_that_are_equally_good_seldom_differ():
     p = []
     for seed in range(40):
