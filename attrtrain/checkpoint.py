@@ -9,6 +9,7 @@
         state.json              position, best result, and what the run is made of
         complete.json           sizes and SHA-256 of the files above; written last
       latest                    name of the newest checkpoint
+      set-aside/                newer ones than the one a run went back to
 
 A checkpoint is written under a hidden name, flushed to the disk, and renamed; only then do older ones go.
 """
@@ -30,7 +31,8 @@ from attrtrain.errors import CheckpointError
 from attrtrain.files import atomic_write, fsync, sha256_of
 
 COMPLETE, LATEST, STATE, OPTIMIZER = "complete.json", "latest", "state.json", "optimizer.pt"
-RANK = "rank-"
+RANK, SET_ASIDE = "rank-", "set-aside"
+_REPLACED = ".replaced.partial"
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def _publish(partial: Path, final: Path) -> None:
         fsync(path)
     fsync(partial)
     if final.exists():  # the same step, saved once before its evaluation and once after
-        replaced = final.with_name(f".{final.name}.replaced.partial")
+        replaced = final.with_name(f".{final.name}{_REPLACED}")
         shutil.rmtree(replaced, ignore_errors=True)
         final.rename(replaced)
         partial.rename(final)
@@ -179,9 +181,36 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
 
 
 def clean(folder: Path) -> None:
-    """Removes what killed saves left behind. For rank 0, before training."""
+    """Puts back a checkpoint that was being replaced by one of the same step when the save was killed, and removes what else killed saves left behind. For rank 0, before any is looked for."""
+    for replaced in folder.glob(f".step-*{_REPLACED}"):
+        final = folder / replaced.name.removeprefix(".").removesuffix(_REPLACED)
+        if not final.exists():
+            replaced.rename(final)
     for leftover in folder.glob(".step-*.partial"):
         shutil.rmtree(leftover, ignore_errors=True)
+
+
+def set_newer_aside(folder: Path, source: Path) -> list[Path]:
+    """Moves a run's checkpoints that are newer than the one it goes back to out of the way: they belong to another course of the run, or are damaged, and among those kept they would
+    stand before the ones to come. For rank 0, before training.
+
+    Returns:
+        Where they are now.
+    """
+    moved = []
+    for newer in sorted(folder.glob("step-*")):
+        if newer.name > source.name:
+            place = folder / SET_ASIDE / newer.name
+            place.parent.mkdir(exist_ok=True)
+            shutil.rmtree(place, ignore_errors=True)
+            newer.rename(place)
+            moved.append(place)
+    return moved
+
+
+def of_step(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step is, or would be."""
+    return folder / _name(step)
 
 
 def prune(folder: Path, keep_last: int, keep_step: int) -> None:

@@ -15,6 +15,7 @@ from attrtrain.config.schema import TrainConfig
 from attrtrain.data.cache import ShardCache
 from attrtrain.data.loader import Batch, load_batches
 from attrtrain.data.reader import ShardSet
+from attrtrain.engine.compiling import explained_compile_failure
 from attrtrain.engine.finders import MicroBatchFound, RateFound, find_learning_rate, find_micro_batch
 from attrtrain.engine.fit import prepare_learner, step_settings, training_crops
 from attrtrain.engine.objective import Objective
@@ -55,11 +56,12 @@ def find_start(config: TrainConfig, low: float, high: float, steps: int) -> tupl
 
     learner = _new_learner(config, shards, runtime)
     learner.wrapped.train()
-    micro = find_micro_batch(runtime, learner, config.train.global_batch, micro_batches, settings)
-    learner = _new_learner(config, shards, runtime)  # that has learnt nothing yet
-    batches = micro_batches(micro.chosen)
-    whole = iter(lambda: list(islice(batches, config.train.global_batch // micro.chosen)), [])
-    return micro, find_learning_rate(runtime, learner, whole, settings, low, high, steps)
+    with explained_compile_failure(config.train.compile):
+        micro = find_micro_batch(runtime, learner, config.train.global_batch, micro_batches, settings)
+        learner = _new_learner(config, shards, runtime)  # that has learnt nothing yet
+        batches = micro_batches(micro.chosen)
+        whole = iter(lambda: list(islice(batches, config.train.global_batch // micro.chosen)), [])
+        return micro, find_learning_rate(runtime, learner, whole, settings, low, high, steps)
 
 
 def _with_micro_batch(config: TrainConfig, size: int) -> TrainConfig:

@@ -27,13 +27,14 @@ from attrtrain.data.cache import ShardCache
 from attrtrain.data.meaning import contradictions
 from attrtrain.data.order import TrainOrder
 from attrtrain.data.reader import ShardSet
+from attrtrain.engine.best import require_best_bundle
 from attrtrain.engine.compiling import explained_compile_failure
 from attrtrain.engine.evaluate import evaluate
-from attrtrain.engine.fit import fit, prepare_learner
+from attrtrain.engine.fit import fit, is_finished, prepare_learner
 from attrtrain.engine.judging import headline, judge_split, predictions_of, write_judgement
 from attrtrain.engine.objective import Objective
 from attrtrain.engine.resume import changed_settings, restore
-from attrtrain.engine.state import RunState, Task
+from attrtrain.engine.state import Learner, RunState, Task
 from attrtrain.engine.window import Window
 from attrtrain.errors import AttrtrainError, CheckpointError, LabelError, OneProcessError, PreemptedError, ShardError
 from attrtrain.files import atomic_write, remove_partials
@@ -45,7 +46,7 @@ from attrtrain.report.for_trackers import describe_bundle, describe_shards, trac
 from attrtrain.report.run_directory import AUDIT, EVALUATION, read_run, write_run_report
 from attrtrain.run_lock import locked
 from attrtrain.runtime import Runtime, explained_process_loss, leave_group, seed_everything
-from attrtrain.shards.manifest import write_contract
+from attrtrain.shards.manifest import unlabelled_attributes, write_contract
 from attrtrain.signals import StopRequest
 from attrtrain.tracking import tensorboard_tracker, wandb_tracker
 from attrtrain.tracking.jsonl_tracker import JsonlTracker
@@ -67,6 +68,7 @@ def run(config: TrainConfig) -> None:
     cache = ShardCache.of(config.data.cache_dir, config.data.cache_gb)
     train_shards = ShardSet(config.data.shards, config.data.train_split, cache)
     val_shards = ShardSet(config.data.shards, config.data.val_split, cache)
+    _require_labels(config, train_shards)
     Framing.within(train_shards.crop, config.data.context, config.data.fit)  # refused before anything is loaded
     runtime = build_configured_runtime(config)
     order = build_order(config, train_shards, runtime)
@@ -98,20 +100,24 @@ def _train(
         model = build_model(config, train_shards)
         require_batch_statistics(config, model, order.micro_batch, order.world_size)
         told = _fill(config, model, source)
-        found = _audit(config, folder, train_shards, runtime) if source is None else None
+        with _explained_full_disk(folder):
+            found = _audit(config, folder, train_shards, runtime) if source is None else None
         learner = prepare_learner(runtime, model, config)
         state, window = RunState(), Window(runtime)
         objective = Objective.of(config, train_shards, runtime.device)
         task = Task(config, runtime, train_shards, val_shards, order, objective, folder, NullTracker(), stop)
         if source is not None:
             restore(task, learner, state, window, source)
+            told += _go_on_from(task, learner, state, window, source)
         if runtime.is_main:
             odd = contradictions(train_shards.vocabulary.names, config.data)
             print(_opening(task), *told, *([found.line] if found else []), *odd, sep="\n", flush=True)
-            task = replace(task, tracker=_open_folder(task, state, found))
+            with _explained_full_disk(folder):
+                task = replace(task, tracker=_open_folder(task, state, found))
         with _closing(task), explained_compile_failure(config.train.compile):
             fit(task, learner, state, window)
-            _finish(task, state)
+            with _explained_full_disk(folder):
+                _finish(task, state)
 
 
 def _audit(config: TrainConfig, folder: Path, shards: ShardSet, runtime: Runtime) -> QuickAudit | None:
@@ -160,11 +166,43 @@ def _other_size(config: TrainConfig) -> list[str]:
     )
 
 
+def _require_labels(config: TrainConfig, shards: ShardSet) -> None:
+    """Raises LabelError where nothing is known of any training object, and unknown means nothing to the loss."""
+    names = unlabelled_attributes(shards.manifests, shards.split)
+    if config.labels.unknown == "mask" and len(names) == len(shards.vocabulary):
+        raise LabelError(
+            f"split '{shards.split}' of {', '.join(config.data.shards)} has not one known label, so there is nothing to learn; look at the label file, or give another data.train_split"
+        )
+
+
+def _go_on_from(task: Task, learner: Learner, state: RunState, window: Window, source: Path) -> list[str]:
+    """Puts the folder of a run that was restored from a checkpoint in order, and returns lines to print. Collective."""
+    told = []
+    if task.runtime.is_main:
+        moved = checkpoint.set_newer_aside(task.folder / "checkpoints", source)
+        told += [f"{len(moved)} newer checkpoints are set aside in {moved[0].parent}"] if moved else []
+    mended = require_best_bundle(task, learner, state, window, source)
+    return [*told, *([mended] if mended else [])]
+
+
+@contextmanager
+def _explained_full_disk(folder: Path) -> Iterator[None]:
+    """Raises CheckpointError where the run directory cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(
+            f"{error.filename or folder}: {error.strerror or error}; free space and run the same command again to go on"
+        ) from None
+
+
 def _open_folder(task: Task, state: RunState, audit: QuickAudit | None) -> Tracker:
     """Writes the run's configuration and makes its trackers, which are told what the run is. Main process only."""
     config, folder = task.config, task.folder
     for place in (folder, folder / EVALUATION):
         remove_partials(place)  # of a training that was killed while it wrote
+    if not is_finished(config, state):
+        (folder / "result.json").unlink(missing_ok=True)  # of fewer epochs: whoever waits for it waits for the last
     settings = dump_config(config)
     with atomic_write(folder / "config.yaml") as file:
         file.write(settings.encode())
@@ -216,19 +254,23 @@ def _closing(task: Task) -> Iterator[None]:
 
 
 def _checkpoint_to_resume(config: TrainConfig, folder: Path, runtime: Runtime) -> Path | None:
+    if runtime.is_main:
+        checkpoint.clean(folder / "checkpoints")
+    runtime.accelerator.wait_for_everyone()  # before anybody looks for one
     match config.checkpoint.resume:
         case "auto":
             latest, complaints = checkpoint.find_latest(folder / "checkpoints")
-            if runtime.is_main:
-                checkpoint.clean(folder / "checkpoints")
-                if complaints:
-                    print("\n".join(complaints), file=sys.stderr)
+            if runtime.is_main and complaints:
+                print("\n".join(complaints), file=sys.stderr)
             return latest
         case "never":
             if (folder / "checkpoints").exists() or (folder / "result.json").exists():
                 raise CheckpointError(f"{folder} holds a run and checkpoint.resume is never; choose another --run.dir")
             return None
         case path:
+            latest, _ = checkpoint.find_latest(folder / "checkpoints")
+            if latest is not None and checkpoint.load_state(latest)["config"]["checkpoint"]["resume"] == path:
+                return latest  # this very command was here before, and has come further
             if (problem := checkpoint.damage(Path(path))) is not None:
                 raise CheckpointError(f"checkpoint.resume: {path} is damaged or no checkpoint ({problem})")
             return Path(path)

@@ -42,6 +42,9 @@ def arguments_for(coco: Path, labels: str, out: str, options: list[str]) -> list
 
 
 if __name__ == "__main__":
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(__doc__)
+        raise SystemExit(0)
     if len(sys.argv) < 4:
         raise SystemExit(__doc__)
     sys.exit(main(arguments_for(Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4:])))

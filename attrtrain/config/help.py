@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from attrtrain.config.schema import TrainConfig
 
-CONFIG_HELP = "The same as naming the file first."
+CONFIG_HELP = "A YAML file laid over the preset that is named first, or over resnet50. A file that is named first itself is laid over the defaults below."
 _PRINT_CONFIG_HELP = (
     "Print what would be used, as YAML, and exit. FLAGS, joined by commas: skip_default, skip_unset."  # jsonargparse's
 )
@@ -71,19 +71,27 @@ def _facts(knob: "dataclasses.Field[Any]", kind: Any) -> str:
 
 
 def _type_name(kind: Any) -> str:
-    if get_origin(kind) is Literal:
+    if _choices(kind):
         return "str"
     return kind.__name__ if get_origin(kind) is None else str(kind)
 
 
 def _metavar(kind: Any) -> str:
-    if get_origin(kind) is Literal:
-        return f"{{{','.join(map(str, get_args(kind)))}}}"
+    if choices := _choices(kind):
+        return f"{{{','.join(map(str, choices))}}}"
     if get_origin(kind) is list:
         return "ITEM ..."
     return {str: "TEXT", int: "N", float: "X", float | None: "X", bool: "{true,false}"}.get(
         kind, _type_name(kind).upper()
     )
+
+
+def _choices(kind: Any) -> tuple[Any, ...]:
+    """What a Literal, or a union of several, lets one choose from; nothing for other types."""
+    if get_origin(kind) is Literal:
+        return get_args(kind)
+    parts = [_choices(part) for part in get_args(kind)]
+    return tuple(choice for part in parts for choice in part) if parts and all(parts) else ()
 
 
 def _plain(text: str) -> str:

@@ -1,12 +1,13 @@
 """Preset or YAML file + flags → TrainConfig, with one clear line for anything that does not fit."""
 
 import dataclasses
+import math
 import re
 from argparse import ArgumentError
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, NoReturn, get_args, get_origin, get_type_hints
 
 from attrtrain.config.help import CONFIG_HELP, config_help
 from attrtrain.config.schema import LEAST_PX, MOST_PX, RESNETS, TIMM, TrainConfig
@@ -96,7 +97,7 @@ def _print_help(prog: str) -> NoReturn:
 
 
 def _description() -> str:
-    return f"Trains a classifier of visual attributes. Presets: {', '.join(presets())}; {DEFAULT_PRESET} when none is named."
+    return f"Trains a classifier of visual attributes. Presets: {', '.join(presets())}; {DEFAULT_PRESET} when none is named. Defaults below are those of a YAML file that leaves a setting out; PRESET --print_config shows a preset's."
 
 
 def _parser(prog: str) -> "ArgumentParser":
@@ -138,11 +139,15 @@ def _config_file(source: str) -> Path:
 
 
 def _join_lists(argv: list[str]) -> list[str]:
-    """`--data.shards a b` → `--data.shards=["a", "b"]`, the one spelling that jsonargparse takes for a list."""
+    """`--data.shards a b` → `--data.shards=["a", "b"]`, and `--data.shards=a` likewise: the one spelling that jsonargparse takes for a list."""
     joined: list[str] = []
     rest = list(argv)
     while rest:
         word = rest.pop(0)
+        flag, equals, value = word.partition("=")
+        if equals and flag in _LIST_FLAGS and not value.startswith("["):
+            joined.append(f"{flag}={[value]}")
+            continue
         if word not in _LIST_FLAGS:
             joined.append(word)
             continue
@@ -160,8 +165,15 @@ def _parse(parser: "ArgumentParser", argv: list[str], source: str) -> TrainConfi
         raise ConfigError(f"{source}: {_one_line(str(error))}") from None
     config = TrainConfig(**{name: sections[name] for name in _SECTIONS})
     for section, kind in _SECTIONS.items():
+        hints = get_type_hints(kind)
         for knob in dataclasses.fields(kind):
             value = getattr(getattr(config, section), knob.name)
+            if value is None and type(None) not in get_args(hints[knob.name]):
+                raise ConfigError(
+                    f"{source}: {section}.{knob.name}: holds nothing; give a value, or leave the setting out"
+                )
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ConfigError(f"{source}: {section}.{knob.name}: must be a finite number, not {value}")
             for rule, bound in knob.metadata.get("bounds", {}).items():
                 if value is None:
                     continue

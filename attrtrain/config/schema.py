@@ -38,10 +38,10 @@ class RunConfig:
     """The run and its folder."""
 
     dir: str = "runs/train"
-    """Folder of the run: configuration, metrics, checkpoints, bundle. A folder that holds a run of these settings goes on with it."""
-    seed: int = ranged(0, at_least=0)
+    """Folder of the run: configuration, metrics, checkpoints, bundle. A folder that holds a run goes on with it; settings that may not change on the way are refused."""
+    seed: int = ranged(0, at_least=0, at_most=2**32 - 1)
     """Decides initial weights, order, augmentation and dropout."""
-    timeout_seconds: float = ranged(600.0, above=0)
+    timeout_seconds: float = ranged(600.0, above=0, at_most=1e7)
     """How long a process of several waits for the others before it gives up with a message."""
 
 

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from attrtrain.data.cache import RemoteFile, ShardCache
 from attrtrain.errors import ConfigError, ShardError
-from attrtrain.shards.manifest import INDEX, LABELS, Manifest, ShardInfo, fingerprint_of, read_manifest
+from attrtrain.shards.manifest import COUNTED_AT, INDEX, LABELS, Manifest, ShardInfo, fingerprint_of, read_manifest
 from attrtrain.urls import as_place, is_url
 from attrtrain.vocabulary import AttributeVocabulary
+
+_COUNTED_ROWS = 4096
 
 DEFAULT_CACHE_GB = 100.0
 
@@ -125,6 +127,21 @@ class ShardSet:
         if positions is None:
             return np.concatenate([part.array(name) for part in self._parts])
         return self._gather(positions, name)
+
+    def counts(self, positive_at: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Known positives and known negatives (A,) each of the split, where an attribute counts as present from a vote share on."""
+        if positive_at == COUNTED_AT:
+            splits = [manifest.splits[self.split] for manifest in self.manifests if self.split in manifest.splits]
+            positives, negatives = (
+                np.sum([getattr(split, name) for split in splits], axis=0) for name in ("positives", "negatives")
+            )
+            return positives, negatives
+        positives, negatives = np.zeros((2, len(self.vocabulary)), dtype=np.int64)
+        for start in range(0, len(self), _COUNTED_ROWS):  # a copy of all labels may fill much of the memory
+            labels = self.labels(np.arange(start, min(start + _COUNTED_ROWS, len(self))))
+            positives += (labels >= positive_at).sum(axis=0)
+            negatives += (labels < positive_at).sum(axis=0)
+        return positives, negatives
 
     @property
     def object_ids(self) -> NDArray[np.int64]:

@@ -12,12 +12,14 @@ from attrtrain.engine.state import Learner, RunState, Task
 from attrtrain.framing import Framing
 from attrtrain.shards.manifest import VocabularyRecord, unlabelled_attributes
 
+BUNDLE = "bundle"
+
 
 def save_bundles(
     task: Task, learner: Learner, state: RunState, evaluation: Evaluation, framing: Framing, is_best: bool
 ) -> None:
     """Writes the bundle of the epoch just closed, as the best one, as one of the newest, as both or not at all; older ones go. Collective."""
-    folders = [task.folder / "bundle"] if is_best else []
+    folders = [task.folder / BUNDLE] if is_best else []
     newest, keep = task.folder / "bundles", task.config.checkpoint.keep_bundles
     if keep:
         folders.append(newest / _epoch_name(state.epoch))
@@ -33,6 +35,13 @@ def save_bundles(
         for other in newest.glob("epoch-*"):
             if other.name not in kept:
                 shutil.rmtree(other, ignore_errors=True)
+
+
+def save_best_bundle(task: Task, learner: Learner, evaluation: Evaluation, framing: Framing) -> None:
+    """Writes the network as it is as the bundle of the best epoch. Collective."""
+    tensors = full_tensors(learner.judged)
+    if task.runtime.is_main:
+        bundle.save_bundle(task.folder / BUNDLE, tensors, _card(task, learner, evaluation, framing))
 
 
 def _epoch_name(epoch: int) -> str:

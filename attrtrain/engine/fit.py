@@ -87,7 +87,7 @@ def fit(task: Task, learner: Learner, state: RunState, window: Window) -> None:
         task.runtime.workers(config.data.workers),
     )
     clock, settings = _SaveClock(task), step_settings(config, task.objective, task.train_shards)
-    while not _is_finished(config, state):
+    while not is_finished(config, state):
         started = time.monotonic()
         _train_epoch(task, learner, state, window, batches, settings, clock)
         trained = time.monotonic()
@@ -103,7 +103,7 @@ def fit(task: Task, learner: Learner, state: RunState, window: Window) -> None:
     _tell_early_stop(task, state)
 
 
-def _is_finished(config: TrainConfig, state: RunState) -> bool:
+def is_finished(config: TrainConfig, state: RunState) -> bool:
     """Whether no epoch is left, or the last `train.patience` of them found nothing better. Follows from the state alone, so a resumed run stops where another would have."""
     stale = state.epoch - state.best_epoch
     return state.epoch >= config.train.epochs or 0 < config.train.patience <= stale
@@ -230,7 +230,7 @@ def _save_and_leave_if_asked(task: Task, learner: Learner, state: RunState, wind
 
 
 def _leave_if_asked(task: Task, state: RunState) -> None:
-    if task.runtime.any_rank(task.stop.received is not None)[0] and not _is_finished(task.config, state):
+    if task.runtime.any_rank(task.stop.received is not None)[0] and not is_finished(task.config, state):
         raise _preempted(task, state)
 
 
@@ -246,7 +246,7 @@ def _is_saved_after(config: TrainConfig, state: RunState) -> bool:
     every_steps = config.checkpoint.every_steps
     return (
         state.epoch % config.checkpoint.every_epochs == 0
-        or _is_finished(config, state)
+        or is_finished(config, state)
         or state.best_epoch == state.epoch
         or (every_steps > 0 and state.step % every_steps == 0)
     )

@@ -97,8 +97,7 @@ def decision_thresholds(predictions: Predictions, training: ShardSet, positive_a
     judged = JudgedSet.of(predictions, positive_at)
     tuned = judged.as_probability(tune(judged, THRESHOLD)).tolist()
     enough = is_judged(judged.positives, judged.negatives)
-    counts = [manifest.splits[training.split] for manifest in training.manifests if training.split in manifest.splits]
-    learnt = np.any([np.array(split.positives) > 0 for split in counts], axis=0)
+    learnt = training.counts(positive_at)[0] > 0
     return [
         (value if can_tune else None) if is_learnt else 1.0
         for value, can_tune, is_learnt in zip(tuned, enough, learnt, strict=True)

@@ -32,11 +32,7 @@ class Objective:
         """The configured loss, with rates and weights counted in the training split."""
         weight = None
         if config.loss.positive_weight != 1:
-            splits = [manifest.splits[shards.split] for manifest in shards.manifests if shards.split in manifest.splits]
-            positives, negatives = (
-                torch.tensor([getattr(split, name) for split in splits]).sum(dim=0)
-                for name in ("positives", "negatives")
-            )
+            positives, negatives = map(torch.from_numpy, shards.counts(config.labels.positive_at))
             weight = positive_weights(positives, negatives, config.loss.positive_weight).to(device)
         loss = AttributeLoss(
             config.loss, config.labels.unknown, config.labels.selective_below, config.train.global_batch, weight

@@ -24,6 +24,11 @@ from attrtrain.errors import CheckpointError
 from attrtrain.tracking.wandb_tracker import WANDB_ID
 
 _OF_NO_CONSEQUENCE = {("run", "dir"), ("checkpoint", "resume")}
+_JUDGED_BY = (
+    ("data", "train_split"),
+    ("data", "val_split"),
+    ("labels", "positive_at"),
+)  # else the best so far is no measure
 
 
 # Whole tensors, also of a model that is sharded over ranks (FSDP2): gathered on rank 0 when saving, dealt out when loading. Optimizer state goes by
@@ -47,6 +52,7 @@ def identity(config: TrainConfig, shards: ShardSet) -> dict[str, Any]:
         "model": {name: value for name, value in asdict(config.model).items() if name != "weights"},
         "optim.name": config.optim.name,
         "data.order": _order(config),
+        **{f"{section}.{name}": getattr(getattr(config, section), name) for section, name in _JUDGED_BY},
         "attributes": shards.vocabulary.fingerprint,
         "training data": shards.fingerprint,
     }
@@ -99,13 +105,21 @@ def restore(task: Task, learner: Learner, state: RunState, window: Window, sourc
     saved = checkpoint.load(source)
     own, before = identity(task.config, task.train_shards), saved.state["identity"]
     before["model"] = {**_newer_model_settings(), **before["model"]}
+    settings = saved.state["config"]
+    before = {**{f"{section}.{name}": settings[section].get(name) for section, name in _JUDGED_BY}, **before}
     if differing := [
         f"{key}: {_short(before.get(key))} → {_short(own[key])}" for key in own if before.get(key) != own[key]
     ]:
         raise CheckpointError(
             f"{source} belongs to another run ({'; '.join(differing)}); choose another --run.dir, or give the settings it was begun with"
         )
-    set_model_state_dict(learner.module, dict(saved.tensors["model"]), options=_WHOLE)
+    try:
+        set_model_state_dict(learner.module, dict(saved.tensors["model"]), options=_WHOLE)
+    except RuntimeError as error:  # a transformer's positions depend on data.image_px
+        raise CheckpointError(
+            f"{source}: its weights do not fit the network of these settings ({str(error).splitlines()[-1].strip()}); "
+            "give the settings it was begun with, or choose another --run.dir"
+        ) from None
     if learner.average is not None:
         learner.average.load_state_dict(dict(saved.tensors["average"]))
     optimizer = {**saved.optimizer["optimizer"], "param_groups": _own_groups(learner)}
@@ -145,8 +159,7 @@ def changed_settings(source: Path, config: TrainConfig) -> list[str]:
         f"{section}.{name}: {before.get(section, {}).get(name)} → {value}"
         for section, knobs in after.items()
         for name, value in knobs.items()
-        if before.get(section, {}).get(name) != value
-        and (section, name) not in {("run", "dir"), ("checkpoint", "resume")}
+        if before.get(section, {}).get(name) != value and (section, name) not in _OF_NO_CONSEQUENCE
     ]
 
 

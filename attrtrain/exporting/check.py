@@ -19,8 +19,10 @@ from attrtrain.shards.crop import LeftOutError, cut, load_image, whole_picture
 from attrtrain.shards.manifest import CropSettings
 
 CROPS = 64
-# Of logits. Sums in another order differ by some 1e-6. A file that resizes may also round a pixel to the level beside, where a sum lands between two.
-TOLERANCE, TOLERANCE_RESIZING = 1e-3, 1e-2
+# Of logits. Sums in another order differ by some 1e-6. A file that resizes may also round a pixel to the level beside, where a sum lands between two: how much that is depends on the
+# network, and it happens in few crops, while a file that resizes in another way differs in nearly all.
+TOLERANCE, TOLERANCE_RESIZING, _TOLERANCE_ROUNDED = 1e-3, 1e-2, 1e-1
+_ROUNDED_OF = 16  # crops: in one of them a pixel may be
 _BATCHES = (1, 3, 17)  # a file whose batch size is fixed fails
 
 
@@ -31,12 +33,14 @@ class Agreement:
     Attributes:
         crops: that were compared.
         largest: difference between the file and PyTorch, on the same input.
-        tolerance: what it may be.
+        usual: the largest in all crops but those few in which a pixel may have been rounded otherwise; `largest` where the file does not resize.
+        tolerance: what the usual one may be.
         resizing: largest and mean difference that resizing inside the file makes to resizing as training does; None where it does not resize.
     """
 
     crops: int
     largest: float
+    usual: float
     tolerance: float
     resizing: tuple[float, float] | None
 
@@ -44,7 +48,8 @@ class Agreement:
         """Raises:
         ExportError: they are further apart than the tolerance, or one of them is no number.
         """
-        if not self.largest <= self.tolerance:
+        most = self.tolerance if self.resizing is None else _TOLERANCE_ROUNDED
+        if not (self.usual <= self.tolerance and self.largest <= most):
             raise ExportError(
                 f"the exported model's logits differ from PyTorch's by {self.largest:.3g} on {self.crops} crops, more than {self.tolerance:g}; nothing was written"
             )
@@ -75,11 +80,13 @@ def compare(network: ExportedNetwork, exported: Callable[..., Tensor], crops: Se
                 logits = torch.cat(list(singly))
             else:
                 logits = exported(usual, *codes)
-            differences.append((logits - expected).abs().max())
+            differences.append((logits - expected).abs().amax(dim=1))
             resizing.append((expected - trained).abs())
+    largest, _ = torch.cat(differences).sort(descending=True)  # NaN counts as largest
     return Agreement(
         crops=len(crops),
-        largest=float(torch.stack(differences).max()),
+        largest=float(largest[0]),
+        usual=float(largest[len(crops) // _ROUNDED_OF if network.resize else 0]),
         tolerance=TOLERANCE_RESIZING if network.resize else TOLERANCE,
         resizing=(float(torch.cat(resizing).max()), float(torch.cat(resizing).mean())) if network.resize else None,
     )

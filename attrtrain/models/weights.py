@@ -6,12 +6,11 @@ from urllib.error import URLError
 
 import torch
 import torchvision
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from attrtrain.config.schema import TIMM
-from attrtrain.errors import WeightsError
+from attrtrain.errors import WeightsError, first_line
 from attrtrain.models.network import AttributeModel
 
 
@@ -135,10 +134,14 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             if path.suffix == ".safetensors"
             else torch.load(path, map_location="cpu", weights_only=True)
         )
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError, KeyError, EOFError, OSError) as error:
+    except pickle.UnpicklingError:  # torch's own words advise to run whatever the file holds
         raise WeightsError(
-            f"{path}: not a readable weights file of tensors only ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+            f"{path}: holds other things than tensors, or is no PyTorch file at all: a page of a website, or a pointer to the file?"
         ) from None
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001  damaged files make torch raise nearly anything
+        raise WeightsError(f"{path}: not a readable weights file of tensors only ({first_line(error)})") from None
     for wrapper in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]

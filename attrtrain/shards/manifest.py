@@ -34,6 +34,8 @@ C = TypeVar("C", bound="Contract")
 SCHEMA_VERSION = 1
 MANIFEST, INDEX, LABELS = "manifest.json", "index.npy", "labels.npy"
 _COUNTED_ROWS = 4096
+COUNTED_AT = 0.5
+"""Vote share from which an attribute counts as present in a manifest's statistics."""
 
 INDEX_DTYPE = np.dtype(
     [
@@ -142,7 +144,7 @@ def split_statistics(
         positives, unknowns = np.zeros((2, labels.shape[1]), dtype=np.int64)
         for start in range(0, len(mine), _COUNTED_ROWS):  # a copy of all labels may fill much of the memory
             part = labels[mine[start : start + _COUNTED_ROWS]]
-            positives += (part >= 0.5).sum(axis=0)
+            positives += (part >= COUNTED_AT).sum(axis=0)
             unknowns += np.isnan(part).sum(axis=0)
         statistics[split] = SplitStatistics(
             objects=len(mine),

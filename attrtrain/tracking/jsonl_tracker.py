@@ -50,9 +50,11 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     lines = []
-    for text in path.read_text().splitlines():
+    for text in path.read_text(errors="replace").splitlines():
         try:
-            lines.append(json.loads(text))
+            line = json.loads(text)
         except ValueError:  # the line a killed process was writing
             continue
+        if isinstance(line, dict) and {"kind", "step"} <= line.keys():
+            lines.append(line)
     return lines

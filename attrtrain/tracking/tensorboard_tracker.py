@@ -51,7 +51,8 @@ def start(run_folder: Path, step: int, kept: Sequence[Mapping[str, Any]], config
 
     try:
         # Whatever was written from this step on is passed over by readers; what belongs to it is written again.
-        writer = SummaryWriter(str(run_folder / TENSORBOARD), purge_step=step or None)
+        folder = run_folder / TENSORBOARD
+        writer = SummaryWriter(str(folder), purge_step=step if folder.exists() else None)
         tracker = TensorBoardTracker(writer)
         for line in kept:
             if line["step"] == step:

@@ -358,3 +358,23 @@ def test_single_objects_that_starve_batch_normalisation_are_refused_before_a_ste
     assert main(found) == 2
     assert "error: train.micro_batch: a single object" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_split_without_one_known_label_is_refused(
+    toy_coco: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [path.name for path in sorted((toy_coco / "train2017").glob("*.jpg"))[:20]]
+    rows = [
+        f"{name},{'val' if number % 4 == 0 else 'train'},5,5,40,40,{number % 2 if number % 4 == 0 else ''}"
+        for number, name in enumerate(names)
+    ]
+    (tmp_path / "boxes.csv").write_text("\n".join(["file_name,split,x,y,w,h,furry", *rows]))
+    shards = tmp_path / "shards"
+    words = ["shard", "--labels", tmp_path / "boxes.csv", "--images", toy_coco / "train2017", "--out", shards]
+    assert main([str(word) for word in (*words, "--workers", "1")]) == 0
+    capsys.readouterr()
+    flags = ("--train.global_batch", "4", "--train.epochs", "1")
+    assert small_training.train(tmp_path / "run", shards, *flags) == 1
+    assert f"error: split 'train' of {shards} has not one known label" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    assert small_training.train(tmp_path / "run", shards, *flags, "--labels.unknown", "negative") == 0

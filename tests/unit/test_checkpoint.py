@@ -4,6 +4,7 @@ import hashlib
 import json
 import pickle
 import resource
+import shutil
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,19 @@ def test_leftovers_of_killed_saves_are_no_checkpoints_and_are_cleaned(tmp_path: 
     assert checkpoint.find_latest(tmp_path) == (None, [])
     checkpoint.clean(tmp_path)
     assert not leftover.exists()
+
+
+def test_a_checkpoint_that_was_being_replaced_is_put_back(tmp_path: Path) -> None:
+    """As a kill between two renames leaves it: the old one has gone aside, the new one has not got its name."""
+    whole = save(tmp_path, 9)
+    replaced, partial = tmp_path / ".step-00000009.replaced.partial", tmp_path / ".step-00000009.partial"
+    shutil.copytree(whole, partial)
+    whole.rename(replaced)
+    checkpoint.clean(tmp_path)
+    assert checkpoint.find_latest(tmp_path) == (whole, []) and not replaced.exists() and not partial.exists()
+    shutil.copytree(whole, replaced)  # killed after the second rename
+    checkpoint.clean(tmp_path)
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [whole.name]
 
 
 def test_the_last_and_the_best_are_kept(tmp_path: Path) -> None:

@@ -80,6 +80,10 @@ def test_flags_alone_start_from_the_default_preset() -> None:
         ("labels: {positive_at: 1.5}", ["labels.positive_at", "at most 1"]),
         ("train: {precision: fp8}", ["train.precision", "bf16"]),
         ("model: {backbone: resnet51}", ["model.backbone", "resnet50"]),
+        ("train: {epochs: }", ["train.epochs", "holds nothing"]),
+        ("optim: {lr: null}", ["optim.lr", "holds nothing"]),
+        ("data: {cache_gb: .inf}", ["data.cache_gb", "finite"]),
+        ("run: {seed: 5000000000}", ["run.seed", "at most 4294967295"]),
         ("train: [1, 2]", ["train"]),
         ("- a", ["no sections"]),
         ("a: {b", ["YAML"]),
@@ -176,6 +180,7 @@ def test_help_tells_ranges_choices_and_defaults() -> None:
     assert "Memory layout that convolutions run fastest in. (type: bool, default: true)" in shown
     assert "(type: float, at least 0, at most 1, default: 0.5)" in shown
     assert "(type: list[str], default: [])" in shown
+    assert "--data.interpolation {bilinear,bicubic,auto} How crops" in shown and "typing." not in shown.lower()
 
 
 def test_a_setting_that_may_be_left_open_says_so_and_takes_a_number() -> None:
@@ -212,6 +217,8 @@ def test_a_mistake_is_told_before_anything_heavy_is_imported() -> None:
 
 def test_shard_folders_are_added_to_those_that_were_named() -> None:
     assert load_config(["--data.shards", "a", "--data.shards+", "b", "c"]).data.shards == ["a", "b", "c"]
+    assert load_config(["--data.shards=a b", "--data.shards+=c"]).data.shards == ["a b", "c"]
+    assert load_config(['--data.shards=["a", "b"]']).data.shards == ["a", "b"]
 
 
 def test_sizes_are_multiples_of_the_side_and_no_smaller_than_the_network_takes() -> None:

@@ -49,6 +49,17 @@ def test_reads_the_bytes_and_labels_that_webdataset_reads(toy_shards: Path, spli
     assert shards.categories(some) == [shards.categories()[position] for position in some]
 
 
+@pytest.mark.parametrize("positive_at", [0.5, 0.3, 1.0])
+@pytest.mark.parametrize("folders", [1, 2])
+def test_labels_are_counted_from_any_vote_share_on(toy_shards: Path, positive_at: float, folders: int) -> None:
+    shards = ShardSet([toy_shards] * folders, "train")
+    labels = shards.labels(np.arange(len(shards)))
+    positives, negatives = shards.counts(positive_at)
+    with np.errstate(invalid="ignore"):
+        assert positives.tolist() == (labels >= positive_at).sum(axis=0).tolist()
+        assert negatives.tolist() == (labels < positive_at).sum(axis=0).tolist()
+
+
 def test_several_folders_are_one_data_set_in_order(toy_shards: Path) -> None:
     one, two = ShardSet([toy_shards], "train"), ShardSet([toy_shards, toy_shards], "train")
     assert len(two) == 2 * len(one)

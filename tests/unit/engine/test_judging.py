@@ -133,3 +133,17 @@ def test_decision_thresholds_have_the_highest_f1_and_are_never_reached_where_not
             best = max(f1_score(truth, scores >= score) for score in scores)
             assert f1_score(truth, scores >= threshold) == pytest.approx(best)
     assert tuned > 3
+
+
+def test_what_counts_as_learnt_follows_the_vote_share_that_counts_as_present(splits, monkeypatch):
+    """An attribute that training objects have by a third of the votes only."""
+    val, train = splits["val"], splits["train"]
+    labels = train.labels(np.arange(len(train)))
+    labels[:, 5] = np.where(labels[:, 5] > 0, np.float32(1 / 3), labels[:, 5])
+    counts = train.manifests[0].splits["train"]
+    positives = [0 if column == 5 else max(1, count) for column, count in enumerate(counts.positives)]
+    monkeypatch.setitem(train.manifests[0].splits, "train", counts.model_copy(update={"positives": positives}))
+    monkeypatch.setattr(ShardSet, "labels", lambda self, rows: labels[rows])
+    here = predicted(val)
+    assert decision_thresholds(here, train, 0.5)[5] == 1.0
+    assert decision_thresholds(here, train, 0.3)[5] != 1.0

@@ -99,13 +99,22 @@ def test_code_in_a_weights_file_does_not_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content"), [("w.pth", b"garbage"), ("w.safetensors", b"garbage"), ("w.safetensors", b"")]
+    ("name", "content"),
+    [
+        ("w.pth", b"garbage"),
+        ("w.pth", b"<!DOCTYPE html><html>moved</html>"),
+        ("w.pth", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"),
+        ("t.sh", b"#!/bin/sh\necho hello\n"),
+        ("w.safetensors", b"garbage"),
+        ("w.safetensors", b""),
+    ],
 )
 def test_an_unreadable_file_is_one_line(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(WeightsError) as caught:
         read_tensors(tmp_path / name)
     assert "\n" not in str(caught.value) and str(tmp_path / name) in str(caught.value)
+    assert "weights_only" not in str(caught.value)  # torch advises to turn it off
     with pytest.raises(WeightsError, match="no such weights file"):
         read_tensors(tmp_path / "nowhere.pth")
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from attrtrain.errors import AttrtrainError
 from attrtrain.tracking import tensorboard_tracker, wandb_tracker
@@ -80,6 +81,7 @@ def test_metrics_jsonl_forgets_what_will_be_logged_again(tmp_path: Path) -> None
         if step % 3 == 0:
             first.log("val", step, {"epoch": step // 3, "map": float("nan"), "prior_map": None})
     with path.open("a") as file:
+        file.write("7\n[]\n{}\n\udcff\n".encode(errors="surrogateescape").decode(errors="replace"))  # none of them ours
         file.write('{"kind": "train", "step": 7, "lo')  # the line a killed process was writing
     assert JsonlTracker(path, 6, 1).kept == [json.loads(line) for line in path.read_text().splitlines()]
     lines = [json.loads(line) for line in path.read_text().splitlines()]
@@ -120,3 +122,18 @@ def test_tensorboard_that_cannot_write_is_left_out_in_one_line(
     (tmp_path / "tensorboard").write_text("a file where the folder should be")
     tell(tensorboard_tracker.start(tmp_path, 0, [], ""))
     assert capsys.readouterr().err.startswith("warning: TensorBoard is left out of this run: ")
+
+
+def test_tensorboard_forgets_what_a_run_logs_again_from_its_very_start(tmp_path: Path) -> None:
+    """As one that is killed before its first checkpoint."""
+    for loss in (0.9, 0.8):
+        tracker = tensorboard_tracker.start(tmp_path, 0, [], "")
+        for step in (3, 6):
+            tracker.log("train", step, {"loss": loss})
+        tracker.finish({})
+    events = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"scalars": 0})
+    events.Reload()
+    assert [(event.step, event.value) for event in events.Scalars("train/loss")] == [
+        (3, pytest.approx(0.8)),
+        (6, pytest.approx(0.8)),
+    ]

@@ -1,0 +1,67 @@
+"""The bundle of the best epoch, where a run that goes on finds another one in its folder, or none."""
+
+import math
+from pathlib import Path
+
+from attrtrain import bundle, checkpoint
+from attrtrain.engine.bundles import save_best_bundle
+from attrtrain.engine.evaluate import evaluate
+from attrtrain.engine.fit import is_finished, training_crops
+from attrtrain.engine.resume import restore
+from attrtrain.engine.state import Learner, RunState, Task
+from attrtrain.engine.window import Window
+from attrtrain.errors import CheckpointError, WeightsError
+
+
+def require_best_bundle(task: Task, learner: Learner, state: RunState, window: Window, source: Path) -> str | None:
+    """Makes sure that RUN/bundle is the model of the best epoch so far, whether the run went back before a better one, goes on in another folder, or has lost it. Collective.
+
+    It is made anew from the checkpoint of that epoch, which a run always keeps. Where that is gone too, the best is looked for among the epochs to come.
+
+    Args:
+        source: the checkpoint that `restore` took the run up from, and takes it up from again where the bundle is made anew.
+
+    Returns:
+        A line that says so, None where there is nothing to do.
+
+    Raises:
+        CheckpointError: nothing is left of the best epoch, and none is to come.
+    """
+    has_it = task.runtime.is_main and _holds_best(task.folder, state)
+    if state.best_epoch == 0 or task.runtime.any_rank(has_it)[0]:
+        return None
+    places = (checkpoint.of_step(folder, state.best_step) for folder in (task.folder / "checkpoints", source.parent))
+    best = next((place for place in places if checkpoint.damage(place) is None), None)
+    if best is None:
+        epoch = state.best_epoch
+        if is_finished(task.config, state):
+            raise CheckpointError(
+                f"{task.folder}: has neither the bundle nor the checkpoint of epoch {epoch}, its best, and no epoch is left; give more --train.epochs, or begin anew in another --run.dir"
+            )
+        state.best_epoch, state.best_map, state.best_step = 0, -math.inf, 0
+        return f"neither bundle nor checkpoint of epoch {epoch}, the best so far, is there: the best is looked for from here on"
+    restore(task, learner, RunState(), Window(task.runtime), best)
+    config, crops = task.config, training_crops(task.config, task.train_shards)
+    evaluation = evaluate(
+        task.runtime,
+        learner.judged,
+        task.val_shards,
+        image_px=config.data.image_px,
+        framing=crops.framing,
+        positive_at=config.labels.positive_at,
+        channels_last=config.train.channels_last,
+        categories=learner.module.categories,
+        workers=task.runtime.workers(config.data.workers),
+    )
+    save_best_bundle(task, learner, evaluation, crops.framing)
+    restore(task, learner, state, window, source)
+    return f"{task.folder}/bundle was not of epoch {state.best_epoch}, the best so far; made anew from {best}"
+
+
+def _holds_best(folder: Path, state: RunState) -> bool:
+    """Whether the bundle's card tells the score of the best epoch, digit for digit."""
+    try:
+        told = bundle.read_card(bundle.require_bundle(folder)).metrics.get("val.map")
+    except WeightsError:
+        return False
+    return told == state.best_map if math.isfinite(state.best_map) else told is None

@@ -1,0 +1,149 @@
+"""A run that goes back to an older checkpoint, goes on in another folder, or has lost its bundle: it ends with its own best epoch, and nothing that somebody may want is deleted."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from attrtrain import checkpoint
+from attrtrain.bundle import read_card
+from tests.small_training import train
+
+KEEP = ("--checkpoint.keep_last", "9")
+
+
+@pytest.fixture(scope="module")
+def whole(toy_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four epochs, of which every checkpoint is kept."""
+    run = tmp_path_factory.mktemp("back") / "whole"
+    assert train(run, toy_shards, "--train.epochs", "4", *KEEP) == 0
+    return run
+
+
+def steps(run: Path) -> list[Path]:
+    return sorted((run / "checkpoints").glob("step-*"))
+
+
+def best(run: Path) -> dict[str, object]:
+    """What the newest checkpoint says of the best epoch."""
+    return checkpoint.load_state(steps(run)[-1])["position"]
+
+
+def require_consistent(run: Path) -> None:
+    """The bundle is the best epoch's, by its weights, its card, and what the run says at its end."""
+    position, card = best(run), read_card(run / "bundle")
+    at_best = checkpoint.load(checkpoint.of_step(run / "checkpoints", position["best_step"]))
+    weights = load_file(run / "bundle" / "weights.safetensors")
+    source = at_best.tensors.get("average", at_best.tensors["model"])
+    assert all(values.equal(source[name if name in source else f"module.{name}"]) for name, values in weights.items())
+    assert card.metrics["val.map"] == position["best_map"]
+    assert json.loads((run / "result.json").read_text())["best_epoch"] == position["best_epoch"]
+
+
+def test_going_back_to_an_older_checkpoint_sets_the_newer_ones_aside(
+    whole: Path, toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    _, second, third, fourth = steps(run)
+    flags = ("--checkpoint.resume", str(second), "--optim.lr", "1e-6", "--checkpoint.keep_last", "1")
+    assert train(run, toy_shards, "--train.epochs", "3", *flags) == 0
+    told = capsys.readouterr().out
+    assert f"going on from {second}" in told
+    assert f"2 newer checkpoints are set aside in {run}/checkpoints/set-aside" in told
+    aside = [run / "checkpoints" / "set-aside" / one.name for one in (third, fourth)]
+    assert all(checkpoint.damage(one) is None for one in aside)
+    assert steps(run)[-1].name == third.name and (run / "checkpoints" / "latest").read_text() == third.name
+    require_consistent(run)
+    assert train(run, toy_shards, "--train.epochs", "4", *flags) == 0  # the same command goes on where it was
+    assert f"going on from {third}" in capsys.readouterr().out
+    require_consistent(run)
+
+
+def test_a_run_that_goes_on_elsewhere_takes_its_best_along(
+    whole: Path, toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, position = tmp_path / "run", best(whole)
+    flags = ("--checkpoint.resume", str(steps(whole)[-1]), *KEEP)
+    assert train(run, toy_shards, "--train.epochs", "4", *flags) == 0  # nothing is left to train
+    made = checkpoint.of_step(whole / "checkpoints", position["best_step"])
+    assert (
+        f"{run}/bundle was not of epoch {position['best_epoch']}, the best so far; made anew from {made}"
+        in capsys.readouterr().out
+    )
+    result = [json.loads((folder / "result.json").read_text()) for folder in (run, whole)]
+    assert result[0]["best_epoch"] == result[1]["best_epoch"] and result[0]["val"] == result[1]["val"]
+    weights = [load_file(folder / "bundle" / "weights.safetensors") for folder in (run, whole)]
+    assert all(values.equal(weights[1][name]) for name, values in weights[0].items())
+
+
+def test_a_lost_bundle_is_made_anew(whole: Path, toy_shards: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    shutil.rmtree(run / "bundle")
+    assert train(run, toy_shards, "--train.epochs", "4", *KEEP) == 0
+    for name in ("weights.safetensors", "model.json"):
+        assert (run / "bundle" / name).read_bytes() == (whole / "bundle" / name).read_bytes()
+
+
+def test_without_bundle_and_checkpoint_of_the_best_it_is_looked_for_anew_or_refused(
+    whole: Path, toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alone = tmp_path / "alone" / steps(whole)[-1].name
+    shutil.copytree(steps(whole)[-1], alone)
+    state = json.loads((alone / "state.json").read_text())
+    state["position"].update(best_step=1, best_epoch=1, best_map=0.999)
+    (alone / "state.json").write_text(json.dumps(state))
+    marker = json.loads((alone / "complete.json").read_text())
+    marker["state.json"] = {
+        "bytes": (alone / "state.json").stat().st_size,
+        "sha256": checkpoint.sha256_of(alone / "state.json"),
+    }
+    (alone / "complete.json").write_text(json.dumps(marker))
+    flags = ("--checkpoint.resume", str(alone))
+    assert train(tmp_path / "finished", toy_shards, "--train.epochs", "4", *flags) == 1
+    assert "neither the bundle nor the checkpoint of epoch 1, its best" in capsys.readouterr().err
+    assert train(tmp_path / "longer", toy_shards, "--train.epochs", "5", *flags) == 0
+    assert "the best is looked for from here on" in capsys.readouterr().out
+    assert best(tmp_path / "longer")["best_epoch"] == 5
+    require_consistent(tmp_path / "longer")
+
+
+@pytest.mark.parametrize("change", [("data.val_split", "train"), ("labels.positive_at", "0.4")])
+def test_what_the_best_is_measured_by_may_not_change(
+    whole: Path, toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: tuple[str, str]
+) -> None:
+    flags = ("--checkpoint.resume", str(steps(whole)[-1]), f"--{change[0]}", change[1])
+    assert train(tmp_path / "run", toy_shards, "--train.epochs", "5", *flags) == 1
+    assert f"belongs to another run ({change[0]}: " in capsys.readouterr().err
+
+
+def test_a_result_stands_for_all_epochs_that_were_asked_for(
+    whole: Path, toy_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    monkeypatch.setattr("attrtrain.wiring.fit", lambda *_: (_ for _ in ()).throw(MemoryError))
+    assert train(run, toy_shards, "--train.epochs", "5", *KEEP) == 1
+    assert not (run / "result.json").exists()
+
+
+def test_a_full_disk_is_one_line_wherever_it_is_met(
+    whole: Path, toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    for name in ("write_contract", "dump_config", "write_run_report"):
+        run = tmp_path / name
+        if name == "write_run_report":
+            shutil.copytree(whole, run)
+        with monkeypatch.context() as patched:
+            patched.setattr(f"attrtrain.wiring.{name}", no_room)
+            assert train(run, toy_shards, "--train.epochs", "4") == 1
+        lines = [
+            line for line in capsys.readouterr().err.replace("\r", "\n").splitlines() if line.startswith("error: ")
+        ]
+        assert lines == [f"error: {run}: No space left on device; free space and run the same command again to go on"]
