@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "config",
         nargs=argparse.REMAINDER,
         metavar="CONFIG ...",
-        help="as for `attrtrain train`: a preset or a YAML file, then flags",
+        help="as for `attrtrain train`, but a preset or a YAML file has to be named; then flags",
     )
 
 
