@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -92,10 +92,9 @@ class ObjectTable:
 
 
 def without_year(name: str) -> str:
-    """A photograph's name without COCO's prefix of 2014, `COCO_val2014_000000000042.jpg`, which 2017 dropped, and without detours such as `./`."""
-    path = PurePath(name)
-    bare = path.name.removeprefix("COCO_train2014_").removeprefix("COCO_val2014_")
-    return str(path.with_name(bare)) if bare else name
+    """A photograph's path without COCO's prefix of 2014, `COCO_val2014_000000000042.jpg`, which 2017 dropped."""
+    folder, slash, file = name.rpartition("/")
+    return f"{folder}{slash}{file.removeprefix('COCO_train2014_').removeprefix('COCO_val2014_') or file}"
 
 
 def check_texts(*columns: Iterable[str]) -> None:

@@ -301,7 +301,10 @@ class _RowReader:
                     f"line {line}: column 'bbox' holds {cells!r}, not a list [x, y, w, h]; CSV needs columns x,y,w,h"
                 )
         try:
-            a, b, c, d = (math.nan if _is_blank(cell) else float(cell) for cell in cells)  # type: ignore[arg-type]  # None is blank
+            try:
+                a, b, c, d = map(float, cells)  # type: ignore[arg-type]  # None raises TypeError
+            except (TypeError, ValueError):
+                a, b, c, d = (math.nan if _is_blank(cell) else float(cell) for cell in cells)  # type: ignore[arg-type]  # None is blank
         except (TypeError, ValueError, OverflowError):
             raise LabelError(f"line {line}: the box {cells} is not four numbers") from None
         return (a, b, c - a, d - b) if self.corners else (a, b, c, d)

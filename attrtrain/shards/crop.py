@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import numpy as np
 import simplejpeg
@@ -72,7 +72,7 @@ def find_image(name: str, folders: Sequence[Path | str]) -> Path | FetchedImage:
     path = Path(name)
     if not path.name:
         raise LeftOutError("image_missing", f"'{name}' names no file")
-    for candidate in _names_of(path, PurePath(without_year(name)).name):
+    for candidate in _names_of(path):
         for number, folder in enumerate(folders):
             if isinstance(folder, str):
                 with suppress(FileNotFoundError):
@@ -101,8 +101,9 @@ def _require_no_other(found: Path, others: Sequence[Path]) -> None:
                 )
 
 
-def _names_of(path: Path, bare: str) -> Iterator[Path]:
+def _names_of(path: Path) -> Iterator[Path]:
     yield path
+    bare = without_year(path.name)
     for name in (bare, f"COCO_train2014_{bare}", f"COCO_val2014_{bare}"):
         if name != path.name:
             yield path.with_name(name)
