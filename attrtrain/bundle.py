@@ -23,7 +23,7 @@ from attrtrain.framing import Framing
 from attrtrain.models.network import IMAGE_MEAN, IMAGE_STD, AttributeModel, build_network
 from attrtrain.models.plain import model_from_tensors
 from attrtrain.models.weights import read_tensors
-from attrtrain.shards.manifest import Contract, CropSettings, VocabularyRecord
+from attrtrain.shards.manifest import Contract, CropSettings, VocabularyRecord, first_fault
 
 WEIGHTS, CARD = "weights.safetensors", "model.json"
 
@@ -145,10 +145,8 @@ def read_card(folder: Path) -> ModelCard:
     except OSError as error:
         raise WeightsError(f"{folder / CARD}: {error.strerror or error}") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "file"
         raise WeightsError(
-            f"{folder / CARD}: damaged, or written by a newer attrtrain ({where}: {first['msg']})"
+            f"{folder / CARD}: damaged, or written by a newer attrtrain ({first_fault(error)})"
         ) from None
 
 

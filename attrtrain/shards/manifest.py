@@ -247,11 +247,15 @@ def _parse(kind: type[C], content: bytes, place: Path | str) -> C:
     try:
         return kind.model_validate_json(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "file"
         raise ShardError(
-            f"{place}: damaged or written by another version of attrtrain ({where}: {first['msg']})"
+            f"{place}: damaged or written by another version of attrtrain ({first_fault(error)})"
         ) from None
+
+
+def first_fault(error: ValidationError) -> str:
+    """What pydantic has to say of the first field that does not fit: `crop.quality: Input should be …`."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'file'}: {first['msg']}"
 
 
 def write_contract(content: Contract, path: Path) -> None:
