@@ -13,6 +13,7 @@ from attrtrain.urls import as_place, require_writable
 if TYPE_CHECKING:  # torch takes seconds, which `--help` need not
     from attrtrain.bundle import ModelCard
     from attrtrain.data.reader import ShardSet
+    from attrtrain.inference.members import Member
     from attrtrain.metrics.document import MetricsDocument
     from attrtrain.predictions import Predictions
 
@@ -63,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--tune-on {arguments.tune_on}: that is the split to judge; thresholds are tuned on another")
     from attrtrain.bundle import locate_bundle, read_card
     from attrtrain.data.reader import ShardSet
-    from attrtrain.engine.judging import THRESHOLD, headline, judge_split, thresholds_from
+    from attrtrain.engine.judging import headline, judge_split, thresholds_from
     from attrtrain.inference.gain import describe_gain, run_passes, together
     from attrtrain.inference.members import mirror_notes, read_members, shared_card, views_of
     from attrtrain.runtime import PATIENCE_SECONDS, build_runtime, explained_process_loss, leave_group
@@ -97,21 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     predictions = together(passes)
     replicates = REPLICATES if arguments.protocol else None
-    chosen_on = next((one.card.selected_on for one in members if one.card.selected_on != DEV), DEV)
-    followed = []
-    if replicates is not None:
-        choices = Choices(
-            split=arguments.split,
-            tuned_on=tune_on,
-            selected_on=chosen_on,
-            positive_at=card.positive_at,
-            threshold=THRESHOLD,
-            replicates=replicates,
-            models=len(members),
-            views=len(views),
-            fit="pad" if any(one.card.framing.fit == "pad" for one in members) else "squash",
-        )
-        followed = _protocol(arguments, shards, choices)
+    followed = _protocol(arguments, shards, members, len(views), tune_on) if replicates is not None else []
     document = judge_split(
         predictions,
         shards,
@@ -139,8 +126,23 @@ def _require_each_once(folders: list[Path | str]) -> None:
         raise ConfigError(f"--shards {repeated[0]}: is given twice")
 
 
-def _protocol(arguments: argparse.Namespace, shards: "ShardSet", choices: Choices) -> list[str]:
+def _protocol(
+    arguments: argparse.Namespace, shards: "ShardSet", members: "list[Member]", views: int, tune_on: str | None
+) -> list[str]:
     """Lines that say how far the protocol is followed."""
+    from attrtrain.engine.judging import THRESHOLD
+
+    choices = Choices(
+        split=arguments.split,
+        tuned_on=tune_on,
+        selected_on=next((one.card.selected_on for one in members if one.card.selected_on != DEV), DEV),
+        positive_at=members[0].card.positive_at,
+        threshold=THRESHOLD,
+        replicates=REPLICATES,
+        models=len(members),
+        views=views,
+        fit="pad" if any(one.card.framing.fit == "pad" for one in members) else "squash",
+    )
     differing = deviations(shards.manifests[0], choices)
     if len(arguments.shards) > 1:
         differing.append(f"{len(arguments.shards)} shard folders are judged together, and only the first was checked")

@@ -100,9 +100,12 @@ def _listen(listener: socket.socket, arguments: argparse.Namespace) -> None:
     try:
         listener.listen(2048)
     except OSError as error:
-        raise ConfigError(
-            f"--host {arguments.host} --port {arguments.port}: cannot listen there ({error.strerror}); choose another"
-        ) from None
+        raise _taken(arguments.host, arguments.port, error) from None
+
+
+def _taken(host: str, port: int, error: Exception) -> ConfigError:
+    told = error.strerror if isinstance(error, OSError) and error.strerror else error
+    return ConfigError(f"--host {host} --port {port}: cannot listen there ({told}); choose another")
 
 
 def _listening(host: str, port: int) -> socket.socket:
@@ -121,6 +124,5 @@ def _listening(host: str, port: int) -> socket.socket:
             listener.close()
             raise
     except (OSError, OverflowError, UnicodeError) as error:
-        told = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise ConfigError(f"--host {host} --port {port}: cannot listen there ({told}); choose another") from None
+        raise _taken(host, port, error) from None
     return listener

@@ -303,7 +303,7 @@ class _RowReader:
         try:
             try:
                 a, b, c, d = map(float, cells)  # type: ignore[arg-type]  # None raises TypeError
-            except (TypeError, ValueError):
+            except (TypeError, ValueError):  # few boxes have a blank cell; looking at each costs more than reading it
                 a, b, c, d = (math.nan if _is_blank(cell) else float(cell) for cell in cells)  # type: ignore[arg-type]  # None is blank
         except (TypeError, ValueError, OverflowError):
             raise LabelError(f"line {line}: the box {cells} is not four numbers") from None

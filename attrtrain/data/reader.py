@@ -110,13 +110,17 @@ class ShardSet:
         Raises:
             ShardError: its bytes cannot be read, or are no JSON.
         """
-        part = int(np.searchsorted(self._starts, position, side="right")) - 1
-        return self._parts[part].details(position - int(self._starts[part]))
+        part, row = self._place_of(position)
+        return part.details(row)
 
     def damaged(self, position: int, what: str) -> ShardError:
         """The error of a sample that is read but not understood, naming the object and its shard."""
-        part = int(np.searchsorted(self._starts, position, side="right")) - 1
-        return self._parts[part].damaged(position - int(self._starts[part]), what)
+        part, row = self._place_of(position)
+        return part.damaged(row, what)
+
+    def _place_of(self, position: int) -> tuple["_Part", int]:
+        number = int(np.searchsorted(self._starts, position, side="right")) - 1
+        return self._parts[number], position - int(self._starts[number])
 
     def labels(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         """Vote shares (K, A) of some samples (K,), NaN = unknown."""

@@ -4,9 +4,8 @@ import math
 from pathlib import Path
 
 from attrtrain import bundle, checkpoint
-from attrtrain.engine.bundles import save_best_bundle
-from attrtrain.engine.evaluate import evaluate
-from attrtrain.engine.fit import is_finished, training_crops
+from attrtrain.engine.bundles import BUNDLE, write_bundles
+from attrtrain.engine.fit import evaluate_learner, framing_of, is_finished
 from attrtrain.engine.resume import restore
 from attrtrain.engine.state import Learner, RunState, Task
 from attrtrain.engine.window import Window
@@ -41,19 +40,9 @@ def require_best_bundle(task: Task, learner: Learner, state: RunState, window: W
         state.best_epoch, state.best_map, state.best_step = 0, -math.inf, 0
         return f"neither bundle nor checkpoint of epoch {epoch}, the best so far, is there: the best is looked for from here on"
     restore(task, learner, RunState(), Window(task.runtime), best)
-    config, crops = task.config, training_crops(task.config, task.train_shards)
-    evaluation = evaluate(
-        task.runtime,
-        learner.judged,
-        task.val_shards,
-        image_px=config.data.image_px,
-        framing=crops.framing,
-        positive_at=config.labels.positive_at,
-        channels_last=config.train.channels_last,
-        categories=learner.module.categories,
-        workers=task.runtime.workers(config.data.workers),
-    )
-    save_best_bundle(task, learner, evaluation, crops.framing)
+    evaluation = evaluate_learner(task, learner, None)
+    framing = framing_of(task.config, task.train_shards)
+    write_bundles(task, learner, evaluation, framing, [task.folder / BUNDLE])
     restore(task, learner, state, window, source)
     return f"{task.folder}/bundle was not of epoch {state.best_epoch}, the best so far; made anew from {best}"
 

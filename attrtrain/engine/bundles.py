@@ -2,6 +2,8 @@
 
 import math
 import shutil
+from collections.abc import Sequence
+from pathlib import Path
 
 from attrtrain import bundle
 from attrtrain.data.meaning import mirroring
@@ -24,11 +26,7 @@ def save_bundles(
     if keep:
         folders.append(newest / _epoch_name(state.epoch))
     if folders:
-        tensors = full_tensors(learner.judged)  # collective
-        if task.runtime.is_main:
-            card = _card(task, learner, evaluation, framing)
-            for folder in folders:
-                bundle.save_bundle(folder, tensors, card)
+        write_bundles(task, learner, evaluation, framing, folders)
     if keep and task.runtime.is_main:
         # Those of later epochs go too, which a run has that was taken up from an older checkpoint.
         kept = {_epoch_name(epoch) for epoch in range(state.epoch - keep + 1, state.epoch + 1)}
@@ -37,11 +35,15 @@ def save_bundles(
                 shutil.rmtree(other, ignore_errors=True)
 
 
-def save_best_bundle(task: Task, learner: Learner, evaluation: Evaluation, framing: Framing) -> None:
-    """Writes the network as it is as the bundle of the best epoch. Collective."""
+def write_bundles(
+    task: Task, learner: Learner, evaluation: Evaluation, framing: Framing, folders: Sequence[Path]
+) -> None:
+    """Writes the network as it is, with what its evaluation says of it, into each of these folders. Collective."""
     tensors = full_tensors(learner.judged)
     if task.runtime.is_main:
-        bundle.save_bundle(task.folder / BUNDLE, tensors, _card(task, learner, evaluation, framing))
+        card = _card(task, learner, evaluation, framing)
+        for folder in folders:
+            bundle.save_bundle(folder, tensors, card)
 
 
 def _epoch_name(epoch: int) -> str:

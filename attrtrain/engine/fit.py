@@ -32,6 +32,7 @@ from attrtrain.models.network import AttributeModel, pretrained_interpolation
 from attrtrain.models.recompute import checkpoint_activations
 from attrtrain.optim import MovingAverage, build_optimizer, learning_rate, set_learning_rate, trains_head_alone
 from attrtrain.runtime import Runtime
+from attrtrain.signals import StopRequest
 
 _AGREE_EVERY = 5  # steps between two looks, by all ranks together, at whether any of them was asked to stop
 
@@ -124,10 +125,11 @@ def _tell_early_stop(task: Task, state: RunState) -> None:
 def training_crops(config: TrainConfig, shards: ShardSet) -> CropDataset:
     """The crops of a split as training sees them, before what is done to whole batches."""
     jitter = Jitter(config.run.seed, config.data.jitter) if config.data.jitter else None
-    return CropDataset(shards, config.data.image_px, config.data.resize_on, _framing(config, shards), jitter)
+    return CropDataset(shards, config.data.image_px, config.data.resize_on, framing_of(config, shards), jitter)
 
 
-def _framing(config: TrainConfig, shards: ShardSet) -> Framing:
+def framing_of(config: TrainConfig, shards: ShardSet) -> Framing:
+    """What of the stored crops a configured network sees."""
     wanted = config.data.interpolation
     interpolation = pretrained_interpolation(config.model.backbone) if wanted == "auto" else wanted
     return Framing.within(shards.crop, config.data.context, config.data.fit, interpolation)
@@ -252,23 +254,32 @@ def _is_saved_after(config: TrainConfig, state: RunState) -> bool:
     )
 
 
+def evaluate_learner(task: Task, learner: Learner, stop: StopRequest | None) -> Evaluation:
+    """Evaluates the network as it is on the split that judges. Collective.
+
+    Raises:
+        EvaluationStoppedError: `stop` was received on some rank.
+    """
+    config = task.config
+    return evaluate(
+        task.runtime,
+        learner.judged,
+        task.val_shards,
+        image_px=config.data.image_px,
+        framing=framing_of(config, task.train_shards),
+        positive_at=config.labels.positive_at,
+        channels_last=config.train.channels_last,
+        categories=learner.module.categories,
+        workers=task.runtime.workers(config.data.workers),
+        stop=stop,
+    )
+
+
 def _evaluate(task: Task, learner: Learner, state: RunState, window: Window) -> Evaluation:
     """Evaluates the epoch just trained. A stop in the middle of it is a stop before it: it will be done again from its beginning."""
-    config = task.config
     task.runtime.agree_on_buffers(learner.judged)
     try:
-        return evaluate(
-            task.runtime,
-            learner.judged,
-            task.val_shards,
-            image_px=config.data.image_px,
-            framing=_framing(config, task.train_shards),
-            positive_at=config.labels.positive_at,
-            channels_last=config.train.channels_last,
-            categories=learner.module.categories,
-            workers=task.runtime.workers(config.data.workers),
-            stop=task.stop,
-        )
+        return evaluate_learner(task, learner, task.stop)
     except EvaluationStoppedError:
         save_checkpoint(task, learner, state, window)
         raise _preempted(task, state) from None
@@ -292,7 +303,7 @@ def _close_epoch(task: Task, learner: Learner, state: RunState, evaluation: Eval
             f"{_told(scores)}{' (best)' if is_best else ''}  {seconds:.0f} s",
             flush=True,
         )
-    save_bundles(task, learner, state, evaluation, _framing(config, task.train_shards), is_best)
+    save_bundles(task, learner, state, evaluation, framing_of(config, task.train_shards), is_best)
 
 
 def _told(scores: MeanScores) -> str:
