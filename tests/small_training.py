@@ -10,7 +10,8 @@ from attrtrain.signals import STOP_SIGNALS
 from attrtrain.train import main
 
 SMALL = [
-    *("demo", "--model.weights", "none", "--data.image_px", "32", "--train.global_batch", "64", "--train.precision", "no"),
+    *("demo", "--model.backbone", "timm:test_resnet", "--model.weights", "none", "--data.image_px", "32"),
+    *("--train.global_batch", "64", "--train.precision", "no"),
     *("--optim.schedule", "constant", "--track.wandb", "disabled"),
 ]  # fmt: skip
 
