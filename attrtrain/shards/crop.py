@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import simplejpeg
@@ -33,8 +34,7 @@ class LeftOutError(AttrtrainError):
         self.reason = reason
 
 
-@dataclass(frozen=True)
-class Crop:
+class Crop(NamedTuple):
     """A stored crop.
 
     Attributes:
@@ -72,27 +72,32 @@ def find_image(name: str, folders: Sequence[Path | str]) -> Path | FetchedImage:
     path = Path(name)
     if not path.name:
         raise LeftOutError("image_missing", f"'{name}' names no file")
-    for candidate in _names_of(path):
+    for candidate in _names_of(str(path)):
         for number, folder in enumerate(folders):
             if isinstance(folder, str):
                 with suppress(FileNotFoundError):
-                    url = below(folder, str(candidate))
+                    url = below(folder, candidate)
                     return FetchedImage(url, read_url(url))
-            elif _is_file(found := folder / candidate):
-                _require_no_other(
-                    found, [other / candidate for other in folders[number + 1 :] if isinstance(other, Path)]
-                )
-                return found
+            elif _is_file(found := _in(folder, candidate)):
+                _require_no_other(found, candidate, folders[number + 1 :])
+                return Path(found)
     raise LeftOutError("image_missing", f"{name} is in none of {', '.join(map(str, folders))}")
 
 
-def _is_file(path: Path) -> bool:
+def _in(folder: Path, name: str) -> str:
+    return os.path.join(folder, name)  # noqa: PTH118  a tenth of the time that Path takes, for each photograph
+
+
+def _is_file(path: str) -> bool:
     return os.path.isfile(path)  # noqa: PTH113  Path.is_file raises where a folder may not be searched or a name is too long
 
 
-def _require_no_other(found: Path, others: Sequence[Path]) -> None:
-    """Raises LeftOutError where one of the others is there with another content."""
-    for other in others:
+def _require_no_other(found: str, name: str, folders: Sequence[Path | str]) -> None:
+    """Raises LeftOutError where one of the folders holds another content under that name."""
+    for folder in folders:
+        if isinstance(folder, str):
+            continue
+        other = _in(folder, name)
         with suppress(OSError):  # what cannot be read is told when it is read
             if _is_file(other) and not filecmp.cmp(found, other, shallow=False):
                 raise LeftOutError(
@@ -101,12 +106,13 @@ def _require_no_other(found: Path, others: Sequence[Path]) -> None:
                 )
 
 
-def _names_of(path: Path) -> Iterator[Path]:
-    yield path
-    bare = without_year(path.name)
-    for name in (bare, f"COCO_train2014_{bare}", f"COCO_val2014_{bare}"):
-        if name != path.name:
-            yield path.with_name(name)
+def _names_of(name: str) -> Iterator[str]:
+    yield name
+    bare = without_year(name)
+    folder, slash, file = bare.rpartition("/")
+    for other in (bare, f"{folder}{slash}COCO_train2014_{file}", f"{folder}{slash}COCO_val2014_{file}"):
+        if other != name:
+            yield other
 
 
 def load_image(source: Path | FetchedImage, declared_size: tuple[int, int] = (0, 0)) -> NDArray[np.uint8]:
@@ -145,7 +151,9 @@ def load_image(source: Path | FetchedImage, declared_size: tuple[int, int] = (0,
             "image_size_differs",
             f"{path} is {size[0]}x{size[1]}, its annotation says {declared_size[0]}x{declared_size[1]}",
         )
-    return pixels if upright is None or declared_size == size != turned_size else upright(pixels)
+    if upright is None or declared_size == size != turned_size:
+        return pixels
+    return np.ascontiguousarray(upright(pixels))  # once, where crops are cut out of it again and again
 
 
 _PROGRAMS = ("EPS", "WMF")  # Pillow hands these to an interpreter
@@ -277,12 +285,14 @@ def cut(image: NDArray[np.uint8], box: Box, crowd: bool, settings: CropSettings)
         math.ceil(min(x + width + beside, image_width)),
         math.ceil(min(y + height + above, image_height)),
     )
-    crop = np.ascontiguousarray(image[frame[1] : frame[3], frame[0] : frame[2]])
+    image = np.ascontiguousarray(image)
     size = whole = frame[2] - frame[0], frame[3] - frame[1]
     scale = min(1.0, settings.store_px / min(whole), _LONGEST_JPEG_SIDE / max(whole))
     if scale < 1:
         size = max(1, round(whole[0] * scale)), max(1, round(whole[1] * scale))
-        crop = np.asarray(Image.fromarray(crop).resize(size, Image.Resampling.BICUBIC))
+        crop = np.asarray(_part(image, frame).resize(size, Image.Resampling.BICUBIC))
+    else:
+        crop = image[frame[1] : frame[3], frame[0] : frame[2]]
     scale_x, scale_y = size[0] / whole[0], size[1] / whole[1]
     inside = (
         (left - frame[0]) * scale_x,
@@ -292,3 +302,11 @@ def cut(image: NDArray[np.uint8], box: Box, crowd: bool, settings: CropSettings)
     )
     jpeg = simplejpeg.encode_jpeg(crop, quality=settings.quality, colorspace="RGB", colorsubsampling="420")
     return Crop(jpeg, size, inside, source_size)
+
+
+def _part(image: NDArray[np.uint8], frame: tuple[int, int, int, int]) -> Image.Image:
+    """The pixels of a picture, (H, W, 3), in a frame, for Pillow, which is told where rows begin: `Image.fromarray` would copy them into one piece first."""
+    left, top, right, bottom = frame
+    bytes_a_row = image.strides[0]
+    pixels = image.reshape(-1)[top * bytes_a_row + 3 * left :]
+    return Image.frombuffer("RGB", (right - left, bottom - top), pixels, "raw", "RGB", bytes_a_row, 1)

@@ -16,6 +16,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from tqdm import tqdm
 
+from attrtrain.allocator import keep_freed_memory
 from attrtrain.errors import ShardError
 from attrtrain.shards.manifest import ShardInfo
 from attrtrain.shards.write import ShardJob, clean, write_shard
@@ -65,6 +66,7 @@ def write_here(jobs: Sequence[ShardJob], workers: int) -> None:
     """
     objects = sum(map(len, jobs))
     if workers == 1 or len(jobs) == 1:
+        keep_freed_memory()
         with progress_bar(objects) as bar, _interrupts_held_back() as stop_if_interrupted, _nothing_here_is_garbage():
 
             def after_object() -> None:
@@ -134,6 +136,7 @@ _done: "Synchronized[int] | None" = None
 def _start_worker(done: "Synchronized[int]") -> None:
     global _done
     _done = done
+    keep_freed_memory()
     gc.freeze()  # as in `_nothing_here_is_garbage`, until the process ends
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

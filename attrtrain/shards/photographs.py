@@ -74,7 +74,8 @@ def _found(names: Sequence[str], folders: Sequence[Path | str]) -> Iterator[Path
     """Where each photograph is; those at URLs are fetched ahead, a few at a time, for the way there is long."""
     find = partial(look_for, folders=folders)
     if not any(isinstance(folder, str) for folder in folders):
-        yield from map(find, names)
+        # All of them first: one by one, between photographs that are decoded, each takes five times as long.
+        yield from list(map(find, names))
         return
     executor = ThreadPoolExecutor(_FETCHED_AHEAD)
     try:

@@ -20,22 +20,19 @@ _SUM_OF_FIXED = sum(_MODE_AND_OWNER + _TIME + b" " * 8 + _REST)
 _LARGEST = 8**11 - 1
 
 
-def tar_member(name: str, data: bytes) -> bytes:
-    """One USTAR member, uncompressed, without time or owner: equal content gives equal bytes.
+def tar_member(name: bytes, content: bytes) -> tuple[bytes, bytes, bytes]:
+    """One USTAR member, uncompressed, without time or owner: its header, its content, and what fills its last block. Equal content gives equal bytes.
 
     Args:
         name: at most 100 ASCII characters.
-        data: its content, less than 8 GiB.
+        content: less than 8 GiB.
     """
-    name_bytes = name.encode("ascii")
-    if len(name_bytes) > _NAME_BYTES or len(data) > _LARGEST:
-        raise ValueError(f"{name}: a name or a content too long for USTAR")
-    size = b"%011o\0" % len(data)
-    checksum = b"%06o\0 " % (_SUM_OF_FIXED + sum(name_bytes) + sum(size))
-    padding = bytes(-len(data) % tarfile.BLOCKSIZE)
-    return b"".join(
-        (name_bytes.ljust(_NAME_BYTES, b"\0"), _MODE_AND_OWNER, size, _TIME, checksum, _REST, data, padding)
-    )
+    if len(name) > _NAME_BYTES or len(content) > _LARGEST:
+        raise ValueError(f"{name.decode()}: a name or a content too long for USTAR")
+    size = b"%011o\0" % len(content)
+    checksum = b"%06o\0 " % (_SUM_OF_FIXED + sum(name) + sum(size))
+    header = b"".join((name.ljust(_NAME_BYTES, b"\0"), _MODE_AND_OWNER, size, _TIME, checksum, _REST))
+    return header, content, bytes(-len(content) % tarfile.BLOCKSIZE)
 
 
 class SampleWriter:
@@ -43,9 +40,11 @@ class SampleWriter:
 
     def __init__(self, table: ObjectTable, split: str) -> None:
         self._split = split
-        self._names = table.vocabulary.names
-        self._labels = table.labels
-        # As lists: taking single values out of arrays costs several times as much.
+        # For all rows at once, and as lists: looking at arrays row by row costs several times as much.
+        rows, attributes = np.nonzero(table.labels == table.labels)  # NaN alone is not itself
+        self._label_from = np.searchsorted(rows, np.arange(len(table) + 1)).tolist()
+        self._label_names = [table.vocabulary.names[attribute] for attribute in attributes.tolist()]
+        self._label_values = list(map(_shortest, table.labels[rows, attributes].tolist()))
         self._columns = list(
             zip(
                 table.object_id.tolist(), table.image_id.tolist(), table.image.tolist(), table.category.tolist(), table.box.tolist(),
@@ -55,13 +54,12 @@ class SampleWriter:
 
     def sample(self, row: int, crop: Crop) -> bytes:
         """The members of one row's sample."""
-        key = f"{self._columns[row][0]:012d}"
-        return tar_member(f"{key}.jpg", crop.jpeg) + tar_member(f"{key}.json", self._json(row, crop))
+        key = b"%012d" % self._columns[row][0]
+        return b"".join((*tar_member(key + b".jpg", crop.jpeg), *tar_member(key + b".json", self._json(row, crop))))
 
     def _json(self, row: int, crop: Crop) -> bytes:
         object_id, image_id, image, category, box = self._columns[row]
-        labels = self._labels[row]
-        (known,) = (labels == labels).nonzero()  # NaN alone is not itself
+        labels = slice(self._label_from[row], self._label_from[row + 1])
         content = {
             "object_id": object_id,
             "image_id": image_id,
@@ -72,10 +70,7 @@ class SampleWriter:
             "source_box": box,
             "crop_size": crop.size,
             "box": [round(value * 1000) / 1000 for value in crop.box],  # `round(value, 3)` takes three times as long
-            "labels": {
-                self._names[i]: _shortest(value)
-                for i, value in zip(known.tolist(), labels[known].tolist(), strict=True)
-            },
+            "labels": dict(zip(self._label_names[labels], self._label_values[labels], strict=True)),
         }
         return to_json(content)
 

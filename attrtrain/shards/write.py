@@ -12,14 +12,14 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from attrtrain.annotations.table import ObjectTable
 from attrtrain.errors import ShardError
-from attrtrain.files import atomic_write, create_once, remove_partials, sha256_of
+from attrtrain.files import atomic_write, begin_writing_back, create_once, remove_partials, sha256_of
 from attrtrain.shards.crop import LeftOutError
 from attrtrain.shards.manifest import (
     MANIFEST,
@@ -55,9 +55,10 @@ class SampleColumns(Contract):
 
     @classmethod
     def of(cls, samples: Sequence[tuple[object, ...]]) -> "SampleColumns":
-        """Turns rows into columns; a row has the fields in this order."""
-        columns = map(list, zip(*samples, strict=True)) if samples else ([] for _ in cls.model_fields)
-        return cls(**dict(zip(cls.model_fields, columns, strict=True)))
+        """Turns rows into columns; a row has the fields in this order. What they hold is not looked at again."""
+        values = map(list, zip(*samples, strict=True)) if samples else ([] for _ in cls.model_fields)
+        columns: dict[str, Any] = dict(zip(cls.model_fields, values, strict=True))
+        return cls.model_construct(**columns)
 
 
 class ShardRecord(Contract):
@@ -236,7 +237,7 @@ def _write_samples(
     """Writes a whole tar; returns what is in it, as SampleColumns has it, what is not, and the SHA-256 of its bytes."""
     samples: list[tuple[object, ...]] = []
     failures: list[Failure] = []
-    digest, position = hashlib.sha256(), 0
+    digest, position, flushed = hashlib.sha256(), 0, 0
     table = job.table
     writer, object_ids = SampleWriter(table, job.split), table.object_id.tolist()
     for row, outcome in crops_of(table, job.image_folders, job.crop):
@@ -252,10 +253,14 @@ def _write_samples(
                 )
             )
             continue
-        content = writer.sample(row, outcome)
+        content, jpeg = writer.sample(row, outcome), outcome.jpeg
+        end = position + len(content)
+        if end - flushed > _BUFFER_BYTES:
+            file.flush()
+            begin_writing_back(file, flushed, position)
+            flushed = position
         file.write(content)
         digest.update(content)
-        end, jpeg = position + len(content), outcome.jpeg
         place = object_id, position, end, position + tarfile.BLOCKSIZE, len(jpeg), zlib.crc32(content)
         samples.append((*place, *outcome.size, outcome.box))
         position = end

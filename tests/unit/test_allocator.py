@@ -45,7 +45,9 @@ def pages_of_a_pass(before: str, where: str) -> int:
     return int(done.stdout)
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+
+
 @pytest.mark.parametrize(
     ("before", "where"),
     [
@@ -56,7 +58,20 @@ def pages_of_a_pass(before: str, where: str) -> int:
     ],
 )
 def test_what_a_batch_frees_stays_for_the_next_one(tmp_path: Path, before: str, where: str):
-    bundle = draw_bundle(tmp_path / "bundle")
+    require_kept(before.format(bundle=str(draw_bundle(tmp_path / "bundle"))), where)
+
+
+def test_what_sharding_a_photograph_frees_stays_for_the_next_one(toy_coco: Path, tmp_path: Path):
+    words = ["--labels", toy_coco / "cocottributes.pkl", "--images", toy_coco / "val2017", "--out", tmp_path / "shards"]
+    words += ["--instances", toy_coco / "annotations" / "instances_val2017.json", "--workers", "1"]
+    call = f"main({['shard', *map(str, words)]})"
+    require_kept(
+        f"import contextlib, sys; from attrtrain.cli import main\nwith contextlib.redirect_stdout(sys.stderr): assert {call} == 0",
+        HERE,
+    )
+
+
+def require_kept(before: str, where: str) -> None:
     if pages_of_a_pass("", where) < PAGES / 4:
         pytest.skip("pages here are so large that few are mapped")
-    assert pages_of_a_pass(before.format(bundle=str(bundle)), where) < PAGES / 20
+    assert pages_of_a_pass(before, where) < PAGES / 20

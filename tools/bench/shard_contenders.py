@@ -19,6 +19,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
+from attrtrain.allocator import keep_freed_memory
 from attrtrain.shards.manifest import CropSettings
 
 _CROP = CropSettings()
@@ -105,10 +106,11 @@ def _frame(x: float, y: float, width: float, height: float) -> _Frame:
 
 
 def _decode_and_encode(share: Sequence[_Object], out: Path) -> None:
+    keep_freed_memory()  # else the system clears and maps each photograph's memory anew: a twentieth of all
     for path, group in groupby(share, key=itemgetter(0)):
         photograph = simplejpeg.decode_jpeg(path.read_bytes(), "RGB")  # (H, W, 3)
         for _, (left, top, right, bottom) in group:
-            crop = np.ascontiguousarray(photograph[top:bottom, left:right])
+            crop = photograph[top:bottom, left:right]
             if min(crop.shape[:2]) > _CROP.store_px:
                 crop = np.asarray(_stored(Image.fromarray(crop)))
             simplejpeg.encode_jpeg(crop, quality=_CROP.quality, colorspace="RGB", colorsubsampling="420")
