@@ -21,13 +21,15 @@ EXAMPLES = """examples:
 
 A run that was stopped goes on where it was when the same command is given again."""
 
+_SPLIT = "val"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
     add_model_argument(parser)
     add_object_arguments(parser)
     parser.add_argument("--shards", nargs="+", type=as_place, default=[], metavar="DIR", help="or shard folders")
-    parser.add_argument("--split", default="val", help="which split of them (default: %(default)s)")
+    parser.add_argument("--split", help=f"which split of them (default: {_SPLIT})")
     parser.add_argument(
         "--out", required=True, type=Path, metavar="FILE",
         help="a .parquet with one row an object, or a .npy of (N, F) with its objects in a table beside it",
@@ -41,6 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.shards:
         if not arguments.instances and arguments.boxes is None:
             raise ConfigError("give the objects with --instances, --boxes or --shards, one of them")
+        if arguments.split is not None:
+            raise ConfigError(f"--split {arguments.split} chooses among the objects of --shards; leave it out")
         check_objects(arguments)
     elif arguments.instances or arguments.boxes is not None or arguments.images:
         raise ConfigError("--shards hold crops already; leave --instances, --boxes and --images out")
@@ -54,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     with terminated_like_interrupted():
         predictor = Predictor(arguments.model)
         if arguments.shards:
-            source = of_shards(predictor, ShardSet(arguments.shards, arguments.split))
+            source = of_shards(predictor, ShardSet(arguments.shards, arguments.split or _SPLIT))
         else:
             objects = read_objects(arguments.instances, arguments.boxes)
             source = of_photographs(predictor, objects, arguments.images)

@@ -87,13 +87,13 @@ def read_members(paths: Sequence[str | Path], device: torch.device) -> list[Memb
     Raises:
         HubError: a repository cannot be fetched.
         WeightsError: one is no usable model.
-        ConfigError: one is given twice, or they have other attributes or look at other crops.
+        ConfigError: one is given twice, by whatever path, or they have other attributes or look at other crops.
     """
-    if repeated := [path for number, path in enumerate(paths) if path in paths[:number]]:
-        raise ConfigError(f"--model {repeated[0]}: is given twice")
-    members = []
+    members: list[Member] = []
     for path in paths:
         folder = locate_bundle(path)
+        if same := [other.name for other in members if other.folder.samefile(folder)]:
+            raise ConfigError(f"--model {path}: is the model of --model {same[0]}; give it once")
         model, card = read_bundle(folder)
         members.append(Member(str(path), folder, model.to(device), card, _usable(card, device)))
         members[-1].model.to(memory_format=members[-1].layout)

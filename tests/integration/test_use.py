@@ -338,6 +338,7 @@ def test_attributes_that_annotations_had_are_not_beside_ours(
         (["annotate", "--out", "{text}", "--instances", "{i}", "--images", "{v}"], "not a file that"),
         (["features", "--out", "f.npy", "--shards", "{v}", "--images", "{v}"], "--shards hold crops already"),
         (["features", "--out", "f.npy"], "--instances, --boxes or --shards"),
+        (["features", "--out", "f.npy", "--instances", "{i}", "--images", "{v}", "--split", "val"], "--split val chooses among the objects of --shards"),
         (["features", "--out", "f.npy", "--shards", "{v}"], "no shard folder"),
         (["features", "--out", "f.csv", "--shards", "{v}"], "ends in .parquet or .npy"),
         (["search", "{text}", "furry"], "not a file that"),

@@ -174,5 +174,8 @@ def test_models_that_do_not_fit_together_are_refused_in_one_line(bundles, tmp_pa
     with pytest.raises(ConfigError, match=told) as caught:
         Predictor([bundles[0], draw_bundle(tmp_path / "other", **fields)], "cpu")
     assert "\n" not in str(caught.value)
-    with pytest.raises(ConfigError, match="given twice"):
-        Predictor([bundles[0], bundles[0]], "cpu")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "bundle").symlink_to(bundles[0])
+    for same in (bundles[0], tmp_path / "run", tmp_path / "run" / "bundle"):
+        with pytest.raises(ConfigError, match=f"--model {same}: is the model of --model {bundles[0]}; give it once"):
+            Predictor([bundles[0], same], "cpu")
