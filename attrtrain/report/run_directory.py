@@ -42,10 +42,16 @@ class JudgedRun:
 def read_run(folder: Path) -> JudgedRun:
     """Reads RUN/config.yaml, RUN/metrics.jsonl, RUN/audit.json and what lies in RUN/evaluation, or in RUN itself if `attrtrain evaluate --out RUN` made it.
 
+    Args:
+        folder: RUN, or RUN/evaluation, which stands for it.
+
     Raises:
         PredictionsError: there is no evaluation; the message has the command that makes one.
         AttrtrainError: a file is damaged.
     """
+    here = folder.resolve()
+    if here.name == EVALUATION and not (here / CONFIG).is_file() and (here.parent / CONFIG).is_file():
+        folder = folder.parent if folder.name == EVALUATION else here.parent  # as it was given, where it says so
     settings, config = read_config(folder / CONFIG)
     evaluation = _find_evaluation(folder, config)
     return JudgedRun(
@@ -77,20 +83,18 @@ def write_run_report(out: Path, run: JudgedRun, shards: ShardSet | None, no_pict
 
 def open_shards(run: JudgedRun) -> tuple[ShardSet | None, str]:
     """The shards that the run was judged on and "", or None and why they cannot be shown."""
-    data = run.config.get("data")
-    data = data if isinstance(data, dict) else {}
-    if not (folders := data.get("shards")):
+    folders, split = _data_of(run.config)
+    if not folders:
         return None, "There are no pictures: no config.yaml says where the shards are."
-    split = run.document.source.get("split") or data.get("val_split", "val")
     try:
-        shards = ShardSet([as_place(str(place)) for place in folders], split)
+        shards = ShardSet(list(map(as_place, folders)), run.document.source.get("split") or split)
     except AttrtrainError as error:
         return None, f"There are no pictures: {error}."
     judged_on = run.document.source.get("data_fingerprint")
     if judged_on is not None and judged_on != shards.fingerprint:
         return (
             None,
-            f"There are no pictures: {', '.join(map(str, folders))} holds other data than the run was judged on.",
+            f"There are no pictures: {', '.join(folders)} holds other data than the run was judged on.",
         )
     return shards, ""
 
@@ -101,12 +105,21 @@ def _find_evaluation(folder: Path, config: dict[str, Any]) -> Path:
             return place
     if not folder.is_dir():
         raise PredictionsError(f"{folder}: no such folder; give a run directory")
-    data = config.get("data")
-    shards = " ".join(map(str, data.get("shards") or ["DIR"])) if isinstance(data, dict) else "DIR"
+    shards = " ".join(_data_of(config)[0] or ["DIR"])
     raise PredictionsError(
         f"{folder}: has no {EVALUATION}/{METRICS} and {PREDICTIONS} to report on; make them with "
         f"`attrtrain evaluate --model {folder} --shards {shards} --out {folder / EVALUATION}`"
     )
+
+
+def _data_of(config: dict[str, Any]) -> tuple[list[str], str]:
+    """The shard folders that a config.yaml names, none if it names none, and the split that the run was judged on. People edit it: one folder may stand there without a list."""
+    data = config.get("data")
+    data = data if isinstance(data, dict) else {}
+    folders = data.get("shards")
+    if isinstance(folders, str):
+        folders = [folders]
+    return [str(folder) for folder in folders] if isinstance(folders, list) else [], str(data.get("val_split", "val"))
 
 
 def read_config(path: Path) -> tuple[str, dict[str, Any]]:

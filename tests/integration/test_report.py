@@ -70,8 +70,27 @@ def test_another_file_can_be_named(run, tmp_path):
 
 def test_what_evaluate_wrote_can_be_reported_on(run, capsys):
     assert main(["report", str(run / "evaluation")]) == 0
+    page = (run / "evaluation" / "report.html").read_text()
+    assert "best after epoch 2" in page and page.count("data:image/webp;base64,") > 24  # it lies in the run's folder
+    alone = run.rename(run.with_name("moved")) / "evaluation"
+    alone = alone.rename(run.with_name("results"))
+    capsys.readouterr()
+    assert main(["report", str(alone)]) == 0
     assert "no config.yaml says where the shards are" in capsys.readouterr().out
-    assert "no config.yaml says where the shards are" in (run / "evaluation" / "report.html").read_text()
+    assert "no config.yaml says where the shards are" in (alone / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("written", "pictures"),
+    [("shards: {}", True), ("shards: 5", False), ("shards: {{a: {}}}", False), ("x: {}", False)],
+)
+def test_a_config_that_somebody_edited_shows_pictures_or_says_why_not(run, toy_shards, capsys, written, pictures):
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(text.replace(f"shards:\n  - {toy_shards}", written.format(toy_shards)))
+    assert main(["report", str(run)]) == 0
+    assert ("no config.yaml says where the shards are" in capsys.readouterr().out) != pictures
+    (run / "evaluation" / "metrics.json").unlink()
+    assert f"--shards {toy_shards if pictures else 'DIR'} --out" in refusal(capsys, run)
 
 
 def test_without_its_shards_the_page_has_no_pictures_and_says_so(run, capsys):
