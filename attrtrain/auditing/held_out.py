@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from attrtrain.auditing.permutation import ALPHA, PermutationTest, permutation_p
 from attrtrain.keyed_random import mix64
+from attrtrain.metrics.exchange import size_classes
 
 FOLDS = 5
 MIN_CASES = 5
@@ -114,22 +115,11 @@ def shuffle_photographs(photograph: NDArray[np.int64], rng: np.random.Generator)
     Put in the place of the rows as they were, objects that shared a photograph still share one: all of them where photographs trade places
     with others that hold as many objects; of the rare sizes, which have to make do with their like, nearly all.
     """
-    size = _size_class(np.bincount(photograph))[photograph]
+    size = size_classes(np.bincount(photograph), _ALIKE)[photograph]
     key = rng.random(int(photograph.max(initial=-1)) + 1)
     rows = np.empty_like(photograph)
     rows[np.lexsort((photograph, size))] = np.lexsort((rng.random(len(photograph)), key[photograph], size))
     return rows
-
-
-def _size_class(objects: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Classes of photographs by the number of their objects, each (P,): one a size, or, of sizes that fewer than ten have, several."""
-    sizes, number, photographs = np.unique(objects, return_inverse=True, return_counts=True)
-    class_of_size, members = np.zeros(len(sizes), dtype=np.int64), 0
-    for place, count in enumerate(photographs):
-        begins = members >= _ALIKE and photographs[place:].sum() >= _ALIKE
-        members = count if begins else members + count
-        class_of_size[place] = class_of_size[max(place - 1, 0)] + begins
-    return class_of_size[number]
 
 
 def _plant(

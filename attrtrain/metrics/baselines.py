@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csc_array
 
 from attrtrain.metrics.decisions import second_half
+from attrtrain.metrics.exchange import by_size, traded_orders
 from attrtrain.metrics.judged_set import JudgedSet
 from attrtrain.metrics.known_cells import KnownCells
 from attrtrain.metrics.overall import mean_over, rates
@@ -173,37 +174,44 @@ def _counted(known: KnownCells, code: NDArray[np.intp], codes: int) -> tuple[NDA
 
 
 def shuffled_orders(cells: JudgedSet, count: int, seed: int) -> Iterator[NDArray[np.intp]]:
-    """Orders (N,) of all objects in which the photographs are shuffled and the objects of each stay together.
-
-    An attribute's j-th known object gets the score of the j-th known one in such an order. So scores stay within known cells, and
-    what goes together, attributes of an object and objects of a photograph, goes on doing so: shuffling every cell by itself would make chance look steadier than it is.
-    """
+    """Orders (N,) of all objects in which the photographs are shuffled and the objects of each stay together."""
     rng = np.random.default_rng(seed)
     for _ in range(count):
         yield np.argsort(rng.permutation(cells.images)[cells.image], kind="stable")
 
 
-def shuffled(cells: JudgedSet, order: NDArray[np.intp]) -> JudgedSet:
-    """Scores moved between objects within each attribute's known cells, along one of `shuffled_orders`."""
+def shuffled(cells: JudgedSet, order: NDArray[np.intp], onto: NDArray[np.intp] | None = None) -> JudgedSet:
+    """Scores moved between objects within each attribute's known cells.
+
+    An attribute's j-th known object gets the score of the j-th known one in the order. So scores stay within known cells, and what goes together, attributes of an object and objects of a photograph,
+    goes on doing so: shuffling every cell by itself would make chance look steadier than it is.
+
+    Args:
+        cells: the scores.
+        order: (N,) all rows.
+        onto: (N,) the rows in the order in which they are counted; as they are, if not given.
+    """
+    onto = np.arange(len(cells)) if onto is None else onto
     scores = np.array(cells.scores)
     for column in range(scores.shape[1]):
-        rows = cells.known.rows[cells.known.of_attribute(column)]
         is_known = np.zeros(len(cells), dtype=bool)
-        is_known[rows] = True
-        scores[rows, column] = cells.scores[order[is_known[order]], column]
+        is_known[cells.known.rows[cells.known.of_attribute(column)]] = True
+        scores[onto[is_known[onto]], column] = cells.scores[order[is_known[order]], column]
     return cells.with_scores(scores, are_logits=cells.are_logits)
 
 
-def shuffled_maps(cells: JudgedSet, judged: NDArray[np.bool_], count: int, seed: int) -> NDArray[np.float64]:
-    """(count,) the mAP over judged attributes (A,) under each of `shuffled_orders`: without sorting again, since a shuffle moves positives along a ranking."""
+def traded_maps(cells: JudgedSet, judged: NDArray[np.bool_], count: int, seed: int) -> NDArray[np.float64]:
+    """(count,) the mAP over judged attributes (A,) of the scores `shuffled` along each of `traded_orders`: without sorting again, since a shuffle moves positives along a ranking."""
     totals = np.zeros(count)
     columns = np.flatnonzero(judged)
     at_a_time = max(1, _CELLS_AT_A_TIME // max(len(cells), 1))
+    counted = np.empty(len(cells), dtype=np.intp)
+    counted[by_size(cells.image)] = np.arange(len(cells))
     for start in range(0, len(columns), at_a_time):
         block = columns[start : start + at_a_time]
         places = _places(cells, block)
-        hits = [np.flatnonzero(cells.known.positive[cells.known.of_attribute(column)]) for column in block]
-        for number, order in enumerate(shuffled_orders(cells, count, seed)):
+        hits = [_positives_in_order(cells.known, column, counted) for column in block]
+        for number, order in enumerate(traded_orders(cells.image, count, seed)):
             moved = places[
                 order
             ].tocsc()  # its rows stay in order, so each column is that attribute's known cells as they come
@@ -211,6 +219,12 @@ def shuffled_maps(cells: JudgedSet, judged: NDArray[np.bool_], count: int, seed:
                 at_or_above = np.sort(moved.data[moved.indptr[position] + mine])
                 totals[number] += (np.searchsorted(at_or_above, at_or_above, side="right") / at_or_above).mean()
     return totals / max(len(columns), 1)
+
+
+def _positives_in_order(known: KnownCells, attribute: int, counted: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Which of an attribute's known objects are positive, these counted in another order, in which each row (N,) has a place."""
+    mine = known.of_attribute(attribute)
+    return np.flatnonzero(known.positive[mine][np.argsort(counted[known.rows[mine]])])
 
 
 def _places(cells: JudgedSet, columns: NDArray[np.intp]) -> Any:

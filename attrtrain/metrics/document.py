@@ -134,7 +134,7 @@ class MetricsDocument(_Part):
     baselines: dict[Baseline, Scores | None]
     """What each guesser scores on the same keys, judged by the same code."""
     permutation_p: float | None
-    """Share of shuffles of the scores whose mAP reaches the model's, (k + 1) / (n + 1)."""
+    """Share of shuffles of the scores between photographs of like size whose mAP reaches the model's, (k + 1) / (n + 1)."""
     category_from: str | None
     """Where the category rates come from."""
     frequency_from: str | None = None

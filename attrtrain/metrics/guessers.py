@@ -9,8 +9,8 @@ from attrtrain.metrics.baselines import (
     TrainingRates,
     prior_guess,
     shuffled,
-    shuffled_maps,
     shuffled_orders,
+    traded_maps,
 )
 from attrtrain.metrics.document import Baseline, Scores
 from attrtrain.metrics.judged_set import JudgedSet
@@ -59,7 +59,7 @@ def _as_json(scores: Mapping[str, float]) -> Scores:
 
 
 def permutation_p(cells: JudgedSet, measured: Measured, replicates: int, seed: int) -> float | None:
-    """Share of shuffles whose mAP reaches the model's, (k + 1) / (n + 1) (Phipson & Smyth, "Permutation p-values should never be zero", 2010).
+    """Share of shuffles, in which photographs of like size trade their scores, whose mAP reaches the model's, (k + 1) / (n + 1) (Phipson & Smyth, "Permutation p-values should never be zero", 2010).
 
     Args:
         cells, measured: the model's.
@@ -72,5 +72,5 @@ def permutation_p(cells: JudgedSet, measured: Measured, replicates: int, seed: i
     count = int(np.clip(_SHUFFLE_WORK // max(cells.scores.size, 1), fewest, max(replicates, fewest)))
     if count == 0 or not measured.judged.any() or cells.images < 2:
         return None
-    maps = shuffled_maps(cells, measured.judged, count, seed)
+    maps = traded_maps(cells, measured.judged, count, seed)
     return float((1 + (maps >= measured.overall["map"] - 1e-12).sum()) / (1 + count))

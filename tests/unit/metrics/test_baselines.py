@@ -13,10 +13,11 @@ from attrtrain.metrics.baselines import (
     category_guess,
     prior_guess,
     shuffled,
-    shuffled_maps,
     shuffled_orders,
+    traded_maps,
 )
 from attrtrain.metrics.decisions import second_half
+from attrtrain.metrics.exchange import by_size, traded_orders
 from attrtrain.metrics.guessers import guesser_scores, permutation_p
 from attrtrain.metrics.judged_set import JudgedSet
 from attrtrain.metrics.measure import measure
@@ -132,15 +133,16 @@ def test_shuffles_stay_within_known_cells_and_move_photographs_whole():
 def test_the_quick_map_of_a_shuffle_is_that_of_the_shuffled_scores(ties, known):
     cells = JudgedSet.of(draw_predictions(n=600, ties=ties, known=known), 0.5)
     judged = measure(cells, 0.5).judged
-    expected = [measure(shuffled(cells, order), 0.5).overall["map"] for order in shuffled_orders(cells, 4, 3)]
-    np.testing.assert_allclose(shuffled_maps(cells, judged, 4, 3), expected, atol=1e-9)
+    onto, orders = by_size(cells.image), traded_orders(cells.image, 4, 3)
+    expected = [measure(shuffled(cells, order, onto), 0.5).overall["map"] for order in orders]
+    np.testing.assert_allclose(traded_maps(cells, judged, 4, 3), expected, atol=1e-9)
     assert len(set(expected)) == 4
 
 
 def test_shuffles_of_cells_without_ties_average_the_exact_expectation():
     cells = JudgedSet.of(draw_predictions(n=120, images=10_000), 0.5)
     measured = measure(cells, 0.5)
-    maps = shuffled_maps(cells, measured.judged, 3000, 0)
+    maps = traded_maps(cells, measured.judged, 3000, 0)
     assert maps.mean() == pytest.approx(measured.overall["permutation_map"], abs=4 * maps.std() / 3000**0.5)
 
 
