@@ -85,7 +85,7 @@ def find_image(name: str, folders: Sequence[Path | str]) -> Path | FetchedImage:
 
 
 def _in(folder: Path, name: str) -> str:
-    return os.path.join(folder, name)  # noqa: PTH118  a tenth of the time that Path takes, for each photograph
+    return os.path.join(folder, name)  # noqa: PTH118  for each photograph: two fifths of the time that Path takes
 
 
 def _is_file(path: str) -> bool:
@@ -307,6 +307,6 @@ def cut(image: NDArray[np.uint8], box: Box, crowd: bool, settings: CropSettings)
 def _part(image: NDArray[np.uint8], frame: tuple[int, int, int, int]) -> Image.Image:
     """The pixels of a picture, (H, W, 3), in a frame, for Pillow, which is told where rows begin: `Image.fromarray` would copy them into one piece first."""
     left, top, right, bottom = frame
-    bytes_a_row = image.strides[0]
+    bytes_a_row = 3 * image.shape[1]
     pixels = image.reshape(-1)[top * bytes_a_row + 3 * left :]
     return Image.frombuffer("RGB", (right - left, bottom - top), pixels, "raw", "RGB", bytes_a_row, 1)

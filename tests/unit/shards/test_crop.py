@@ -536,6 +536,22 @@ def test_a_reduced_crop_is_smoothed_and_not_picked_from_every_nth_pixel():
     assert np.abs(pixels(Image.open(io.BytesIO(crop.jpeg))) - 127).max() <= 20
 
 
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("box", [(0, 0, 40, 30), (7, 3, 20, 26), (11, 9, 29, 21), (0, 29, 40, 1), (39, 0, 1, 30)])
+@pytest.mark.parametrize("store_px", [8, 1000])
+def test_what_is_stored_are_the_pixels_that_pillow_cuts_out_and_makes_smaller(box, store_px, turned):
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8))
+    x, y, width, height = box
+    part = picture.crop((x, y, x + width, y + height))
+    scale = min(1, store_px / min(part.size))
+    part = part.resize((round(width * scale), round(height * scale)), Image.Resampling.BICUBIC)
+    expected = simplejpeg.encode_jpeg(np.array(part), quality=90, colorsubsampling="420")
+    given = np.asarray(picture)
+    given = np.rot90(np.rot90(given).copy(), -1) if turned else given  # the same pixels, rows not in one piece
+    assert given.flags.c_contiguous != turned
+    assert crop_module.cut(given, box, False, CropSettings(store_px=store_px, quality=90)).jpeg == expected
+
+
 @pytest.mark.parametrize("quality", [30, 75, 90, 96])
 def test_a_stored_crop_is_as_near_to_the_photograph_as_pillow_would_store_it(tmp_path, quality):
     (tmp_path / "x.jpg").write_bytes(JPEGS["quality 100"])
