@@ -1,27 +1,24 @@
 """Random access into the samples of shard folders by offset: no tar is parsed, no JSON read, nothing of the data set's size is built."""
 
 import json
-import os
-import resource
 from collections.abc import Sequence
 from pathlib import Path
 from tarfile import BLOCKSIZE
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attrtrain.data.cache import RemoteFile, ShardCache
+from attrtrain.data.cache import ShardCache
+from attrtrain.data.shard_files import ShardFiles, files_of
 from attrtrain.errors import ConfigError, ShardError
-from attrtrain.shards.manifest import COUNTED_AT, INDEX, LABELS, Manifest, ShardInfo, fingerprint_of, read_manifest
+from attrtrain.shards.manifest import COUNTED_AT, INDEX, LABELS, Manifest, fingerprint_of, read_manifest
 from attrtrain.urls import as_place, is_url
 from attrtrain.vocabulary import AttributeVocabulary
 
 _COUNTED_ROWS = 4096
 
 DEFAULT_CACHE_GB = 100.0
-
-_OPEN_FILES = 16_384  # more shards than that are opened again when they are needed
 
 
 class ShardSet:
@@ -62,7 +59,7 @@ class ShardSet:
         self.crop = self.manifests[0].crop
         self.fingerprint = fingerprint_of(self.manifests)
         parts = (
-            _Part(_files(folder, manifest, self.cache), manifest, split)
+            _Part(files_of(folder, self.cache), manifest, split)
             for folder, manifest in zip(self.folders, self.manifests, strict=True)
         )
         self._parts = [part for part in parts if len(part)]
@@ -198,88 +195,10 @@ class ShardSet:
             )
 
 
-class _Files(Protocol):
-    """Where the files of one shard folder are read."""
-
-    @property
-    def place(self) -> Path | str:
-        """The folder."""
-
-    def path(self, name: str, sha256: str) -> Path:
-        """The file on a local disk, to be mapped into memory."""
-
-    def read(self, shard: ShardInfo, size: int, offset: int) -> bytes:
-        """Up to `size` bytes of a shard from `offset` on. Raises OSError or ShardError."""
-
-
-def _files(folder: Path | str, manifest: Manifest, cache: ShardCache | None) -> _Files:
-    if isinstance(folder, Path):
-        return _LocalFiles(folder)
-    assert cache is not None
-    return _CachedFiles(folder, cache)
-
-
-def _open_files_allowed() -> int:
-    """Files that one folder may keep open: a quarter of what this process may, whose own limit (often 1,024) is raised as far as the system lets it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        soft = wanted
-    return max(1, (wanted if soft == resource.RLIM_INFINITY else soft) // 4)
-
-
-class _LocalFiles:
-    """A folder on a disk. Files that were read stay open, on a network disk opening one costs more than reading from it, as long as there are not too many."""
-
-    def __init__(self, folder: Path) -> None:
-        self.place = folder
-        self._handles: dict[str, int] = {}  # the one used longest ago first
-        self._limit = 0  # known once a file is read
-
-    def path(self, name: str, sha256: str) -> Path:
-        return self.place / name
-
-    def read(self, shard: ShardInfo, size: int, offset: int) -> bytes:
-        if (handle := self._handles.pop(shard.name, None)) is None:
-            self._limit = self._limit or _open_files_allowed()
-            if len(self._handles) >= self._limit:
-                os.close(self._handles.pop(next(iter(self._handles))))
-            handle = os.open(self.place / shard.name, os.O_RDONLY)
-        self._handles[shard.name] = handle
-        return os.pread(handle, size, offset)
-
-    def __del__(self) -> None:
-        for handle in self._handles.values():
-            os.close(handle)
-
-
-class _CachedFiles:
-    """A URL, read through a cache. Mapped files stay in it as long as this lives; shards only while they are read."""
-
-    def __init__(self, url: str, cache: ShardCache) -> None:
-        self.place = url
-        self._cache = cache
-        self._pins: list[int] = []
-
-    def path(self, name: str, sha256: str) -> Path:
-        file = RemoteFile(f"{self.place}/{name}", sha256)
-        self._pins.append(self._cache.open(file))
-        return self._cache.folder / file.name
-
-    def read(self, shard: ShardInfo, size: int, offset: int) -> bytes:
-        with self._cache.reading(RemoteFile(f"{self.place}/{shard.name}", shard.sha256, shard.bytes)) as descriptor:
-            return os.pread(descriptor, size, offset)
-
-    def __del__(self) -> None:
-        for pin in self._pins:
-            os.close(pin)
-
-
 class _Part:
     """The samples of one split in one folder: a contiguous range of its index, because shards are of one split and sorted by it."""
 
-    def __init__(self, files: _Files, manifest: Manifest, split: str) -> None:
+    def __init__(self, files: ShardFiles, manifest: Manifest, split: str) -> None:
         self.categories = manifest.categories
         self._files = files
         self._shards = manifest.shards

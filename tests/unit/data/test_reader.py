@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import webdataset
 
-from attrtrain.data import reader
+from attrtrain.data import shard_files
 from attrtrain.data.reader import ShardSet
 from attrtrain.errors import ShardError
 
@@ -118,7 +118,7 @@ def test_more_shards_than_files_may_be_open_are_read_all_the_same(
     free = ShardSet([toy_shards], "train")
     expected = [free.jpeg(position) for position in range(len(free))]
     assert len(free.shard_samples) > 4
-    monkeypatch.setattr(reader, "_open_files_allowed", lambda: 2)
+    monkeypatch.setattr(shard_files, "_open_files_allowed", lambda: 2)
     bounded = ShardSet([toy_shards], "train")
     before = len(list(Path("/proc/self/fd").iterdir()))
     order = np.random.default_rng(0).permutation(len(bounded))
@@ -131,7 +131,7 @@ def test_the_limit_on_open_files_is_raised_and_a_quarter_of_it_is_used() -> None
     code = (
         "import resource\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 400))\n"
-        "from attrtrain.data.reader import _open_files_allowed\n"
+        "from attrtrain.data.shard_files import _open_files_allowed\n"
         "assert _open_files_allowed() == 100\n"
         "assert resource.getrlimit(resource.RLIMIT_NOFILE) == (400, 400)\n"
     )
