@@ -79,7 +79,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise ShardError(
             f"{arguments.shards[0]} has other attributes than {arguments.model[0]} was trained on; evaluate on shards of the same vocabulary"
         )
-    tune_on = arguments.tune_on or (DEV if arguments.protocol and DEV in splits else None)
+    by_protocol = arguments.protocol and DEV in splits and arguments.split != DEV
+    tune_on = arguments.tune_on or (DEV if by_protocol else None)
     tune_shards = ShardSet(arguments.shards, tune_on) if tune_on else None
     training = ShardSet(arguments.shards, "train") if "train" in splits and arguments.split != "train" else None
     runtime = build_runtime(card.precision)

@@ -15,6 +15,7 @@ TITLE = f"{NAME} v1"
 
 # The pickle of the authors' repository, data/cocottributes_eccv_version.pkl.
 PUBLISHED_SHA256 = "5604b2a9bf14cf3d73b64e6fe602267a628ebe09f9fe0a94641b2745fdfeefbd"
+PUBLISHED_OBJECTS = 188_426
 # The 204 published names with their ids, as AttributeVocabulary hashes them.
 VOCABULARY_FINGERPRINT = "238ca8d257b1fad7b95d76e85842229420e67355b962216fc8c240664dc32028"
 CROP = {"store_px": 256, "quality": 90, "context": 0.0}  # of CropSettings
@@ -22,6 +23,7 @@ SPLIT, DEV, DEV_SHARE = "val", "dev", 0.1
 POSITIVE_AT = THRESHOLD = 0.5
 REPLICATES, SEED = 1000, 0
 FIT = "squash"
+UNUSABLE = ("crowd", "box_not_finite", "box_empty", "box_outside_image")  # reasons for which objects are left out
 
 
 @dataclass(frozen=True)
@@ -57,14 +59,27 @@ def deviations(manifest: "Manifest", choices: Choices) -> list[str]:
 
     crop = CropSettings.model_validate(CROP)
     label_file = manifest.sources[0] if manifest.sources else None
+    is_published = label_file is not None and label_file.sha256 == PUBLISHED_SHA256
+    lost = [
+        f"{count:,} {reason.replace('_', ' ')}" for reason, count in manifest.left_out.items() if reason not in UNUSABLE
+    ]
+    there = sum(split.objects for split in manifest.splits.values()) + sum(manifest.left_out.values())
     dev, train = (manifest.splits[name].objects if name in manifest.splits else 0 for name in (DEV, "train"))
     checks = [
         (manifest.vocabulary.fingerprint == VOCABULARY_FINGERPRINT, "the attributes are not the 204 published ones"),
         (
-            label_file is not None and label_file.sha256 == PUBLISHED_SHA256,
+            is_published,
             f"the label file is not the published pickle: {label_file.name}, sha256 {label_file.sha256}"
             if label_file
             else "the shards do not say what label file they come from",
+        ),
+        (
+            not is_published or there == PUBLISHED_OBJECTS,
+            f"{PUBLISHED_OBJECTS - there:,} of the {PUBLISHED_OBJECTS:,} published objects were not found; shard with both --instances files of 2017",
+        ),
+        (
+            not lost,
+            f"objects with usable boxes are left out: {', '.join(lost)}",
         ),
         (
             manifest.split_note.startswith("split: the label file's own") and "moved" not in manifest.split_note,

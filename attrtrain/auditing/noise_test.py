@@ -177,8 +177,12 @@ def _by_label_file(evidence: Evidence) -> Judgement:
         reason = "objects of one photograph have like labels, but category and box do not tell them"
         return found("weak", PHOTOGRAPHS, reason, only_pixels)
     if evidence.adjusted_p(CO_OCCURRENCE) <= ALPHA:
+        # Objects of one photograph that are alike make attributes seem to go together.
+        together = "attributes go together" + (
+            ", or objects of one photograph are alike" if evidence.photographs is None else ""
+        )
         reason = (
-            "attributes go together, so these are no coin flips, but nothing in the label file ties them to their objects: "
+            f"{together}, so these are no coin flips, but nothing in the label file ties them to their objects: "
             "real labels shuffled between objects look like this"
         )
         return found("weak", CO_OCCURRENCE, reason, only_pixels)

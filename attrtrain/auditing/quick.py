@@ -66,7 +66,7 @@ def quick_audit(
     evidence = Evidence(
         attributes=sample.shape[1],
         co_occurrence=co_occurrence_test(sample, _PERMUTATIONS, seed),
-        photographs=None,  # alone it decides nothing but which kind of `weak`
+        photographs=None,  # alone it decides nothing but which kind of `weak`; the reason allows for it
         side=held_out_test(description, sample, np.asarray(image_ids)[rows], _PERMUTATIONS, seed),
     )
     return QuickAudit(**asdict(judge(evidence)), objects=len(image_ids), sampled_objects=len(rows))

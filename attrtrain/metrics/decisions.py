@@ -140,7 +140,8 @@ def best_f1_threshold(falling: NDArray[np.floating], positive: NDArray[np.bool_]
     place = ends[int(np.argmax(f1))]
     lowest = falling[place]
     if place + 1 == len(falling):  # all are predicted
-        return float(np.nextafter(lowest, np.asarray(-np.inf, falling.dtype)))
+        with np.errstate(over="ignore"):  # below the lowest finite number is -infinity, which does as well
+            return float(np.nextafter(lowest, np.asarray(-np.inf, falling.dtype)))
     following = falling[place + 1]
     middle = np.asarray((float(lowest) + float(following)) / 2, falling.dtype)
     return float(middle if following <= middle < lowest else following)

@@ -95,17 +95,17 @@ class _Resampled:
     def objects(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
         """(R, C)."""
         starts = np.searchsorted(self.judged.image, np.arange(self.judged.images))
-        return self._summed(np.add.reduceat(matrix.astype(np.float32), starts, axis=0))
+        return self._summed(np.add.reduceat(matrix, starts, axis=0))  # a loss may be larger than single precision holds
 
-    def _summed(self, of_images: NDArray[np.float32]) -> NDArray[np.float64]:
+    def _summed(self, of_images: NDArray[np.floating]) -> NDArray[np.float64]:
         """(R, C) sums (M, C) over the objects of each photograph, summed over photographs."""
         at_a_time = max(_REPLICATES_AT_A_TIME, _CELLS_AT_A_TIME // max(len(of_images), 1))
         return np.concatenate(
             [
-                self.weights[start : start + at_a_time].astype(np.float32) @ of_images
+                self.weights[start : start + at_a_time].astype(of_images.dtype) @ of_images
                 for start in range(0, len(self.weights), at_a_time)
             ]
-        ).astype(np.float64)
+        ).astype(np.float64, copy=False)
 
 
 def interval(
@@ -128,11 +128,10 @@ def interval(
     Returns:
         None with fewer than two defined replicates.
     """
-    defined = replicates[~np.isnan(replicates)]
-    if len(defined) < 2 or np.isnan(score):
+    defined = replicates[np.isfinite(replicates)]
+    if len(defined) < 2 or not np.isfinite(score):
         return None
-    middle = np.quantile(_centred(defined, score), [0.025, 0.975])
-    low, high = np.clip(score + expansion(images) * (middle - score), least, most)
+    low, high = np.clip(np.quantile(_spread(defined, score, images), [0.025, 0.975]), least, most)
     return float(low), float(high)
 
 
@@ -155,8 +154,9 @@ def overall_interval(key: str, drawn: Replicates, score: float) -> Interval | No
     return interval(drawn.overall[key], score, drawn.images, most=np.inf if key == "loss" else 1.0)
 
 
-def _centred(replicates: NDArray[np.float64], score: float) -> NDArray[np.float64]:
-    return np.asarray(replicates - replicates.mean() + score)
+def _spread(replicates: NDArray[np.float64], score: float, images: int) -> NDArray[np.float64]:
+    """The replicates (R,) about the score instead of about their mean, and as far from it as so many photographs ask for."""
+    return np.asarray(score + expansion(images) * (replicates - replicates.mean()))
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ class Difference:
         a, b: the scores.
         difference: b - a.
         interval: 95 %, from replicates in which both are measured on the same photographs.
-        p: two-sided: twice the share of replicates on the other side of 0, (k + 1) / (R + 1), at most 1.
+        p: two-sided: twice the share on the other side of 0, (k + 1) / (R + 1), of the same replicates, shifted and widened, at most 1.
     """
 
     a: float
@@ -228,7 +228,11 @@ def paired_difference(
     ) -> Difference:
         apart = y_drawn - x_drawn if x_drawn is not None and y_drawn is not None else np.zeros(0)
         return Difference(
-            x, y, y - x, interval(apart, y - x, judged[0].images, -np.inf, np.inf), _two_sided_p(apart, y - x)
+            x,
+            y,
+            y - x,
+            interval(apart, y - x, judged[0].images, -np.inf, np.inf),
+            _two_sided_p(apart, y - x, judged[0].images),
         )
 
     overall = {
@@ -281,15 +285,15 @@ def mean_difference(
     before, after = scores.mean(axis=1).tolist()
     return Difference(
         before, after, after - before, interval(chosen, after - before, images, -np.inf, np.inf),
-        _two_sided_p(chosen, after - before),
+        _two_sided_p(chosen, after - before, images),
     )  # fmt: skip
 
 
-def _two_sided_p(apart: NDArray[np.float64], difference: float) -> float | None:
-    defined = apart[~np.isnan(apart)]
-    if len(defined) < 2:
+def _two_sided_p(apart: NDArray[np.float64], difference: float, images: int) -> float | None:
+    defined = apart[np.isfinite(apart)]
+    if len(defined) < 2 or not np.isfinite(difference):
         return None
-    defined = _centred(defined, difference)
+    defined = _spread(defined, difference, images)
     least = min((defined <= 0).sum(), (defined >= 0).sum())
     return float(min(1.0, 2 * (least + 1) / (len(defined) + 1)))
 

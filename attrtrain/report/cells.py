@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from attrtrain.predictions import Predictions
 
@@ -14,13 +15,13 @@ class Cells:
     """Arrays (N, A), rows and columns as in the predictions.
 
     Attributes:
-        scores: float32 probabilities.
+        logits: by which cells are ranked: of probabilities, rounding makes many equal.
         named: where the model says that the attribute is there.
         present: where it is known to be there.
         absent: where it is known not to be there; a cell that is neither is unknown.
     """
 
-    scores: NDArray[np.float32]
+    logits: NDArray[np.floating]
     named: NDArray[np.bool_]
     present: NDArray[np.bool_]
     absent: NDArray[np.bool_]
@@ -33,12 +34,10 @@ class Cells:
             positive_at: vote share from which an attribute counts as present.
             threshold: probability above which it counts as named, as in metrics.
         """
-        logits = predictions.logits.astype(np.float32)
-        with np.errstate(over="ignore"):  # exp of a large number is infinite, and its score 0 as it should be
-            scores = (1 / (1 + np.exp(-logits))).astype(np.float32, copy=False)
-        labels = predictions.labels
-        named = logits > _logit(threshold)  # not the scores, which rounding makes equal where logits are not
-        return cls(scores, named, labels >= positive_at, labels < positive_at)  # NaN compares false
+        logits, labels = predictions.logits, predictions.labels
+        return cls(
+            logits, logits > _logit(threshold), labels >= positive_at, labels < positive_at
+        )  # NaN compares false
 
     @property
     def right(self) -> NDArray[np.bool_]:
@@ -59,6 +58,12 @@ class Cells:
     def unknown(self) -> NDArray[np.bool_]:
         """Named where nobody labelled."""
         return self.named & ~self.present & ~self.absent
+
+
+def probabilities(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Logits, of any shape, as scores between 0 and 1."""
+    scores: NDArray[np.float64] = expit(logits.astype(np.float64))
+    return scores
 
 
 def _logit(probability: float) -> float:

@@ -8,14 +8,14 @@ import numpy as np
 from attrtrain.errors import PredictionsError
 from attrtrain.metrics.document import AttributeEntry, Interval, MetricsDocument
 from attrtrain.metrics.intervals import Difference, paired_difference
-from attrtrain.report.metric_names import in_sections, metric_name
+from attrtrain.report.metric_names import TUNED, in_sections, metric_name
 from attrtrain.report.render import counted, score, signed, signed_interval
 from attrtrain.report.run_directory import JudgedRun
 
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """One score of both runs; `difference` is B − A, None where one of them has no number."""
+    """One score of both runs; `difference` is B − A, None where one of them has no number, or where they were tuned by different rules."""
 
     section: str
     label: str
@@ -46,6 +46,7 @@ class Comparison:
         scores: overall scores in the order in which they are shown.
         attributes: average precision of each attribute; `label` is its name, `section` its group.
         settings: those that differ, as (key, value in A, value in B).
+        notes: what cannot be compared, and why, in sentences.
     """
 
     a: JudgedRun
@@ -54,6 +55,7 @@ class Comparison:
     scores: list[ScoreRow]
     attributes: list[ScoreRow]
     settings: list[tuple[str, str, str]]
+    notes: list[str]
 
 
 def compare(a: JudgedRun, b: JudgedRun) -> Comparison:
@@ -74,11 +76,12 @@ def compare(a: JudgedRun, b: JudgedRun) -> Comparison:
         for _, keys in in_sections(list(a.document.overall))
         for key in keys
     ]
+    notes = _notes_on_tuning(a.document, b.document, scores)
     other = {entry.name: entry for entry in b.document.attributes}
     attributes = [
         _attribute_row(entry, other[entry.name], paired.attributes.get(entry.name)) for entry in a.document.attributes
     ]
-    return Comparison(a, b, paired.replicates, scores, attributes, _changed_settings(a.config, b.config))
+    return Comparison(a, b, paired.replicates, scores, attributes, _changed_settings(a.config, b.config), notes)
 
 
 def _require_same_rules(a: JudgedRun, b: JudgedRun) -> None:
@@ -97,11 +100,22 @@ def _require_same_rules(a: JudgedRun, b: JudgedRun) -> None:
             )
 
 
+def _notes_on_tuning(a: MetricsDocument, b: MetricsDocument, scores: list[ScoreRow]) -> list[str]:
+    if a.tuned_on != b.tuned_on:
+        return [f"Tuned scores are not compared: A has {a.tuned_on}, B has {b.tuned_on}."]
+    if any(row.section == TUNED and row.difference is not None and row.interval is None for row in scores):
+        return [
+            f"Differences of tuned scores have no interval: both have {a.tuned_on}, and those objects are not drawn again here."
+        ]
+    return []
+
+
 def _score_row(key: str, a: MetricsDocument, b: MetricsDocument, paired: Difference | None) -> ScoreRow:
-    name, prior = metric_name(key), a.baselines.get("prior") or {}
-    return _row(
-        name.section, name.full_label, a.overall[key], b.overall.get(key), prior.get(key), paired, name.lower_is_better
-    )
+    name, prior = metric_name(key), (a.baselines.get("prior") or {}).get(key)
+    scores = a.overall[key], b.overall.get(key)
+    if name.section == TUNED and a.tuned_on != b.tuned_on:
+        return ScoreRow(name.section, name.full_label, *scores, prior, None, None, None, name.lower_is_better)
+    return _row(name.section, name.full_label, *scores, prior, paired, name.lower_is_better)
 
 
 def _attribute_row(a: AttributeEntry, b: AttributeEntry, paired: Difference | None) -> ScoreRow:
@@ -155,6 +169,7 @@ def as_text(comparison: Comparison) -> str:
             f"{row.label:<{width}}  {score(row.a):>7}  {score(row.b):>7}  {score(row.prior):>7}  {signed(row.difference):>7}  {signed_interval(row.interval)}"
             for row in comparison.scores
         ),
+        *comparison.notes,
         f"average precision: {tally(comparison.attributes)}",
     ]
     return "\n".join(lines)

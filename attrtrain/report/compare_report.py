@@ -38,6 +38,7 @@ def write_comparison(path: Path, comparison: Comparison) -> None:
         findings=_FINDINGS,
         curves=curves,
         settings=comparison.settings,
+        notes=comparison.notes,
     )
 
 

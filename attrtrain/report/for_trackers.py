@@ -9,7 +9,7 @@ from attrtrain import bundle
 from attrtrain.data.reader import ShardSet
 from attrtrain.metrics.document import AttributeEntry, MetricsDocument
 from attrtrain.predictions import Predictions
-from attrtrain.report.cells import Cells
+from attrtrain.report.cells import Cells, probabilities
 from attrtrain.report.curves import calibration, precision_recall, thinned
 from attrtrain.report.gallery import Card, draw_gallery
 from attrtrain.report.pictures import Pictures
@@ -72,7 +72,7 @@ def precision_recall_curves(document: MetricsDocument, predictions: Predictions,
 def calibration_curve(cells: Cells) -> Curves:
     """The share of known cells that are present, over the score the model gives them."""
     known = cells.present | cells.absent
-    bins = calibration(cells.scores[known], cells.present[known])
+    bins = calibration(probabilities(cells.logits[known]), cells.present[known])
     lines = {
         "share present": ([entry.score for entry in bins], [entry.present for entry in bins]),
         "perfect": ([0.0, 1.0], [0.0, 1.0]),
@@ -119,7 +119,7 @@ def _positives(entry: AttributeEntry) -> int:
 
 
 def _curve(cells: Cells, chosen: np.ndarray) -> tuple[list[float], list[float]]:
-    recall, precision = precision_recall(cells.scores[chosen], cells.present[chosen])
+    recall, precision = precision_recall(cells.logits[chosen], cells.present[chosen])
     kept = thinned(recall, precision)
     return recall[kept].tolist(), precision[kept].tolist()
 

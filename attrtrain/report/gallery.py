@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 
 from attrtrain.predictions import Predictions
-from attrtrain.report.cells import Cells
+from attrtrain.report.cells import Cells, probabilities
 from attrtrain.report.pictures import Pictures
 from attrtrain.report.samples import draw_rows
 
@@ -50,7 +50,7 @@ def draw_gallery(predictions: Predictions, cells: Cells, pictures: Pictures) -> 
 
 def _card(row: int, predictions: Predictions, cells: Cells, pictures: Pictures) -> Card:
     pictures.add(row, _SIDE_PX)
-    scores = cells.scores[row]
+    scores = probabilities(cells.logits[row])
     order = np.argsort(-scores, kind="stable")
     named, missed = cells.named[row][order], cells.missed[row][order]
     labelled = (cells.present[row] | cells.absent[row])[order]

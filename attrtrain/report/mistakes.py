@@ -29,10 +29,10 @@ def find_mistakes(cells: Cells) -> list[Mistakes]:
     wrong, missed = cells.wrong, cells.missed
     return [
         Mistakes(
-            wrong=_first(wrong[:, column], -cells.scores[:, column]),
-            missed=_first(missed[:, column], cells.scores[:, column]),
+            wrong=_first(wrong[:, column], -cells.logits[:, column]),
+            missed=_first(missed[:, column], cells.logits[:, column]),
         )
-        for column in range(cells.scores.shape[1])
+        for column in range(cells.logits.shape[1])
     ]
 
 
@@ -45,6 +45,6 @@ def add_pictures(pictures: Pictures, mistakes: list[Mistakes], side: int) -> Non
                     pictures.add(rows[place], side)
 
 
-def _first(chosen: NDArray[np.bool_], key: NDArray[np.float32]) -> list[int]:
+def _first(chosen: NDArray[np.bool_], key: NDArray[np.floating]) -> list[int]:
     rows = np.flatnonzero(chosen)
     return [int(row) for row in rows[np.argsort(key[rows], kind="stable")[:MISTAKES]]]

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from attrtrain.metrics.document import AttributeEntry, MetricsDocument
 from attrtrain.predictions import Predictions
-from attrtrain.report.cells import Cells
+from attrtrain.report.cells import Cells, probabilities
 from attrtrain.report.curves import calibration, precision_recall, thinned
 from attrtrain.report.gallery import Card
 from attrtrain.report.history import Points
@@ -59,8 +59,8 @@ def build_payload(
 
 def _attribute(entry: AttributeEntry, cells: Cells, column: int, mistakes: Mistakes) -> dict[str, Any]:
     known = cells.present[:, column] | cells.absent[:, column]
-    scores, present = cells.scores[known, column], cells.present[known, column]
-    recall, precision = precision_recall(scores, present)
+    logits, present = cells.logits[known, column], cells.present[known, column]
+    recall, precision = precision_recall(logits, present)
     kept = thinned(recall, precision)
     return {
         **{
@@ -71,10 +71,11 @@ def _attribute(entry: AttributeEntry, cells: Cells, column: int, mistakes: Mista
         "interval": None if entry.ap_interval is None else [_short(end) for end in entry.ap_interval],
         "pr": [_thousandths(recall[kept]), _thousandths(precision[kept])],
         "bins": [
-            [round(1000 * part.score), round(1000 * part.present), part.objects] for part in calibration(scores, present)
+            [round(1000 * part.score), round(1000 * part.present), part.objects]
+            for part in calibration(probabilities(logits), present)
         ],
         "mistakes": [
-            [[row, round(1000 * float(cells.scores[row, column]))] for row in rows]
+            [[row, score] for row, score in zip(rows, _thousandths(probabilities(cells.logits[rows, column])), strict=True)]
             for rows in (mistakes.wrong, mistakes.missed)
         ],
     }  # fmt: skip

@@ -126,6 +126,10 @@ def test_evaluate_by_the_protocol_tunes_elsewhere_and_says_what_differs(
     assert found["source"]["protocol"].startswith("protocol coco-attributes v1, except in")
     assert found["tuned_on"] == "thresholds tuned on split 'dev'" and found["bootstrap"]["replicates"] == 1000
     assert set(found["views"]) == {"masked", "exhaustive", "legacy"}
+    assert main([*common, "--protocol", "coco-attributes", "--split", "dev", "--out", str(tmp_path / "dev")]) == 0
+    told = capsys.readouterr().out
+    assert "split 'dev' is judged, not 'val'" in told and "cross-fitted on the judged split, not tuned on 'dev'" in told
+    assert json.loads((tmp_path / "dev" / "metrics.json").read_text())["tuned_on"].startswith("cross-fitted")
     assert main([*common, "--tune-on", "val"]) == 2
     assert "thresholds are tuned on another" in capsys.readouterr().err
 

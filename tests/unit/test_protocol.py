@@ -37,11 +37,11 @@ def manifest() -> Manifest:
         vocabulary=VocabularyRecord(names=[], source_ids=[], groups=[], fingerprint=VOCABULARY_FINGERPRINT),
         categories=[],
         shards=[],
-        splits={"dev": split(100), "train": split(900), "val": split(500)},
+        splits={"dev": split(10_000), "train": split(90_000), "val": split(88_400)},
         sources=[SourceRecord(name="cocottributes_eccv_version.pkl", bytes=1, sha256=PUBLISHED_SHA256)],
         crop=CropSettings.model_validate(CROP),
         split_note="split: the label file's own; dev: 100 objects of train set aside by photograph with seed 0",
-        left_out={},
+        left_out={"crowd": 20, "box_empty": 6},
         index_sha256="",
         labels_sha256="",
     )
@@ -78,8 +78,22 @@ def test_each_choice_that_differs_is_one_line(manifest: Manifest, field: str, va
         ({"sources": [SourceRecord(name="other.jbl", bytes=1, sha256="ab")]}, "other.jbl, sha256 ab"),
         ({"split_note": "split: drawn by photograph with seed 0"}, "shard with --split official"),
         ({"split_note": "split: the label file's own, but 3 photographs … (9 objects moved)"}, "--split official"),
-        ({"splits": {"train": split(900), "val": split(500)}}, "0 objects of train are set aside as 'dev'"),
-        ({"splits": {"dev": split(300), "train": split(700)}}, "300 objects of train are set aside as 'dev', not 10%"),
+        ({"splits": {"train": split(100_000), "val": split(88_400)}}, "0 objects of train are set aside as 'dev'"),
+        (
+            {"splits": {"dev": split(30_000), "train": split(70_000), "val": split(88_400)}},
+            "30,000 objects of train are set aside as 'dev', not 10%",
+        ),
+        (
+            {"splits": {"dev": split(10_000), "train": split(90_000), "val": split(44_200)}},
+            "44,200 of the 188,426 published objects were not found; shard with both --instances files",
+        ),
+        (
+            {
+                "splits": {"dev": split(10_000), "train": split(90_000), "val": split(88_000)},
+                "left_out": {"crowd": 20, "box_empty": 6, "image_missing": 400},
+            },
+            "objects with usable boxes are left out: 400 image missing",
+        ),
         ({"crop": CropSettings(store_px=256, quality=80, context=0.1)}, "quality 80 (not 90), context 0.1 (not 0.0)"),
         (
             {"vocabulary": VocabularyRecord(names=["a"], source_ids=[0], groups=[""], fingerprint="x")},

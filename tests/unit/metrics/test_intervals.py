@@ -17,6 +17,7 @@ from attrtrain.metrics.intervals import (
     paired_difference,
     resample,
 )
+from attrtrain.metrics.judge import judge
 from attrtrain.metrics.judged_set import JudgedSet
 from attrtrain.metrics.measure import measure
 
@@ -211,6 +212,26 @@ def test_models_that_are_equally_good_seldom_differ():
         a = replace(a, logits=improved(a, 0, seed=200 + seed).logits)
         p.append(paired_difference(a, b, replicates=100).overall["map"].p)
     assert np.mean(np.array(p) < 0.05) <= 0.15
+
+
+def test_p_and_the_interval_say_the_same_of_few_photographs():
+    seen = set()
+    for seed in range(60):
+        a = draw_predictions(n=200, a=6, images=8, seed=seed)
+        found = paired_difference(a, improved(a, 0.15, seed=seed), replicates=400).overall["map"]
+        low, high = found.interval
+        if not 0.03 < found.p < 0.07:  # at the edge, one replicate decides
+            assert (found.p < 0.05) == (low > 0 or high < 0), (seed, found)
+            seen.add(found.p < 0.05)
+    assert seen == {True, False}
+
+
+def test_logits_as_low_as_single_precision_goes_have_a_loss_and_an_interval():
+    a = draw_predictions(n=60, images=20)
+    a.logits[:3] = np.finfo(np.float32).min  # what masking leaves
+    document = judge(a, source={}, replicates=50)
+    low, high = document.intervals["loss"]
+    assert low < document.overall["loss"] < high and np.isfinite(high)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 from report_data import drawn_predictions
 
 from attrtrain.errors import PredictionsError
+from attrtrain.metrics.decisions import GivenThresholds
 from attrtrain.metrics.judge import judge
 from attrtrain.report.compare import as_text, compare
 from attrtrain.report.compare_report import sentence, write_comparison
@@ -114,6 +115,23 @@ def test_what_was_judged_otherwise_is_refused_in_one_line(good, change, told):
 def test_another_threshold_is_refused(good):
     with pytest.raises(PredictionsError, match=r"threshold 0\.5 and 0\.3"):
         compare(judged("runs/a", good), judged("runs/b", good, threshold=0.3))
+
+
+def test_scores_at_thresholds_that_were_tuned_by_other_rules_are_not_compared(good, tmp_path):
+    given = GivenThresholds(np.full(len(good.names), 0.3, dtype=good.logits.dtype), "thresholds tuned on split 'dev'")
+    mixed = compare(judged("runs/a", good), judged("runs/b", good, tuned=given))
+    tuned = [row for row in mixed.scores if row.label.startswith("tuned ")]
+    assert len(tuned) == 6 and all(row.a is not None and row.b is not None for row in tuned)
+    assert {row.difference for row in tuned} == {None} and {row.finding for row in tuned} == {""}
+    (note,) = mixed.notes
+    assert "thresholds tuned on split 'dev'" in note and "other half" in note and note in as_text(mixed)
+    write_comparison(tmp_path / "compare.html", mixed)
+    assert "Tuned scores are not compared" in (tmp_path / "compare.html").read_text()
+    alike = compare(judged("runs/a", good, tuned=given), judged("runs/b", noisier(good, [3]), tuned=given))
+    tuned = [row for row in alike.scores if row.label.startswith("tuned ")]
+    assert all(row.difference for row in tuned) and {row.interval for row in tuned} == {None}
+    assert alike.notes[0].startswith("Differences of tuned scores have no interval")
+    assert compare(judged("runs/a", good), judged("runs/b", good)).notes == []
 
 
 def test_the_table_for_a_terminal_is_aligned(comparison):

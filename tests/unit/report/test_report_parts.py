@@ -2,6 +2,7 @@
 
 import base64
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,9 +10,11 @@ from PIL import Image
 from report_data import drawn_predictions
 
 from attrtrain.data.reader import ShardSet
-from attrtrain.report.cells import Cells
+from attrtrain.metrics.judge import judge
+from attrtrain.report.cells import Cells, probabilities
 from attrtrain.report.gallery import draw_gallery
 from attrtrain.report.mistakes import MISTAKES, add_pictures, find_mistakes
+from attrtrain.report.payload import build_payload
 from attrtrain.report.pictures import Pictures
 from attrtrain.report.samples import draw_rows, tabulate
 
@@ -48,7 +51,7 @@ def test_every_cell_has_the_verdict_a_reader_would_give(drawn):
 def test_a_huge_logit_is_a_score_of_0_or_1():
     predictions = drawn_predictions(objects=2, attributes=1)
     predictions.logits[:, 0] = [1e30, -1e30]
-    assert Cells.of(predictions, 0.5, 0.5).scores[:, 0].tolist() == [1, 0]
+    assert probabilities(Cells.of(predictions, 0.5, 0.5).logits[:, 0]).tolist() == [1, 0]
 
 
 def test_a_score_at_the_threshold_is_not_named():
@@ -146,14 +149,29 @@ def test_an_object_the_shards_do_not_have_has_no_picture(toy_shards):
     assert not pictures.add(0, 64) and not pictures.add(1, 64) and pictures.uris == {}
 
 
+def test_saturated_scores_are_ranked_by_their_logits():
+    labels = np.repeat([[1.0], [0.0]], 20, axis=1).reshape(-1, 1).astype(np.float32)
+    logits = np.linspace(40, 20, 40, dtype=np.float32)[:, None]  # whose probabilities are all 1 in single precision
+    predictions = replace(drawn_predictions(objects=40), names=("furry",), logits=logits, labels=labels)
+    cells = Cells.of(predictions, positive_at=0.5, threshold=0.5)
+    assert find_mistakes(cells)[0].wrong == [20, 21, 22, 23, 24, 25]
+    document = judge(predictions, source={}, replicates=20)
+    payload = build_payload(
+        document, predictions, cells, curves={}, mistakes=find_mistakes(cells),
+        samples=tabulate(cells, predictions.object_id, 10**6), pictures=Pictures(None, predictions.object_id, 0), gallery=[],
+    )  # fmt: skip
+    assert document.overall["map"] == 1.0 and payload["attributes"][0]["pr"][1][:20] == [1000] * 20
+    assert payload["attributes"][0]["mistakes"][0] == [[row, 1000] for row in range(20, 26)]
+
+
 def test_pictures_end_with_the_budget_worst_mistakes_first(toy_shards):
     shards = ShardSet([toy_shards], "val")
     everything = Pictures(shards, shards.object_ids, 10**9)
     rng = np.random.default_rng(0)
     labels = shards.labels(np.arange(len(shards)))
     known = ~np.isnan(labels)
-    scores = rng.random(labels.shape).astype(np.float32)
-    cells = Cells(scores, scores >= 0.5, labels >= 0.5, known & (labels < 0.5))
+    logits = rng.normal(size=labels.shape).astype(np.float32)
+    cells = Cells(logits, logits >= 0, labels >= 0.5, known & (labels < 0.5))
     mistakes = find_mistakes(cells)
     add_pictures(everything, mistakes, 64)
     assert set(everything.uris) == {row for entry in mistakes for row in (*entry.wrong, *entry.missed)}
