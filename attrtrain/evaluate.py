@@ -63,6 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.tune_on == arguments.split:
         raise ConfigError(f"--tune-on {arguments.tune_on}: that is the split to judge; thresholds are tuned on another")
     from attrtrain.bundle import locate_bundle, read_card
+    from attrtrain.data.overlap import require_each_once
     from attrtrain.data.reader import ShardSet
     from attrtrain.engine.judging import headline, judge_split, thresholds_from
     from attrtrain.inference.gain import describe_gain, run_passes, together
@@ -70,10 +71,10 @@ def run(arguments: argparse.Namespace) -> int:
     from attrtrain.runtime import PATIENCE_SECONDS, build_runtime, explained_process_loss, leave_group
 
     card = read_card(locate_bundle(arguments.model[0]))
-    _require_each_once(arguments.shards)
     if arguments.out is not None:
         require_writable("--out", arguments.out)
     shards = ShardSet(arguments.shards, arguments.split)
+    require_each_once(shards)
     splits = {name for manifest in shards.manifests for name in manifest.splits}
     if shards.vocabulary.fingerprint != card.vocabulary.fingerprint:
         raise ShardError(
@@ -118,13 +119,6 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.out is not None:
         _write(arguments.out, document, predictions, shards, card)
     return 0
-
-
-def _require_each_once(folders: list[Path | str]) -> None:
-    """Raises ConfigError where a folder is named twice, whose objects would count twice."""
-    places = [folder.resolve() if isinstance(folder, Path) else folder for folder in folders]
-    if repeated := [folder for number, folder in enumerate(folders) if places[number] in places[:number]]:
-        raise ConfigError(f"--shards {repeated[0]}: is given twice")
 
 
 def _protocol(

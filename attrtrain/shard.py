@@ -113,22 +113,25 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             _write(arguments, plan, plan.shards, table, crop)
         summary = finish.finish(arguments.out, plan, table, crop, split_note)
-        if arguments.merge:
-            write.clean(arguments.out)  # what killed parts left; none of them is running, for all is written
+        write.clean(arguments.out)  # what killed writers left; none of them is running, for all is written
         if summary.written == 0:
             raise ShardError(_why_none(summary, arguments.out / finish.FAILURES))
     print(_summary_table(summary, arguments.out))
-    return _judge(summary.written, summary.left_out, arguments, arguments.out / finish.FAILURES)
+    return _judge(summary, arguments.max_failure_rate, arguments.out / finish.FAILURES)
 
 
 @contextmanager
 def _nothing_left_in_vain(out: Path) -> Iterator[None]:
     """Removes, after an error, a folder that was not there before, or was empty, where no crop has come into it: nothing in it is worth going on from."""
+    from attrtrain.shards.write import TakenAwayError
+
     missing = [folder for folder in (out, *out.parents) if not folder.exists()]
     was_empty = bool(missing) or (out.is_dir() and not any(out.iterdir()))
     try:
         yield
-    except AttrtrainError:
+    except AttrtrainError as error:
+        if isinstance(error, TakenAwayError):
+            raise
         if was_empty and out.is_dir() and not _holds_crops(out):
             for path in out.iterdir():
                 if path.is_dir():
@@ -201,14 +204,16 @@ def _write_part(arguments: argparse.Namespace, plan: "ShardPlan", table: "Object
     written, left_out = finish.count(arguments.out, shards)
     reasons = "".join(f", {count:,} {reason.replace('_', ' ')}" for reason, count in left_out.items())
     print(f"part {number}/{parts}: {len(shards)} of {len(plan.shards)} shards, {written:,} crops{reasons}")
-    if not shards:
-        return 0
-    return _judge(written, left_out, arguments, arguments.out / write.RECORDS)
+    if shards and written == 0:
+        raise ShardError(f"not one crop was written; {arguments.out / write.RECORDS} says why for each object")
+    return 0  # whether too many are left out is judged of the whole, by the merge
 
 
 def _require_written(arguments: argparse.Namespace, plan: "ShardPlan") -> None:
-    from attrtrain.shards import finish
+    from attrtrain.shards import finish, write
 
+    if (arguments.out / write.PLAN).exists():
+        write.require_plan(arguments.out, plan)
     if missing := finish.unwritten(arguments.out, plan.shards):
         names = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
         raise ShardError(
@@ -275,20 +280,19 @@ def _checked(arguments: argparse.Namespace) -> "CropSettings":
         ) from None
 
 
-def _judge(written: int, left_out: dict[str, int], arguments: argparse.Namespace, listed_in: Path) -> int:
-    lost = sum(left_out.values())
-    matched = written + lost
-    if written == 0:
-        raise ShardError(f"not one crop was written; {listed_in} says why for each object")
-    if (rate := lost / matched) > arguments.max_failure_rate:
-        print(
-            f"error: {lost} of {matched} objects ({rate:.1%}) were left out, more than "
-            f"--max-failure-rate {arguments.max_failure_rate:g}; {listed_in} lists them. "
-            "The shards are complete without them: mend and run again, or allow a higher rate",
-            file=sys.stderr,
-        )
-        return 1
-    return 0
+def _judge(summary: "Summary", max_failure_rate: float, listed_in: Path) -> int:
+    """The exit code of a folder that is complete but for what was left out."""
+    lost = sum(summary.left_out.values())
+    matched = summary.written + lost
+    if (rate := lost / matched) <= max_failure_rate:
+        return 0
+    print(
+        f"error: {lost} of {matched} objects ({rate:.1%}) were left out, more than "
+        f"--max-failure-rate {max_failure_rate:g}; {listed_in} lists them. "
+        "The shards are complete without them: mend and run again, or allow a higher rate",
+        file=sys.stderr,
+    )
+    return 1
 
 
 def _summary_table(summary: "Summary", folder: Path) -> str:

@@ -26,6 +26,7 @@ from attrtrain.config.schema import TIMM, TrainConfig
 from attrtrain.data.cache import ShardCache
 from attrtrain.data.meaning import contradictions
 from attrtrain.data.order import TrainOrder
+from attrtrain.data.overlap import photographs_of_both, require_each_once
 from attrtrain.data.reader import ShardSet
 from attrtrain.engine.best import require_best_bundle
 from attrtrain.engine.compiling import explained_compile_failure
@@ -68,6 +69,8 @@ def run(config: TrainConfig) -> None:
     cache = ShardCache.of(config.data.cache_dir, config.data.cache_gb)
     train_shards = ShardSet(config.data.shards, config.data.train_split, cache)
     val_shards = ShardSet(config.data.shards, config.data.val_split, cache)
+    for shards in (train_shards, val_shards):
+        require_each_once(shards)
     _require_labels(config, train_shards)
     Framing.within(train_shards.crop, config.data.context, config.data.fit)  # refused before anything is loaded
     runtime = build_configured_runtime(config)
@@ -110,7 +113,7 @@ def _train(
             restore(task, learner, state, window, source)
             told += _go_on_from(task, learner, state, window, source)
         if runtime.is_main:
-            odd = contradictions(train_shards.vocabulary.names, config.data)
+            odd = [*contradictions(train_shards.vocabulary.names, config.data), *_leaks(train_shards, val_shards)]
             print(_opening(task), *told, *([found.line] if found else []), *odd, sep="\n", flush=True)
             with _explained_full_disk(folder):
                 task = replace(task, tracker=_open_folder(task, state, found))
@@ -136,6 +139,16 @@ def _audit(config: TrainConfig, folder: Path, shards: ShardSet, runtime: Runtime
             f"audit.strict: {found.line if found else 'the labels look like noise'}; `attrtrain audit` says more"
         )
     return found
+
+
+def _leaks(train: ShardSet, val: ShardSet) -> list[str]:
+    """A line about photographs that are trained on in one folder and judged in another."""
+    if not (names := photographs_of_both(train, val)):
+        return []
+    return [
+        f"warning: {len(names):,} photographs are in split '{train.split}' of one folder and in '{val.split}' of another, such as {names[0]}: "
+        "scores will flatter; shard these data sets together, or leave one out"
+    ]
 
 
 def _places(shards: ShardSet, rows: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

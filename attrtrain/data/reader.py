@@ -110,6 +110,11 @@ class ShardSet:
         part, row = self._place_of(position)
         return part.details(row)
 
+    def folder_of(self, position: int) -> Path | str:
+        """Where one sample lies."""
+        part, _ = self._place_of(position)
+        return part.place
+
     def damaged(self, position: int, what: str) -> ShardError:
         """The error of a sample that is read but not understood, naming the object and its shard."""
         part, row = self._place_of(position)
@@ -146,7 +151,7 @@ class ShardSet:
 
     @property
     def object_ids(self) -> NDArray[np.int64]:
-        """(N,) the id of every object. Where several folders use the same ids, those of the k-th folder are raised by k times 10^13, which no id reaches."""
+        """(N,) the id of every object. Where several folders use the same ids for other objects, those of the k-th folder are raised by k times 10^13, which no id reaches."""
         ids = self.column("object_id")
         if len(self._parts) == 1 or len(np.unique(ids)) == len(ids):
             return ids
@@ -199,6 +204,7 @@ class _Part:
     """The samples of one split in one folder: a contiguous range of its index, because shards are of one split and sorted by it."""
 
     def __init__(self, files: ShardFiles, manifest: Manifest, split: str) -> None:
+        self.place = files.place
         self.categories = manifest.categories
         self._files = files
         self._shards = manifest.shards

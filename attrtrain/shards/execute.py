@@ -19,7 +19,8 @@ from tqdm import tqdm
 from attrtrain.allocator import keep_freed_memory
 from attrtrain.errors import ShardError
 from attrtrain.shards.manifest import ShardInfo
-from attrtrain.shards.write import ShardJob, clean, write_shard
+from attrtrain.shards.write import ShardJob, TakenAwayError, clean, write_shard
+from attrtrain.urls import is_url
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -65,7 +66,9 @@ def write_here(jobs: Sequence[ShardJob], workers: int) -> None:
         ShardError: a shard cannot be written, or a process died. Finished shards are kept.
     """
     objects = sum(map(len, jobs))
-    if workers == 1 or len(jobs) == 1:
+    # One that waits for a server hears no Ctrl-C; a process can be ended all the same.
+    is_remote = any(map(is_url, jobs[0].image_folders))
+    if (workers == 1 or len(jobs) == 1) and not is_remote:
         keep_freed_memory()
         with progress_bar(objects) as bar, _interrupts_held_back() as stop_if_interrupted, _nothing_here_is_garbage():
 
@@ -86,13 +89,16 @@ def write_here(jobs: Sequence[ShardJob], workers: int) -> None:
             _follow(bar, done),
         ):
             write_with(executor, jobs, task=_write_and_count)
-    except BrokenProcessPool:
-        raise ShardError(
-            "a worker process died (out of memory?); finished shards are kept: "
-            "run the same command again, with fewer --workers"
-        ) from None
-    finally:
+    except TakenAwayError:
+        raise  # what else lies there is the other's
+    except BaseException as error:
         clean(jobs[0].folder, [job.name for job in jobs])  # after workers that were stopped within a shard
+        if isinstance(error, BrokenProcessPool):
+            raise ShardError(
+                "a worker process died (out of memory?); finished shards are kept: "
+                "run the same command again, with fewer --workers"
+            ) from None
+        raise
 
 
 class _DeafProcesses(ProcessPoolExecutor):

@@ -40,6 +40,10 @@ _BUFFER_BYTES = 1 << 20  # of a tar: small pieces take the system longer to keep
 _END_OF_TAR = bytes(2 * tarfile.BLOCKSIZE)
 
 
+class TakenAwayError(ShardError):
+    """An unfinished file is gone: another process makes ready to write the same shard, so the folder is no longer ours to tidy."""
+
+
 class SampleColumns(Contract):
     """Where the samples of a shard lie, one after the other; a column for a field of INDEX_DTYPE."""
 
@@ -115,14 +119,18 @@ def prepare(folder: Path, plan: ShardPlan, shards: Sequence[PlannedShard] | None
             raise ShardError(f"{folder} holds tar files without a {PLAN}; choose an empty folder for --out")
         (folder / RECORDS).mkdir(parents=True, exist_ok=True)
         create_once(path, to_json(plan.inputs))
-    # Read back, because another process may have been first, with another plan.
-    if differences := plan.inputs.differences(read_contract(PlanInputs, path)):
-        raise ShardError(
-            f"{folder} holds shards of another plan ({'; '.join(differences)}); "
-            "choose another --out, or delete that folder"
-        )
+    require_plan(folder, plan)  # another process may have been first, with another plan
     (folder / RECORDS).mkdir(parents=True, exist_ok=True)
     clean(folder, None if shards is None else [shard.name for shard in shards])
+
+
+def require_plan(folder: Path, plan: ShardPlan) -> None:
+    """Raises ShardError, saying what differs, where the folder's plan is another one."""
+    if differences := plan.inputs.differences(read_contract(PlanInputs, folder / PLAN)):
+        raise ShardError(
+            f"{folder} holds shards of another plan ({'; '.join(differences)}); "
+            "give the labels and settings that they were written with, choose another --out, or delete that folder"
+        )
 
 
 def clean(folder: Path, shards: Sequence[str] | None = None) -> None:
@@ -215,7 +223,7 @@ def write_shard(job: ShardJob, on_object: Callable[[], object] = lambda: None) -
         record = ShardRecord(plan_hash=job.plan_hash, info=info, samples=columns, failures=failures)
         write_contract(record, record_path(job.folder, job.name))
     except FileNotFoundError:
-        raise ShardError(
+        raise TakenAwayError(
             f"{path}: the unfinished file was taken away; is another `attrtrain shard` writing to this folder?"
         ) from None
     except OSError as error:

@@ -12,6 +12,7 @@ import random
 import resource
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -316,6 +317,35 @@ def test_stopped_by_a_signal_it_says_so_in_one_line(data, tmp_path, undisturbed,
 
 
 @needs_proc
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_run_whose_files_another_takes_away_leaves_the_folder_to_it(data, tmp_path, workers):
+    out = tmp_path / "out"
+    process = start(data, out, "--workers", str(workers))
+    wait_until(started_writing(out), process)
+    others = out / ".train-000003.tar.0123456789ab.partial"  # of a run of the same command that has just begun
+    others.write_bytes(b"half")
+    while process.poll() is None:
+        for partial in out.glob(".*.tar.*"):
+            if partial != others:
+                partial.unlink(missing_ok=True)
+    _, errors = process.communicate()
+    assert process.returncode == 1 and "the unfinished file was taken away; is another" in errors
+    assert others.exists() and (out / "plan.json").exists() and (out / "records").is_dir()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_though_a_photograph_never_comes(data, tmp_path, number):
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(64)  # connections are taken, and nothing is ever said
+        place = f"http://127.0.0.1:{server.getsockname()[1]}/photographs"
+        process = start(data, tmp_path / "out", "--workers", "1", "--images", place)
+        wait_until(started_writing(tmp_path / "out"), process)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode in (130, 143) and "Traceback" not in errors
+
+
 @pytest.mark.parametrize("delay", [0.0, 0.1, 0.3])
 def test_a_signal_while_workers_start_gives_no_traceback_either(data, tmp_path, delay):
     process = start(data, tmp_path / "out", "--workers", "3")

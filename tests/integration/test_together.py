@@ -98,8 +98,8 @@ def test_folders_are_judged_in_any_order_and_none_twice(
     assert found[0]["category_from"] == found[1]["category_from"] == "training split"
     assert found[0]["overall"] == found[1]["overall"]
     twice = f"{folders['val'].parent}/./val"
-    assert main(["evaluate", "--model", str(bundle), "--shards", str(folders["val"]), twice]) == 2
-    assert "is given twice" in capsys.readouterr().err
+    assert main(["evaluate", "--model", str(bundle), "--shards", str(folders["val"]), twice]) != 0
+    assert "is given twice: " in capsys.readouterr().err
 
 
 def test_an_out_that_cannot_be_is_told_before_the_work(

@@ -1,0 +1,82 @@
+"""Shard folders that share objects, or photographs of two splits."""
+
+import csv
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from attrtrain.cli import main
+from attrtrain.data.overlap import photographs_of_both, require_each_once
+from attrtrain.data.reader import ShardSet
+from attrtrain.errors import ShardError
+
+Sharded = Callable[..., Path]
+
+
+@pytest.fixture
+def sharded(tmp_path: Path) -> Sharded:
+    """Shards of one object for each (photograph, split), all in a folder of photographs of its own; ids are row numbers."""
+
+    def shard(name: str, rows: list[tuple[str, str]], seed: int = 0, **columns: int) -> Path:
+        photographs = tmp_path / f"{name} photographs"
+        photographs.mkdir()
+        draw = np.random.default_rng(seed)
+        for photograph, _ in rows:
+            pixels = draw.integers(0, 255, (40, 60, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(photographs / photograph)
+        with (tmp_path / f"{name}.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["file_name", "split", "x", "y", "w", "h", "furry", *columns])
+            writer.writerows(
+                [photograph, split, 2, 3, 20, 30, row % 2, *(first + row for first in columns.values())]
+                for row, (photograph, split) in enumerate(rows)
+            )
+        given = ["--labels", tmp_path / f"{name}.csv", "--images", photographs, "--out", tmp_path / name]
+        assert main(["shard", *map(str, given), "--workers", "1"]) == 0
+        return tmp_path / name
+
+    return shard
+
+
+A = [("a.jpg", "train"), ("b.jpg", "train"), ("c.jpg", "val"), ("d.jpg", "val")]
+
+
+def test_a_part_of_a_data_set_beside_the_whole_is_refused(sharded: Sharded) -> None:
+    whole, part = sharded("whole", A), sharded("part", A[:3])
+    require_each_once(ShardSet([whole], "train"))
+    with pytest.raises(ShardError) as refused:
+        require_each_once(ShardSet([whole, part], "train"))
+    assert str(refused.value) == (
+        f"{whole} and {part} hold the same crops: 2 of 4 objects of split 'train' would count twice, such as object 0; give folders that share no object"
+    )
+
+
+def test_a_folder_that_is_given_twice_or_was_copied_is_refused(toy_shards: Path, tmp_path: Path) -> None:
+    shutil.copytree(toy_shards, tmp_path / "copy")
+    for other, told in ((toy_shards, "is given twice: "), (tmp_path / "copy", "hold the same crops: ")):
+        with pytest.raises(ShardError, match=told):
+            require_each_once(ShardSet([toy_shards, other], "val"))
+
+
+def test_data_sets_that_only_count_alike_are_read_together(sharded: Sharded) -> None:
+    """Both number objects and photographs from 0."""
+    one = sharded("one", A, image_id=0)
+    two = sharded("two", [(f"{name}.jpg", split) for name, (_, split) in zip("wxyz", A, strict=True)], 1, image_id=0)
+    both = ShardSet([one, two], "train")
+    assert np.array_equal(both.column("object_id"), [0, 1, 0, 1]) and len(np.unique(both.object_ids)) == 4
+    assert np.array_equal(np.sort(both.column("image_id")), [0, 0, 1, 1])
+    require_each_once(both)
+    crossed = sharded("crossed", [("w.jpg", "val"), ("x.jpg", "val"), ("y.jpg", "train")], 2, image_id=0)
+    assert photographs_of_both(ShardSet([one, crossed], "train"), ShardSet([one, crossed], "val")) == []
+
+
+def test_photographs_that_are_trained_on_here_and_judged_there_are_named(sharded: Sharded) -> None:
+    one = sharded("one", A)
+    two = sharded("two", [("b.jpg", "val"), ("e.jpg", "train"), ("c.jpg", "train"), ("f.jpg", "val")])
+    splits = [ShardSet([one, two], split) for split in ("train", "val")]
+    assert sorted(photographs_of_both(*splits)) == ["b.jpg", "c.jpg"]
+    assert photographs_of_both(*(ShardSet([one], split) for split in ("train", "val"))) == []
