@@ -242,12 +242,14 @@ def load_batches(
     Args:
         dataset: where samples come from.
         requests: finite; their order is the order of the batches, whatever the number of workers.
-        device: where image, target and known end up.
+        device: where image, target and known end up; "cuda" without a number is the current GPU.
         workers: decoding threads; 0 decodes in this one, when a batch is asked for.
 
     Raises:
         ShardError: naming a sample that cannot be read or decoded.
     """
+    if device.type == "cuda" and device.index is None:  # as Accelerate names it to a single process
+        device = torch.device("cuda", torch.cuda.current_device())
     batches = (
         _decoded_ahead(dataset, requests, device, workers)
         if workers

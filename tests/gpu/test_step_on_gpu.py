@@ -38,7 +38,7 @@ def trained(shards: Path, config: TrainConfig, steps: int, watched_from: int | N
     runtime = build_runtime(config.train.precision)
     samples = ShardSet([str(shards)], "train")
     order = TrainOrder(len(samples), 0, BATCH, BATCH, rank=0, world_size=1)
-    batches = load_batches(CropDataset(samples, PX), order.requests(50, 0, 0), runtime.device, workers=0)
+    batches = load_batches(CropDataset(samples, PX), order.requests(50, 0, 0), runtime.device, workers=2)
     seed_everything(0)
     learner = prepare_learner(runtime, build_network("resnet18", "mlp", 32, 0.5, len(samples.vocabulary)), config)
     learner.wrapped.train()
@@ -74,14 +74,15 @@ def test_no_step_that_augments_waits_for_the_gpu(toy_shards: Path) -> None:
     assert len(trained(toy_shards, replace(config, data=data), 12, watched_from=8)) == 12
 
 
+@pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("resize_on", ["worker", "device"])
-def test_batches_copied_beside_the_work_are_whole(toy_shards: Path, resize_on: ResizeOn) -> None:
+def test_batches_copied_beside_the_work_are_whole(toy_shards: Path, resize_on: ResizeOn, workers: int) -> None:
     dataset = CropDataset(ShardSet([str(toy_shards)], "train"), PX, resize_on)
     requests = list(TrainOrder(len(dataset.shards), 0, BATCH, BATCH, rank=0, world_size=1).requests(3, 0, 0))
     expected = load_batches(dataset, requests, torch.device("cpu"), workers=0)
     work = torch.randn((4096, 4096), device="cuda")
     kept = []
-    for batch in load_batches(dataset, requests, torch.device("cuda"), workers=0):
+    for batch in load_batches(dataset, requests, torch.device("cuda"), workers):
         for _ in range(5):  # so that the host is ahead of the GPU, and copies ahead of the work
             work = torch.tanh(work @ work)
         kept.append((batch.image.clone(), batch.target.clone(), batch.known.clone()))

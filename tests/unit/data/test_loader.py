@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.cuda._utils import _get_device_index
 from torchvision.transforms import v2
 
 from attrtrain.config.schema import Interpolation, ResizeOn
+from attrtrain.data import loader
 from attrtrain.data.augment import apply_flips, draw_flips
 from attrtrain.data.decode import decode_crop, squash
 from attrtrain.data.device_resize import resize_packed
-from attrtrain.data.loader import CropDataset, load_batches
+from attrtrain.data.loader import Batch, CropDataset, load_batches
 from attrtrain.data.order import BatchRequest, TrainOrder, evaluation_requests
 from attrtrain.data.reader import ShardSet
 from attrtrain.errors import ShardError
@@ -216,6 +218,21 @@ def test_a_loader_that_is_left_early_ends_its_threads(toy_shards: Path) -> None:
     assert any(thread.name.startswith("decode") for thread in threading.enumerate())
     batches.close()
     assert not any(thread.name.startswith("decode") for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:1"])
+def test_threads_pin_for_the_gpu_that_is_meant(toy_shards: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Accelerate names the GPU of a single process without its number, which torch takes nearly everywhere, and not here."""
+    pinned_for: list[int] = []
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: pinned_for.append(_get_device_index(device)))
+    monkeypatch.setattr(Batch, "pin_memory", lambda batch: batch)
+    monkeypatch.setattr(loader, "_copied_beside_the_work", lambda batches, device: batches)
+    dataset = CropDataset(ShardSet([toy_shards], "val"), 16)
+    requests = [BatchRequest(0, part, part) for part in np.arange(24).reshape(6, 4)]
+    batches = list(load_batches(dataset, requests, torch.device(name), workers=2))
+    assert np.concatenate([batch.index for batch in batches]).tolist() == list(range(24))
+    assert set(pinned_for) == {1}
 
 
 def test_what_goes_wrong_in_a_thread_is_told_as_it_is(toy_shards: Path) -> None:
