@@ -17,8 +17,9 @@ A checkpoint is written under a hidden name, flushed to the disk, and renamed; o
 import json
 import pickle
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -126,12 +127,12 @@ def _is_disk_error(error: Exception) -> bool:
 
 
 def find_latest(folder: Path) -> tuple[Path | None, list[str]]:
-    """The newest whole checkpoint of a folder, and a line for each newer one that is damaged."""
+    """The newest whole checkpoint of a folder, None without one, and a line for each newer one that is damaged."""
     complaints: list[str] = []
     for candidate in sorted(folder.glob("step-*"), reverse=True):
         if (problem := damage(candidate)) is None:
             return candidate, complaints
-        complaints.append(f"checkpoint {candidate} is damaged ({problem}); going back to the one before")
+        complaints.append(f"checkpoint {candidate} is damaged ({problem})")
     return None, complaints
 
 
@@ -200,12 +201,17 @@ def set_newer_aside(folder: Path, source: Path) -> list[Path]:
     moved = []
     for newer in sorted(folder.glob("step-*")):
         if newer.name > source.name:
-            place = folder / SET_ASIDE / newer.name
+            place = _free_name(folder / SET_ASIDE / newer.name)
             place.parent.mkdir(exist_ok=True)
-            shutil.rmtree(place, ignore_errors=True)
             newer.rename(place)
             moved.append(place)
     return moved
+
+
+def _free_name(place: Path) -> Path:
+    """The path itself, or `step-00000120.2` and so on where an earlier course of the run has left one there."""
+    numbered = (place.with_name(f"{place.name}.{number}") for number in count(2))
+    return next(path for path in chain([place], numbered) if not path.exists())
 
 
 def of_step(folder: Path, step: int) -> Path:
@@ -213,10 +219,11 @@ def of_step(folder: Path, step: int) -> Path:
     return folder / _name(step)
 
 
-def prune(folder: Path, keep_last: int, keep_step: int) -> None:
-    """Removes all but the newest `keep_last` checkpoints and the one of step `keep_step`."""
+def prune(folder: Path, keep_last: int, keep_steps: Collection[int]) -> None:
+    """Removes all but the newest `keep_last` checkpoints and those of some steps."""
+    kept = {_name(step) for step in keep_steps}
     for old in sorted(folder.glob("step-*"))[:-keep_last]:
-        if old.name != _name(keep_step):
+        if old.name not in kept:
             shutil.rmtree(old, ignore_errors=True)
 
 

@@ -53,6 +53,10 @@ class ImageError(AttrtrainError):
     """A picture that cannot be read."""
 
 
+class MemoryExceededError(AttrtrainError):
+    """A device has too little memory for what is configured."""
+
+
 class ProcessLostError(AttrtrainError):
     """Another process of this run died or stopped answering."""
 

@@ -45,6 +45,11 @@ def build_optimizer(
             return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
 
 
+def keeps_state(config: OptimConfig) -> bool:
+    """Whether the optimizer remembers anything from step to step."""
+    return config.name != "sgd" or config.momentum > 0
+
+
 def learning_rate(step: int, total_steps: int, steps_per_epoch: int, config: OptimConfig) -> float:
     """The learning rate of optimizer step `step`, counted from 0: a pure function, so there is no scheduler state to lose.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from accelerate.utils.memory import should_reduce_batch_size
 from numpy.typing import NDArray
 
 from attrtrain import __version__, bundle, checkpoint
@@ -31,13 +32,21 @@ from attrtrain.data.reader import ShardSet
 from attrtrain.engine.best import require_best_bundle
 from attrtrain.engine.compiling import explained_compile_failure
 from attrtrain.engine.evaluate import evaluate
-from attrtrain.engine.fit import fit, is_finished, prepare_learner
+from attrtrain.engine.fit import early_stop, fit, is_finished, prepare_learner
 from attrtrain.engine.judging import headline, judge_split, predictions_of, write_judgement
 from attrtrain.engine.objective import Objective
-from attrtrain.engine.resume import changed_settings, restore
+from attrtrain.engine.resume import changed_settings, changes_numbers, restore
 from attrtrain.engine.state import Learner, RunState, Task
 from attrtrain.engine.window import Window
-from attrtrain.errors import AttrtrainError, CheckpointError, LabelError, OneProcessError, PreemptedError, ShardError
+from attrtrain.errors import (
+    AttrtrainError,
+    CheckpointError,
+    LabelError,
+    MemoryExceededError,
+    OneProcessError,
+    PreemptedError,
+    ShardError,
+)
 from attrtrain.files import atomic_write, remove_partials
 from attrtrain.framing import Framing
 from attrtrain.models.network import AttributeModel
@@ -102,7 +111,7 @@ def _train(
         seed_everything(config.run.seed)
         model = build_model(config, train_shards)
         require_batch_statistics(config, model, order.micro_batch, order.world_size)
-        told = _fill(config, model, source)
+        told, leaves_course = _fill(config, model, source), False
         with _explained_full_disk(folder):
             found = _audit(config, folder, train_shards, runtime) if source is None else None
         learner = prepare_learner(runtime, model, config)
@@ -111,13 +120,18 @@ def _train(
         task = Task(config, runtime, train_shards, val_shards, order, objective, folder, NullTracker(), stop)
         if source is not None:
             restore(task, learner, state, window, source)
-            told += _go_on_from(task, learner, state, window, source)
+            more, leaves_course = _go_on_from(task, learner, state, window, source)
+            told += more
+            if is_finished(config, state) and runtime.any_rank((folder / "result.json").exists())[0]:
+                if runtime.is_main:
+                    print(*told, *_nothing_to_do(config, state), sep="\n", flush=True)
+                return
         if runtime.is_main:
             odd = [*contradictions(train_shards.vocabulary.names, config.data), *_leaks(train_shards, val_shards)]
             print(_opening(task), *told, *([found.line] if found else []), *odd, sep="\n", flush=True)
             with _explained_full_disk(folder):
-                task = replace(task, tracker=_open_folder(task, state, found))
-        with _closing(task), explained_compile_failure(config.train.compile):
+                task = replace(task, tracker=_open_folder(task, state, found, leaves_course))
+        with _closing(task), _explained_lack_of_memory(config), explained_compile_failure(config.train.compile):
             fit(task, learner, state, window)
             with _explained_full_disk(folder):
                 _finish(task, state)
@@ -188,14 +202,26 @@ def _require_labels(config: TrainConfig, shards: ShardSet) -> None:
         )
 
 
-def _go_on_from(task: Task, learner: Learner, state: RunState, window: Window, source: Path) -> list[str]:
-    """Puts the folder of a run that was restored from a checkpoint in order, and returns lines to print. Collective."""
-    told = []
+def _go_on_from(task: Task, learner: Learner, state: RunState, window: Window, source: Path) -> tuple[list[str], bool]:
+    """Puts the folder of a run that was restored from a checkpoint in order. Collective.
+
+    Returns:
+        Lines to print, and whether numbers will be others than those that were logged after that checkpoint.
+    """
+    told, leaves_course = [], changes_numbers(source, task.config)
     if task.runtime.is_main:
         moved = checkpoint.set_newer_aside(task.folder / "checkpoints", source)
         told += [f"{len(moved)} newer checkpoints are set aside in {moved[0].parent}"] if moved else []
     mended = require_best_bundle(task, learner, state, window, source)
-    return [*told, *([mended] if mended else [])]
+    return [*told, *([mended] if mended else [])], leaves_course
+
+
+def _nothing_to_do(config: TrainConfig, state: RunState) -> list[str]:
+    early = early_stop(config, state)
+    return [
+        *([early] if early else []),
+        f"{config.run.dir} is finished after {state.epoch} epochs, and is left as it is: nothing was trained; give another --run.dir for another run",
+    ]
 
 
 @contextmanager
@@ -209,20 +235,41 @@ def _explained_full_disk(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def _open_folder(task: Task, state: RunState, audit: QuickAudit | None) -> Tracker:
-    """Writes the run's configuration and makes its trackers, which are told what the run is. Main process only."""
+@contextmanager
+def _explained_lack_of_memory(config: TrainConfig) -> Iterator[None]:
+    """Raises MemoryExceededError where a step does not fit into its device's memory."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not should_reduce_batch_size(error):
+            raise
+        raise MemoryExceededError(
+            f"a step does not fit into the memory there is ({str(error).splitlines()[0]}); lower train.micro_batch or data.image_px, or set train.checkpoint_activations; "
+            f"`attrtrain find` tells what fits. {config.run.dir} goes on from its last checkpoint"
+        ) from None
+
+
+def _open_folder(task: Task, state: RunState, audit: QuickAudit | None, leaves_course: bool) -> Tracker:
+    """Writes the run's configuration and makes its trackers, which are told what the run is. Main process only.
+
+    Args:
+        audit: of a new run.
+        leaves_course: numbers may differ from those that were logged before from this position on.
+    """
     config, folder = task.config, task.folder
     for place in (folder, folder / EVALUATION):
         remove_partials(place)  # of a training that was killed while it wrote
-    if not is_finished(config, state):
-        (folder / "result.json").unlink(missing_ok=True)  # of fewer epochs: whoever waits for it waits for the last
     settings = dump_config(config)
-    with atomic_write(folder / "config.yaml") as file:
-        file.write(settings.encode())
+    if not is_finished(config, state):  # else what is left to do, judging, follows from the bundle alone
+        (folder / "result.json").unlink(missing_ok=True)  # of fewer epochs: whoever waits for it waits for the last
+        with atomic_write(folder / "config.yaml") as file:
+            file.write(settings.encode())
     mode, note = wandb_tracker.resolve_mode(config.track.wandb)
     if note:
         print(note, flush=True)
     lines = JsonlTracker(folder / "metrics.jsonl", state.step, state.epoch)
+    if leaves_course and lines.dropped:
+        wandb_tracker.leave_course(folder)
     trackers: list[Tracker] = [lines, wandb_tracker.start(mode, folder, lines.kept, config.track, _known(task, audit))]
     if config.track.tensorboard:
         trackers.append(tensorboard_tracker.start(folder, state.step, lines.kept, settings))
@@ -261,7 +308,7 @@ def _closing(task: Task) -> Iterator[None]:
         task.tracker.alert("training failed", f"{task.config.run.dir}: {error}")
         task.tracker.finish({}, "failed")
         accelerator = task.runtime.accelerator
-        if accelerator.num_processes == 1 or not isinstance(error, ShardError | CheckpointError):
+        if accelerator.num_processes == 1 or not isinstance(error, ShardError | CheckpointError | MemoryExceededError):
             raise
         raise OneProcessError(f"process {accelerator.process_index} of {accelerator.num_processes}: {error}") from None
 
@@ -273,8 +320,13 @@ def _checkpoint_to_resume(config: TrainConfig, folder: Path, runtime: Runtime) -
     match config.checkpoint.resume:
         case "auto":
             latest, complaints = checkpoint.find_latest(folder / "checkpoints")
-            if runtime.is_main and complaints:
-                print("\n".join(complaints), file=sys.stderr)
+            if complaints and latest is None:  # beginning anew would cost what somebody may still restore
+                raise CheckpointError(
+                    f"{complaints[0]}, and there is no older one that is whole; restore one, begin anew with another --run.dir, or move {folder} away"
+                )
+            if runtime.is_main:
+                for complaint in complaints:
+                    print(f"{complaint}; going back to the one before", file=sys.stderr)
             return latest
         case "never":
             if (folder / "checkpoints").exists() or (folder / "result.json").exists():
@@ -282,11 +334,17 @@ def _checkpoint_to_resume(config: TrainConfig, folder: Path, runtime: Runtime) -
             return None
         case path:
             latest, _ = checkpoint.find_latest(folder / "checkpoints")
-            if latest is not None and checkpoint.load_state(latest)["config"]["checkpoint"]["resume"] == path:
+            if latest is not None and _same_place(
+                checkpoint.load_state(latest)["config"]["checkpoint"]["resume"], path
+            ):
                 return latest  # this very command was here before, and has come further
             if (problem := checkpoint.damage(Path(path))) is not None:
                 raise CheckpointError(f"checkpoint.resume: {path} is damaged or no checkpoint ({problem})")
             return Path(path)
+
+
+def _same_place(one: str, other: str) -> bool:
+    return Path(one).resolve() == Path(other).resolve()
 
 
 def _opening(task: Task) -> str:

@@ -1,6 +1,7 @@
 """Preset or YAML file + flags → TrainConfig, with one clear line for anything that does not fit."""
 
 import dataclasses
+import json
 import math
 import re
 from argparse import ArgumentError
@@ -127,7 +128,9 @@ def _config_file(source: str) -> Path:
     import yaml
 
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content = yaml.safe_load(text)
+        _require_each_key_once(yaml.compose(text), source)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{source}: cannot be read as YAML ({' '.join(str(error).split())})") from None
     if not isinstance(content, dict):
@@ -135,7 +138,24 @@ def _config_file(source: str) -> Path:
     for section, settings in content.items():
         if not isinstance(settings, dict):
             raise ConfigError(f"{source}: {section}: must hold settings such as `name: value`, not {settings!r}")
+    if content.get("train", {}).get("precision") is False:
+        raise ConfigError(f'{source}: train.precision: YAML reads a bare no as false; write "no" with quotes')
     return path
+
+
+def _require_each_key_once(node: Any, source: str) -> None:
+    """Refuses a key that stands twice in a mapping, of which YAML would keep the last. `node`: as `yaml.compose` gives it."""
+    import yaml
+
+    if isinstance(node, yaml.MappingNode):
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if (first := lines.setdefault(str(key.value), line)) != line:
+                raise ConfigError(
+                    f"{source}: {key.value} stands on line {first} and again on line {line}; join the two"
+                )
+            _require_each_key_once(value, source)
 
 
 def _join_lists(argv: list[str]) -> list[str]:
@@ -146,7 +166,7 @@ def _join_lists(argv: list[str]) -> list[str]:
         word = rest.pop(0)
         flag, equals, value = word.partition("=")
         if equals and flag in _LIST_FLAGS and not value.startswith("["):
-            joined.append(f"{flag}={[value]}")
+            joined.append(f"{flag}={_as_list([value])}")
             continue
         if word not in _LIST_FLAGS:
             joined.append(word)
@@ -154,8 +174,14 @@ def _join_lists(argv: list[str]) -> list[str]:
         values = []
         while rest and not rest[0].startswith("--"):
             values.append(rest.pop(0))
-        joined.append(f"{word}={values if not (len(values) == 1 and values[0].startswith('[')) else values[0]}")
+        is_list = len(values) == 1 and values[0].startswith("[")
+        joined.append(f"{word}={values[0] if is_list else _as_list(values)}")
     return joined
+
+
+def _as_list(values: list[str]) -> str:
+    """A YAML list of texts that says each as it is."""
+    return json.dumps(values, ensure_ascii=False)
 
 
 def _parse(parser: "ArgumentParser", argv: list[str], source: str) -> TrainConfig:
@@ -179,6 +205,8 @@ def _parse(parser: "ArgumentParser", argv: list[str], source: str) -> TrainConfi
                     continue
                 if not {"at least": value >= bound, "above": value > bound, "at most": value <= bound}[rule]:
                     raise ConfigError(f"{source}: {section}.{knob.name}: must be {rule} {bound}, not {value}")
+    if not config.run.dir.strip():
+        raise ConfigError(f"{source}: run.dir: is empty; give --run.dir the folder of the run")
     _check_backbone(config.model.backbone, source)
     return config
 

@@ -7,7 +7,6 @@ from itertools import islice
 
 import torch
 from accelerate import DistributedType
-from torch import nn
 from tqdm import tqdm
 
 from attrtrain.config.schema import TrainConfig
@@ -20,14 +19,14 @@ from attrtrain.engine.compiling import compile_in_place
 from attrtrain.engine.evaluate import BAR_SECONDS, Evaluation, EvaluationStoppedError, evaluate
 from attrtrain.engine.judging import attribute_table
 from attrtrain.engine.objective import Objective
-from attrtrain.engine.resume import save_checkpoint
+from attrtrain.engine.resume import diverged, save_checkpoint
 from attrtrain.engine.state import Learner, RunState, Task
 from attrtrain.engine.step import StepSettings, TrainingCategories, optimizer_step
 from attrtrain.engine.window import Window
-from attrtrain.errors import AttrtrainError, ConfigError, PreemptedError
+from attrtrain.errors import ConfigError, PreemptedError
 from attrtrain.framing import Framing
 from attrtrain.metrics.functional import MeanScores
-from attrtrain.models.layers import layer_groups, undecayed
+from attrtrain.models.layers import layer_groups, synchronise_batchnorm, undecayed
 from attrtrain.models.network import AttributeModel, pretrained_interpolation
 from attrtrain.models.recompute import checkpoint_activations
 from attrtrain.optim import MovingAverage, build_optimizer, learning_rate, set_learning_rate, trains_head_alone
@@ -59,7 +58,7 @@ def prepare_learner(runtime: Runtime, model: AttributeModel, config: TrainConfig
             raise ConfigError(
                 "train.sync_batchnorm: torch synchronises batch statistics on CUDA GPUs only; leave it off"
             )
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]  # torch gives it no types
+        synchronise_batchnorm(model)
     model.to(runtime.device)
     if config.train.channels_last:
         model.to(memory_format=torch.channels_last)
@@ -110,13 +109,19 @@ def is_finished(config: TrainConfig, state: RunState) -> bool:
     return state.epoch >= config.train.epochs or 0 < config.train.patience <= stale
 
 
-def _tell_early_stop(task: Task, state: RunState) -> None:
-    if state.epoch >= task.config.train.epochs:
-        return
-    told = (
-        f"stopped early after epoch {state.epoch} of {task.config.train.epochs}: no better val mAP than {state.best_map:.4f}, "
+def early_stop(config: TrainConfig, state: RunState) -> str:
+    """A line about a finished run that did not take all of its epochs, "" of one that did."""
+    if state.epoch >= config.train.epochs:
+        return ""
+    return (
+        f"stopped early after epoch {state.epoch} of {config.train.epochs}: no better val mAP than {state.best_map:.4f}, "
         f"of epoch {state.best_epoch}, for {state.epoch - state.best_epoch} epochs (train.patience)"
     )
+
+
+def _tell_early_stop(task: Task, state: RunState) -> None:
+    if not (told := early_stop(task.config, state)):
+        return
     task.tracker.alert("training stopped early", f"{task.config.run.dir}: {told}")
     if task.runtime.is_main:
         print(told, flush=True)
@@ -197,9 +202,7 @@ def _log(task: Task, state: RunState, window: Window, rate: float) -> dict[str, 
     steps = window.steps
     values = window.close(task.order.global_batch)
     if not math.isfinite(values["loss"]):
-        raise AttrtrainError(
-            f"the loss is not a finite number at step {state.step}; lower optim.lr, or use --train.precision no"
-        )
+        raise diverged(task, state.step, "the loss is not a finite number")
     state.epoch_loss += values["loss"] * steps
     task.tracker.log("train", state.step, {"epoch": state.epoch + 1, "lr": rate, **values})
     return values

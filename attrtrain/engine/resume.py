@@ -14,13 +14,15 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
+from torch.distributed.tensor import DTensor
 
 from attrtrain import checkpoint
 from attrtrain.config.schema import ModelConfig, TrainConfig
 from attrtrain.data.reader import ShardSet
 from attrtrain.engine.state import Learner, RunState, Task
 from attrtrain.engine.window import Window
-from attrtrain.errors import CheckpointError
+from attrtrain.errors import AttrtrainError, CheckpointError
+from attrtrain.optim import keeps_state
 from attrtrain.tracking.wandb_tracker import WANDB_ID
 
 _OF_NO_CONSEQUENCE = {("run", "dir"), ("checkpoint", "resume")}
@@ -30,6 +32,8 @@ _JUDGED_BY = (
     ("labels", "positive_at"),
 )  # else the best so far is no measure
 
+_DECIDING = ("data", "labels", "loss", "model", "optim", "train")
+_DECIDING_NOTHING = {("data", name) for name in ("shards", "workers", "cache_dir", "cache_gb")}
 
 # Whole tensors, also of a model that is sharded over ranks (FSDP2): gathered on rank 0 when saving, dealt out when loading. Optimizer state goes by
 # parameter name.
@@ -65,8 +69,15 @@ def _order(config: TrainConfig) -> str:
 
 
 def save_checkpoint(task: Task, learner: Learner, state: RunState, window: Window) -> None:
-    """Saves all that is needed to go on from here, then removes what is no longer wanted. Collective."""
+    """Saves all that is needed to go on from here, then removes what is no longer wanted. Collective.
+
+    Raises:
+        AttrtrainError: weights are no finite numbers any more, so nobody could go on from here; what was saved before is kept.
+        CheckpointError: the disk is full.
+    """
     accelerator = task.runtime.accelerator
+    if task.runtime.any_rank(not _is_finite(learner.module))[0]:
+        raise diverged(task, state.step, "weights are no finite numbers any more")
     tensors = {"model": full_tensors(learner.module)}
     if learner.average is not None:
         tensors["average"] = learner.average.state_dict()
@@ -93,7 +104,25 @@ def save_checkpoint(task: Task, learner: Learner, state: RunState, window: Windo
     folder = task.folder / "checkpoints"
     checkpoint.save(folder, state.step, content, accelerator.process_index, accelerator.wait_for_everyone)
     if task.runtime.is_main:
-        checkpoint.prune(folder, task.config.checkpoint.keep_last, state.best_step)
+        checkpoint.prune(folder, task.config.checkpoint.keep_last, {state.best_step, state.step})
+
+
+def diverged(task: Task, step: int, what: str) -> AttrtrainError:
+    """The error of a training that has left the finite numbers, with the way back."""
+    saved = [path.name for path in sorted((task.folder / "checkpoints").glob("step-*"))]
+    back = (
+        f"; where it goes wrong again from {saved[-1]}, give --checkpoint.resume an earlier one of {task.folder}/checkpoints"
+        if saved
+        else ""
+    )
+    return AttrtrainError(f"{what} at step {step}; lower optim.lr, or use --train.precision no{back}")
+
+
+def _is_finite(model: nn.Module) -> bool:
+    """Whether all of this rank's weights and buffers are finite numbers."""
+    tensors = (value.to_local() if isinstance(value, DTensor) else value for value in model.state_dict().values())
+    found = [value.isfinite().all() for value in tensors if value.is_floating_point()]
+    return bool(torch.stack(found).all())
 
 
 def restore(task: Task, learner: Learner, state: RunState, window: Window, source: Path) -> None:
@@ -123,7 +152,8 @@ def restore(task: Task, learner: Learner, state: RunState, window: Window, sourc
     if learner.average is not None:
         learner.average.load_state_dict(dict(saved.tensors["average"]))
     optimizer = {**saved.optimizer["optimizer"], "param_groups": _own_groups(learner)}
-    set_optimizer_state_dict(learner.module, learner.bare_optimizer, optimizer, options=_WHOLE)
+    if optimizer["state"] and keeps_state(task.config.optim):
+        set_optimizer_state_dict(learner.module, learner.bare_optimizer, optimizer, options=_WHOLE)
     accelerator = task.runtime.accelerator
     if accelerator.scaler is not None and saved.optimizer["scaler"]:
         accelerator.scaler.load_state_dict(saved.optimizer["scaler"])
@@ -133,7 +163,8 @@ def restore(task: Task, learner: Learner, state: RunState, window: Window, sourc
     window.load_state_dict([entry["window"] for entry in saved.ranks], rank, world_size)
     if len(saved.ranks) == world_size:
         _set_generators(saved.ranks[rank]["generators"])
-    if task.runtime.is_main and saved.state["wandb_id"] and not (task.folder / WANDB_ID).exists():
+    is_own = source.resolve().parent == (task.folder / "checkpoints").resolve()  # another folder's run stays its own
+    if is_own and task.runtime.is_main and saved.state["wandb_id"] and not (task.folder / WANDB_ID).exists():
         (task.folder / WANDB_ID).write_text(saved.state["wandb_id"])
 
 
@@ -150,6 +181,17 @@ def _own_groups(learner: Learner) -> list[dict[str, Any]]:
         {**group, "params": [names[id(parameter)] for parameter in group["params"]]}
         for group in learner.bare_optimizer.param_groups
     ]
+
+
+def changes_numbers(source: Path, config: TrainConfig) -> bool:
+    """Whether settings that decide a step or a judgement differ from those the checkpoint was saved under."""
+    before, after = checkpoint.load_state(source)["config"], asdict(config)
+    return any(
+        before.get(section, {}).get(name) != value
+        for section in _DECIDING
+        for name, value in after[section].items()
+        if (section, name) not in _DECIDING_NOTHING
+    )
 
 
 def changed_settings(source: Path, config: TrainConfig) -> list[str]:

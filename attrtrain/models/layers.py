@@ -33,6 +33,16 @@ def layer_groups(model: AttributeModel) -> dict[str, int]:
     return own | {f"head.{name}": head for name, _ in model.head.named_parameters()}
 
 
+def synchronise_batchnorm(model: AttributeModel) -> None:
+    """Gives the model batch normalisation that takes its statistics over all processes; parameters stay the same ones."""
+    if isinstance(model.backbone, ResNet):
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]  # torch gives it no types
+        return
+    from timm.layers import convert_sync_batchnorm  # torch's own drops the activations that timm's norms hold
+
+    convert_sync_batchnorm(model)
+
+
 def undecayed(model: AttributeModel) -> set[str]:
     """Parameters that a timm model says must have no weight decay, such as positions and class tokens. Biases and norms have none anyhow."""
     ask = getattr(model.backbone, "no_weight_decay", None)

@@ -23,9 +23,11 @@ class JsonlTracker(NullTracker):
             epoch: epochs that are evaluated at that position.
         """
         self._path = path
+        lines = _lines(path)
         self.kept = [
-            line for line in _lines(path) if line["step"] <= step and (line["kind"] != "val" or line["epoch"] <= epoch)
+            line for line in lines if line["step"] <= step and (line["kind"] != "val" or line["epoch"] <= epoch)
         ]
+        self.dropped = len(lines) - len(self.kept)
         temporary = path.with_suffix(".partial")
         temporary.write_text("".join(json.dumps(line) + "\n" for line in self.kept))
         temporary.replace(path)

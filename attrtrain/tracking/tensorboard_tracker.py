@@ -52,10 +52,11 @@ def start(run_folder: Path, step: int, kept: Sequence[Mapping[str, Any]], config
     try:
         # Whatever was written from this step on is passed over by readers; what belongs to it is written again.
         folder = run_folder / TENSORBOARD
-        writer = SummaryWriter(str(folder), purge_step=step if folder.exists() else None)
+        is_new = not folder.exists()  # which a run that went on before without TensorBoard catches up with
+        writer = SummaryWriter(str(folder), purge_step=None if is_new else step)
         tracker = TensorBoardTracker(writer)
         for line in kept:
-            if line["step"] == step:
+            if is_new or line["step"] == step:
                 log_line(tracker, line)
         writer.add_text("config", f"```yaml\n{config}\n```", step)
     except Exception as error:

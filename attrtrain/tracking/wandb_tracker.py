@@ -36,6 +36,8 @@ WANDB_ID = "wandb_id"  # file in the run folder that holds the id of its W&B run
 
 Mode = Literal["online", "offline", "disabled"]
 
+_COURSE = "-course"  # in the id of a run that has left its first course, before which one it is
+
 _LINE = "metrics_line"  # hidden: which line of metrics.jsonl a row of the history is
 
 _INIT_SECONDS = "20"  # unless W&B's own WANDB_INIT_TIMEOUT and WANDB_FINISH_TIMEOUT say otherwise
@@ -106,6 +108,18 @@ def _keep_id(run_folder: Path) -> str:
     return id_file.read_text().strip()
 
 
+def leave_course(run_folder: Path) -> None:
+    """Lets a run that will log other numbers for steps which W&B may have already be another run there, in the group of the first: W&B takes no number back."""
+    id_file = run_folder / WANDB_ID
+    if id_file.exists():
+        first, _, number = _parts(id_file.read_text().strip())
+        id_file.write_text(f"{first}{_COURSE}{int(number or 1) + 1}")
+
+
+def _parts(run_id: str) -> tuple[str, str, str]:
+    return run_id.partition(_COURSE)
+
+
 def _try_online(begin: Callable[[Mode], Any], run_folder: Path) -> Any | None:
     try:
         run = begin("online")
@@ -127,7 +141,7 @@ def _init(run_id: str, run_folder: Path, track: TrackConfig, config: Mapping[str
         project=track.project,
         id=run_id,
         name=run_folder.resolve().name,
-        group=track.group or os.environ.get("WANDB_RUN_GROUP") or run_id,
+        group=track.group or os.environ.get("WANDB_RUN_GROUP") or _parts(run_id)[0],
         tags=track.tags or None,  # None leaves it to WANDB_TAGS and WANDB_NOTES
         notes=track.notes or None,
         dir=str(run_folder),

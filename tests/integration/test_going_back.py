@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from attrtrain import checkpoint
@@ -140,6 +141,7 @@ def test_a_full_disk_is_one_line_wherever_it_is_met(
         run = tmp_path / name
         if name == "write_run_report":
             shutil.copytree(whole, run)
+            (run / "result.json").unlink()  # killed before it was judged
         with monkeypatch.context() as patched:
             patched.setattr(f"attrtrain.wiring.{name}", no_room)
             assert train(run, toy_shards, "--train.epochs", "4") == 1
@@ -147,3 +149,91 @@ def test_a_full_disk_is_one_line_wherever_it_is_met(
             line for line in capsys.readouterr().err.replace("\r", "\n").splitlines() if line.startswith("error: ")
         ]
         assert lines == [f"error: {run}: No space left on device; free space and run the same command again to go on"]
+
+
+def test_a_finished_run_is_left_as_it_is(
+    whole: Path, toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    for flags in ((), ("--optim.lr", "0.5", "--loss.name", "focal"), ("--train.epochs", "2")):
+        assert train(run, toy_shards, "--train.epochs", "4", *KEEP, *flags) == 0
+        told = capsys.readouterr().out
+        assert f"{run} is finished after 4 epochs, and is left as it is: nothing was trained" in told
+        assert ("settings changed since: " in told) == bool(flags)
+        assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_all_of_whose_checkpoints_are_damaged_is_not_begun_anew(
+    whole: Path, toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    for place in steps(run):
+        (place / "optimizer.pt").write_bytes(b"half")
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert train(run, toy_shards, "--train.epochs", "5") == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert (
+        str(steps(run)[-1]) in line and "optimizer.pt is not as it was written" in line and "another --run.dir" in line
+    )
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_what_each_going_back_sets_aside_is_kept_and_a_place_is_known_in_any_spelling(
+    whole: Path, toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    second, third = steps(run)[1:3]
+    flags = ("--train.epochs", "3", *KEEP, "--checkpoint.resume")
+    for spelling, rate in ((f"{second}", "1e-6"), (f"{second}/", "1e-6"), (f"{steps(run)[0]}", "1e-5")):
+        assert train(run, toy_shards, *flags, spelling, "--optim.lr", rate) == 0
+    told = capsys.readouterr().out
+    assert told.count("newer checkpoints are set aside") == 2 and told.count("is finished after 3 epochs") == 1
+    aside = run / "checkpoints" / "set-aside"
+    assert {path.name for path in aside.glob(f"{third.name}*")} == {third.name, f"{third.name}.2"}
+    assert all(checkpoint.damage(place) is None for place in aside.iterdir())
+
+
+@pytest.mark.parametrize("momenta", [("0", "0"), ("0.9", "0"), ("0", "0.9")])
+def test_an_optimizer_without_memory_goes_on(toy_shards: Path, tmp_path: Path, momenta: tuple[str, str]) -> None:
+    for epochs, momentum in zip(("1", "2"), momenta, strict=True):
+        flags = ("--optim.name", "sgd", "--optim.momentum", momentum, "--train.epochs", epochs)
+        assert train(tmp_path / "run", toy_shards, *flags) == 0
+    assert best(tmp_path / "run")["epoch"] == 2
+
+
+def test_weights_that_are_no_numbers_are_never_saved(
+    toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    flags = (
+        "--train.epochs",
+        "1",
+        "--checkpoint.every_steps",
+        "1",
+        "--track.every_steps",
+        "100",
+        "--train.global_batch",
+        "16",
+    )
+    wild = ("--optim.name", "sgd", "--optim.lr", "1e30", "--train.clip_norm", "0")
+    assert train(run, toy_shards, *flags, *wild) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
+    assert "lower optim.lr" in line and "no finite numbers any more" in line
+    for place in steps(run):
+        assert all(values.isfinite().all() for values in load_file(place / "model.safetensors").values())
+
+
+def test_too_little_memory_for_a_step_is_one_line(
+    toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nmore")
+
+    monkeypatch.setattr("attrtrain.engine.fit.optimizer_step", no_memory)
+    assert train(tmp_path / "run", toy_shards, "--train.epochs", "1") == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
+    assert "Tried to allocate 20.00 MiB" in line and "lower train.micro_batch" in line and "attrtrain find" in line

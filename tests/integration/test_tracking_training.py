@@ -249,3 +249,36 @@ def test_a_run_that_no_longer_improves_stops_early_and_raises_an_alert(toy_shard
     )  # fmt: skip
     assert again.returncode == 0 and told in again.stdout
     assert [line["map"] for line in logged(run) if line["kind"] == "val"] == found  # it was finished, and stays so
+
+
+def trained(run: Path, shards: Path, server: WandbServer, *flags: str) -> StoredRun:
+    """A whole training on the server, and what that has of it."""
+    process = start(run, shards, server, "--track.wandb", "online", "--model.backbone", "timm:test_resnet", *flags)
+    stdout, stderr = process.communicate()
+    assert process.returncode == 0, stdout + stderr
+    return server.runs[(run / "wandb_id").read_text()]
+
+
+@pytest.mark.slow
+def test_other_numbers_for_steps_that_the_server_has_are_another_run_of_the_group(
+    toy_shards: Path, tmp_path: Path
+) -> None:
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    with serving() as server:
+        first = trained(run, toy_shards, server, "--checkpoint.keep_last", "9")
+        first_id, before, lines = (run / "wandb_id").read_text(), list(numbers(first)), logged(run)
+        assert before == [as_history(line) for line in lines]
+        middle = sorted((run / "checkpoints").glob("step-*"))[0]
+        back = ("--checkpoint.resume", str(middle), "--optim.lr", "1e-2")
+        fork = trained(elsewhere, toy_shards, server, *back)
+        assert fork is not first and numbers(first) == before
+        assert numbers(fork) == [as_history(line) for line in logged(elsewhere)]
+        second = trained(run, toy_shards, server, *back)
+        assert second is not first and numbers(first) == before
+        assert numbers(second) == [as_history(line) for line in logged(run)] != before
+        assert second.last("groupName") == first.last("groupName") == first_id
+        assert (run / "wandb_id").read_text() == f"{first_id}-course2"
+        longer = trained(
+            run, toy_shards, server, *back, "--train.epochs", "3"
+        )  # beyond what the server has: the same run
+        assert longer is second and numbers(second) == [as_history(line) for line in logged(run)]

@@ -84,8 +84,11 @@ def test_a_checkpoint_that_was_being_replaced_is_put_back(tmp_path: Path) -> Non
 def test_the_last_and_the_best_are_kept(tmp_path: Path) -> None:
     for step in (10, 20, 30, 40):
         save(tmp_path, step)
-        checkpoint.prune(tmp_path, keep_last=2, keep_step=10)
+        checkpoint.prune(tmp_path, keep_last=2, keep_steps={10, step})
     assert sorted(path.name for path in tmp_path.glob("step-*")) == ["step-00000010", "step-00000030", "step-00000040"]
+    save(tmp_path, 5)  # of a course that has gone back
+    checkpoint.prune(tmp_path, keep_last=2, keep_steps={5})
+    assert sorted(path.name for path in tmp_path.glob("step-*")) == ["step-00000005", "step-00000030", "step-00000040"]
 
 
 class Payload:

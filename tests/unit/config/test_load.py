@@ -87,6 +87,10 @@ def test_flags_alone_start_from_the_default_preset() -> None:
         ("train: [1, 2]", ["train"]),
         ("- a", ["no sections"]),
         ("a: {b", ["YAML"]),
+        ("train: {ema: 0.9}\noptim: {lr: 0.1}\ntrain: {epochs: 3}", ["train stands on line 1 and again on line 3"]),
+        ("train:\n  epochs: 3\n  epochs: 4", ["epochs stands on line 2 and again on line 3"]),
+        ("train: {precision: no}", ["train.precision", 'write "no" with quotes']),
+        ("run: {dir: ''}", ["run.dir: is empty"]),
     ],
 )
 def test_a_fault_in_a_file_is_one_line_naming_file_and_key(tmp_path: Path, yaml_text: str, told: list[str]) -> None:
@@ -98,6 +102,12 @@ def test_a_fault_in_a_file_is_one_line_naming_file_and_key(tmp_path: Path, yaml_
     assert "\n" not in message and str(file) in message
     for part in told:
         assert part in message
+
+
+def test_paths_arrive_as_they_were_given() -> None:
+    paths = ["a\\b", "a'b\"c", "x\u00a0y", "1", "true", "[a]b", "é"]
+    assert load_config(["--data.shards", *paths, "--train.epochs", "3"]).data.shards == paths
+    assert load_config([f"--data.shards={paths[1]}"]).data.shards == [paths[1]]
 
 
 @pytest.mark.parametrize(

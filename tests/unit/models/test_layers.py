@@ -8,10 +8,11 @@ import torch
 from packaging.version import Version
 from timm.optim import param_groups_layer_decay
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from attrtrain.config.schema import OptimConfig
 from attrtrain.errors import ConfigError
-from attrtrain.models.layers import freeze, layer_groups, starved_norm, undecayed
+from attrtrain.models.layers import freeze, layer_groups, starved_norm, synchronise_batchnorm, undecayed
 from attrtrain.models.network import AttributeModel, build_network
 from attrtrain.optim import MovingAverage, build_optimizer, set_learning_rate
 
@@ -175,3 +176,17 @@ def test_what_a_single_picture_starves_is_what_torch_refuses(backbone: str, side
     assert bool(found) == refused
     if (backbone, side, frozen) == ("resnet18", 32, 0):
         assert found == "backbone.layer4.0.bn1"
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "timm:mobilenetv3_small_050", "timm:test_efficientnet"])
+def test_synchronised_batchnorm_computes_the_same_with_the_same_parameters(backbone: str) -> None:
+    """timm's norms hold activations, which torch's own conversion drops."""
+    torch.manual_seed(0)
+    model = build_network(backbone, "linear", 0, 0.0, 3, image_px=64).eval()
+    images = torch.randint(0, 255, (2, 3, 64, 64), dtype=torch.uint8)
+    expected, parameters = model(images), dict(model.named_parameters())
+    synchronise_batchnorm(model)
+    norms = [part for part in model.modules() if isinstance(part, _BatchNorm)]
+    assert norms and all(isinstance(part, nn.SyncBatchNorm) for part in norms)
+    assert torch.allclose(model(images), expected, atol=1e-5)
+    assert all(parameters[name] is parameter for name, parameter in model.named_parameters())

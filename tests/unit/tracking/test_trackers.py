@@ -137,3 +137,14 @@ def test_tensorboard_forgets_what_a_run_logs_again_from_its_very_start(tmp_path:
         (3, pytest.approx(0.8)),
         (6, pytest.approx(0.8)),
     ]
+
+
+def test_tensorboard_turned_on_later_shows_the_lines_from_before(tmp_path: Path) -> None:
+    kept = [{"kind": "train", "step": step, "loss": step / 10} for step in (1, 2, 3)]
+    tracker = tensorboard_tracker.start(tmp_path, 3, kept, "")
+    tracker.log("train", 4, {"loss": 0.4})
+    tracker.finish({}, "finished")
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("train/loss")] == [
+        (step, pytest.approx(step / 10)) for step in (1, 2, 3, 4)
+    ]
