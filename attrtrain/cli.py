@@ -61,7 +61,11 @@ def main(argv: list[str] | None = None) -> int:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         module.add_arguments(parser)
-        exit_code = int(module.run(parser.parse_args(rest)))
+        arguments, more = parser.parse_known_args(rest)
+        arguments.more = more
+        if more and not getattr(module, "TAKES_MORE", False):
+            parser.error(f"unrecognized arguments: {' '.join(more)}")
+        exit_code = int(module.run(arguments))
         sys.stdout.flush()  # here, where a reader that has gone is caught
         return exit_code
     except AttrtrainError as error:

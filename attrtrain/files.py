@@ -40,6 +40,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     After an exception or a full disk, `folder` is what it was before; the one it replaces goes with all that is in it. Killed between the two renames, `folder` is
     not there, and its old content lies beside it until the next writer begins by putting it back. One writer at a time.
     """
+    folder = folder.resolve() if folder.is_symlink() else folder  # a link goes on pointing where it did
     partial, old = folder.with_name(f".{folder.name}{PARTIAL_SUFFIX}"), folder.with_name(f".{folder.name}.old")
     try:
         if old.exists() and not folder.exists():

@@ -6,10 +6,13 @@ from pathlib import Path
 
 from attrtrain.errors import ConfigError
 
+TAKES_MORE = True  # of the words that `attrtrain train` takes
 HELP = "find a learning rate and a micro-batch for a configuration"
 EXAMPLES = """A few steps are made with micro-batches of several sizes, and the largest that fits into memory and is nearly as fast as the fastest is taken. Then a rate that rises in
 every step is tried until the loss goes up, and a tenth of the rate at which the loss was lowest is taken. That is a start, not an optimum: hold it against others
 with a sweep.
+
+What else is given is as for `attrtrain train`: a preset or YAML file, and then its flags.
 
 examples:
   attrtrain find --out found.yaml resnet50 --data.shards shards/coco
@@ -28,12 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--to", dest="high", type=float, default=1.0, metavar="RATE", help="highest (default: %(default)g)"
     )
     parser.add_argument("--steps", type=int, default=100, metavar="N", help="between them (default: %(default)s)")
-    parser.add_argument(
-        "config",
-        nargs=argparse.REMAINDER,
-        metavar="CONFIG ...",
-        help="as for `attrtrain train`, but a preset or a YAML file has to be named; then flags",
-    )
+    parser.usage = "attrtrain find --out FILE.yaml [--from RATE] [--to RATE] [--steps N] [PRESET or FILE.yaml] [--section.key value ...]"
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -51,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(
             f"--out {arguments.out}: cannot be written there; give the name of a file in a folder that exists"
         )
-    config = load_config(arguments.config, prog="attrtrain find --out FILE.yaml")
+    config = load_config(arguments.more, prog="attrtrain find --out FILE.yaml")
     from attrtrain.finding import find_start
 
     micro, rate = find_start(config, arguments.low, arguments.high, arguments.steps)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # DuckDB and Arrow take a moment, which `--help` need not
 HELP = "find objects by their attributes, or by what they look like"
 EXAMPLES = """examples:
   attrtrain search preds.parquet "furry AND NOT sleeping AND category = 'dog'" --limit 20
-  attrtrain search preds.parquet '"wet / damp" >= 0.8 OR (shiny AND round)' --html found.html
+  attrtrain search preds.parquet '"metal / metallic" >= 0.8 OR (shiny AND round)' --html found.html
   attrtrain search preds.parquet "category = 'dog'" --like 10782 --features features.parquet
 
 A bare attribute means that its score reaches its threshold. Names with spaces go in double quotes, text in single ones."""
@@ -101,14 +101,18 @@ def _annotated_folders(info: "ResultInfo") -> list[Path | str]:
 
 def _picture(match: "Match", info: "ResultInfo", folders: list[Path | str]) -> tuple[str, str]:
     """A small picture of an object as the model saw it; or "" and why there is none."""
-    from attrtrain.report.pictures import small_uri
+    import simplejpeg
+
+    from attrtrain.report.pictures import picture_uri
     from attrtrain.report.search_page import PICTURE_PX
     from attrtrain.shards.crop import LeftOutError, cut, find_image, load_image
 
     if not folders:
         return "", "say with --images where the photographs are"
     try:
-        crop = cut(load_image(find_image(match.image, folders)), match.box, False, info.crop)
+        photograph = load_image(find_image(match.image, folders), match.image_size)
+        crop = cut(photograph, match.box, False, info.crop)
     except LeftOutError as error:
         return "", error.reason.replace("_", " ")
-    return small_uri(crop.jpeg, PICTURE_PX), ""
+    window = info.framing.windows([crop.box], [crop.size])[0]
+    return picture_uri(info.framing.shown(simplejpeg.decode_jpeg(crop.jpeg, "RGB"), window), PICTURE_PX), ""

@@ -56,6 +56,11 @@ def load_config(argv: list[str], prog: str = "python -m attrtrain.train") -> Tra
     config = _parse(parser, ["--config", str(path), *_join_lists(argv)], "command line")
     if not config.data.shards:
         raise ConfigError("data.shards: names no shard folder; give --data.shards DIR")
+    for folder in config.data.shards:
+        if (folder in presets() or folder.endswith((".yaml", ".yml"))) and not Path(folder).is_dir():
+            raise ConfigError(
+                f"data.shards: {folder} is no shard folder; a preset or YAML file comes first, before all flags"
+            )
     for scale in config.data.scales:
         if not LEAST_PX <= scale * config.data.image_px <= MOST_PX:
             raise ConfigError(
@@ -230,6 +235,10 @@ def _one_line(message: str) -> str:
     ):
         flag, group, option, lone = unknown.groups()
         key = flag or lone or f"{group}.{option}"
+        if flag and not flag.startswith("-"):
+            return (
+                f"{flag}: is no flag; a preset or YAML file comes first, before all flags, and a value behind its flag"
+            )
         return f"{key}: no such setting{_suggestion(key.lstrip('-'))}"
     flat = re.sub(r'Parser key "([\w.]+)": ?', r"\1: ", flat)
     flat = re.sub(r"Expected a typing\.Literal\[(.*?)\]\.", r"must be one of \1.", flat)

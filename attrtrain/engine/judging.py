@@ -19,6 +19,9 @@ from attrtrain.predictions import PREDICTIONS, Predictions, write_predictions
 from attrtrain.tracking.trackers import Table
 
 THRESHOLD = 0.5
+_ROUNDING = (
+    2.0**-22
+)  # of a score in single precision, which use compares: one that should just reach its threshold must not miss it
 
 
 def predictions_of(evaluation: Evaluation, shards: ShardSet) -> Predictions:
@@ -95,7 +98,7 @@ def decision_thresholds(predictions: Predictions, training: ShardSet, positive_a
     others: these thresholds are for use, and are judged on another split.
     """
     judged = JudgedSet.of(predictions, positive_at)
-    tuned = judged.as_probability(tune(judged, THRESHOLD)).tolist()
+    tuned = (judged.as_probability(tune(judged, THRESHOLD)) * (1 - _ROUNDING)).tolist()
     enough = is_judged(judged.positives, judged.negatives)
     learnt = training.counts(positive_at)[0] > 0
     return [

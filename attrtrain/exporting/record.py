@@ -9,7 +9,6 @@ from attrtrain.bundle import ModelCard
 from attrtrain.exporting.graph import ExportedNetwork
 from attrtrain.framing import MEAN_COLOUR
 from attrtrain.models.category_head import NONE
-from attrtrain.models.network import IMAGE_MEAN, IMAGE_STD
 from attrtrain.shards.manifest import Contract
 
 KEY = "attrtrain"  # of ONNX's metadata_props
@@ -46,8 +45,8 @@ class ExportRecord(Contract):
     attributes: list[str]
     image_px: int
     resizes: bool
-    mean: tuple[float, float, float] = IMAGE_MEAN
-    std: tuple[float, float, float] = IMAGE_STD
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
     card: ModelCard
 
     def to_json(self) -> str:
@@ -81,5 +80,7 @@ def record_of(network: ExportedNetwork, card: ModelCard, arithmetic: Arithmetic)
         attributes=card.vocabulary.names,
         image_px=side,
         resizes=network.resize,
+        mean=card.architecture.mean,
+        std=card.architecture.std,
         card=card,
     )

@@ -120,7 +120,10 @@ def _info(predictor: Predictor, source: Source, kind: str, captions: bool) -> Re
             "captions": captions,
         }
     )
-    return ResultInfo(job=job, attributes=attributes, threshold_note=predictor.threshold_note, crop=predictor.card.crop)
+    card = predictor.card
+    return ResultInfo(
+        job=job, attributes=attributes, threshold_note=predictor.threshold_note, crop=card.crop, framing=card.framing
+    )
 
 
 def _write(

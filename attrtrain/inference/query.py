@@ -1,7 +1,7 @@
 """The language of `attrtrain search`, and what it means.
 
     furry AND NOT sleeping AND category = 'dog'
-    (furry OR "wet / damp" >= 0.8) and image != '000000000139.jpg'
+    (furry OR "metal / metallic" >= 0.8) and image != '000000000139.jpg'
 
     expression  = conjunction { OR conjunction }
     conjunction = negation { AND negation }

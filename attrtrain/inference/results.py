@@ -2,6 +2,7 @@
 
     object_id   int64
     image       string, the photograph's name
+    image_size  struct of width and height in pixels, in which the box is meant; 0 where nothing says so
     box         struct of x, y, width, height in pixels
     category    string, "" where unknown
     caption     string, only where asked for
@@ -23,12 +24,14 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from attrtrain.errors import PredictionsError
+from attrtrain.framing import Framing
 from attrtrain.inference.objects import Objects
 from attrtrain.shards.manifest import Contract, CropSettings
 
 METADATA = b"attrtrain"
-BASE_COLUMNS = ("object_id", "image", "box", "category", "caption")
+BASE_COLUMNS = ("object_id", "image", "image_size", "box", "category", "caption")
 BOX = pa.struct([(name, pa.float64()) for name in ("x", "y", "width", "height")])
+SIZE = pa.struct([(name, pa.int64()) for name in ("width", "height")])
 FEATURES = "features"
 
 
@@ -69,13 +72,14 @@ class AttributeColumn(Contract):
 
 
 class ResultInfo(Contract):
-    """What is known about a result besides its rows. `left_out` counts, by reason, the objects that have none."""
+    """What is known about a result besides its rows. `framing` is what of a crop was seen; `left_out` counts, by reason, the objects that have no row."""
 
     schema_version: Literal[1] = 1
     job: Job
     attributes: list[AttributeColumn]
     threshold_note: str
     crop: CropSettings
+    framing: Framing = Field(default_factory=Framing)
     written: int = 0
     left_out: dict[str, int] = Field(default_factory=dict)
 
@@ -101,6 +105,9 @@ def base_columns(objects: Objects) -> dict[str, pa.Array]:
     return {
         "object_id": pa.array(objects.object_id),
         "image": pa.array(objects.image.tolist(), pa.string()),
+        "image_size": pa.StructArray.from_arrays(
+            [pa.array(np.ascontiguousarray(objects.image_size[:, side])) for side in range(2)], fields=list(SIZE)
+        ),
         "box": pa.StructArray.from_arrays(boxes, fields=list(BOX)),
         "category": pa.array(objects.category.tolist(), pa.string()),
     }

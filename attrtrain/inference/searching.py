@@ -21,6 +21,7 @@ class Match:
     """An object that was found.
 
     Attributes:
+        image_size: width and height in pixels in which the box is meant, 0 where nothing says so.
         score: the joint score, or the cosine to the object it should be like.
         box: x, y, width, height in pixels.
         attributes: name and score of those that were asked for.
@@ -28,6 +29,7 @@ class Match:
 
     object_id: int
     image: str
+    image_size: tuple[int, int]
     box: Box
     category: str
     score: float
@@ -63,8 +65,9 @@ def search(path: Path, query: Query | None, example: Example | None, limit: int)
     )
     files = {"predictions": path}
     scores = "".join(f", {quoted(one.column)} AS score{number}" for number, one in enumerate(named))
+    size = "image_size" if "image_size" in pq.read_schema(path).names else "NULL"  # older files do not have it
     rows_of = Sql(
-        f"SELECT object_id, image, box, category, {rank.text} AS rank{scores} FROM predictions WHERE {condition.text}",
+        f"SELECT object_id, image, {size} AS image_size, box, category, {rank.text} AS rank{scores} FROM predictions WHERE {condition.text}",
         rank.values + condition.values,
     )
     if example is not None:
@@ -75,16 +78,17 @@ def search(path: Path, query: Query | None, example: Example | None, limit: int)
     rows = _execute(
         files,
         Sql(
-            f"SELECT object_id, image, box, category, rank, count(*) OVER (){last} FROM ({rows_of.text}) "
+            f"SELECT object_id, image, image_size, box, category, rank, count(*) OVER (){last} FROM ({rows_of.text}) "
             "ORDER BY rank DESC, object_id LIMIT ?",
             (*rows_of.values, limit),
         ),
     )
     names = [one.name for one in named]
     found = [
-        Match(row[0], row[1], _box(row[2]), row[3], row[4], list(zip(names, row[6:], strict=True))) for row in rows
+        Match(row[0], row[1], _size(row[2]), _box(row[3]), row[4], row[5], list(zip(names, row[7:], strict=True)))
+        for row in rows
     ]
-    return found, rows[0][5] if rows else 0
+    return found, rows[0][6] if rows else 0
 
 
 def _ranked_by_likeness(rows_of: Sql, example: Example) -> Sql:
@@ -140,6 +144,10 @@ def _execute(files: dict[str, Path], select: Sql) -> list[tuple[Any, ...]]:
     except (duckdb.Error, OSError, pa.ArrowInvalid) as error:
         told = re.sub(r"\s+", " ", str(error)).strip()
         raise PredictionsError(f"{', '.join(map(str, files.values()))}: cannot be searched ({told[:300]})") from None
+
+
+def _size(value: dict[str, int] | None) -> tuple[int, int]:
+    return (value["width"], value["height"]) if value else (0, 0)
 
 
 def _box(value: dict[str, float]) -> Box:

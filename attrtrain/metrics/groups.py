@@ -26,7 +26,7 @@ _CATEGORY_REPLICATES = 200  # there are many categories
 
 
 def frequency_thirds(positives: NDArray[Any], counted_on: str) -> tuple[list[Frequency | None], str | None]:
-    """Head, medium and tail: the attributes ordered by positives and cut into three groups of equal size; equal counts in order of columns.
+    """Head, medium and tail: the attributes that have positives, ordered by how many and cut into three groups of equal size; equal counts in order of columns.
 
     VAW names its head, medium and tail attributes in a list, without a number to cut at; counts such as LVIS's would depend on how large a data set is.
 
@@ -35,18 +35,22 @@ def frequency_thirds(positives: NDArray[Any], counted_on: str) -> tuple[list[Fre
         counted_on: where, for people.
 
     Returns:
-        (A) frequencies and a sentence that says the cuts; None where there are fewer than three attributes.
+        (A) frequencies, None without positives, and a sentence that says the cuts; None where fewer than three attributes have any.
     """
-    if len(positives) < len(FREQUENCIES):
-        return [None] * len(positives), None
-    parts = np.array_split(np.argsort(-positives.astype(np.float64), kind="stable"), len(FREQUENCIES))
     frequency: list[Frequency | None] = [None] * len(positives)
+    some = np.flatnonzero(positives)
+    if len(some) < len(FREQUENCIES):
+        return frequency, None
+    parts = np.array_split(some[np.argsort(-positives[some].astype(np.float64), kind="stable")], len(FREQUENCIES))
     cuts = []
     for name, part in zip(FREQUENCIES, parts, strict=True):
         for column in part:
             frequency[column] = name
         cuts.append(f"{name} {positives[part].min():,.0f} to {positives[part].max():,.0f}")
-    return frequency, f"thirds of the attributes by positives in {counted_on}: {', '.join(cuts)}"
+    return (
+        frequency,
+        f"thirds of the {len(some)} attributes with positives in {counted_on}, by their number: {', '.join(cuts)}",
+    )
 
 
 def attribute_groups(

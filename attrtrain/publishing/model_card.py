@@ -10,7 +10,7 @@ from typing import Any
 from huggingface_hub import ModelCard
 from jinja2 import DictLoader, Environment, StrictUndefined
 
-from attrtrain.config.schema import TIMM
+from attrtrain.config.schema import TIMM, Head, UnknownLabels
 from attrtrain.metrics.document import AttributeEntry, Interval, MetricsDocument
 from attrtrain.publishing.front_matter import front_matter
 from attrtrain.publishing.options import CardOptions
@@ -21,6 +21,9 @@ from attrtrain.report.render import counted, interval, percent, score
 from attrtrain.report.run_report import installed_versions
 from attrtrain.shards.manifest import Manifest, SourceRecord, unlabelled_attributes
 
+# What GitHub's Markdown makes a link of without being told, and what stands there instead: no width, and no address any more.
+_LINKED = re.compile(r"(?<=:)(?=//)|(?i:(?<=www))(?=\.)|(?<=[\w.+-])(?=@)")
+_WORD_JOINER = "\u2060"
 _ROWS = 10  # best and worst attributes shown
 _NAMES_SHOWN = 20  # in a list; more are folded away
 _SCORES = {
@@ -48,6 +51,20 @@ _SETTINGS = {
     "seed": ("run", "seed"),
 }
 
+_HEADS: dict[Head, str] = {
+    "linear": "a linear head",
+    "mlp": "an MLP head",
+    "category": "an MLP head that reads the object's category, too",
+    "ml_decoder": "an ML-Decoder head",
+}
+_UNKNOWN: dict[UnknownLabels, str] = {
+    "mask": "Unknown labels counted in no loss.",
+    "negative": "Unknown labels counted as absent in the loss.",
+    "selective": "Unknown labels counted as a soft absent in the loss where the object's category hardly ever has the attribute, and else in no loss.",
+    "hill": "Unknown labels counted as absent in the loss, less where the model was sure of the attribute.",
+    "splc": "Unknown labels counted as absent in the loss, and after the first epoch as present where the model was sure of the attribute.",
+}
+
 
 def write_card(model: PublishedModel, options: CardOptions, place: str) -> str:
     """A model card in Markdown, headed by the Hub's metadata in YAML.
@@ -72,6 +89,7 @@ def _facts(model: PublishedModel, options: CardOptions, place: str) -> dict[str,
         "card": card,
         "metrics": metrics,
         "backbone": _backbone(card.architecture.backbone),
+        "head": _HEADS[card.architecture.head],
         "own": {key: card.metrics.get(f"val.{name}") for key, name in _OWN.items()},
         **(_judged(metrics) if metrics else {"split": None, "judged": []}),
         "same_data": model.is_judged_on_own_data,
@@ -81,6 +99,9 @@ def _facts(model: PublishedModel, options: CardOptions, place: str) -> dict[str,
         "best_epoch": model.result.get("best_epoch"),
         "epochs": model.setting("train", "epochs"),
         "unknown": model.setting("labels", "unknown"),
+        "unknown_told": _UNKNOWN.get(
+            model.setting("labels", "unknown"), "Missing: what unknown labels meant to the loss."
+        ),
         "train_split": train_split,
         **_data(model.manifests),
         "training": _training(model),
@@ -229,8 +250,9 @@ def _environment() -> Environment:
 
 
 def as_text(value: object) -> str:
-    """Text as Markdown that shows exactly it, on one line: no name out of data becomes a heading, a link, a cell or HTML."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~&$])", r"\\\1", " ".join(str(value).split()))
+    """Text as Markdown that shows it, on one line: no name out of data becomes a heading, a link, a cell or HTML."""
+    text = _LINKED.sub(_WORD_JOINER, " ".join(str(value).split()))
+    return re.sub(r"([\\`*_{}\[\]<>#|~&$])", r"\\\1", text)
 
 
 def _names(names: list[str]) -> str:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from attrtrain.predictions import Predictions
 from attrtrain.report.cells import Cells, probabilities
@@ -31,7 +32,7 @@ class Card:
     Attributes:
         guesses: labelled attributes first: guesses that nobody can check would crowd them out where most cells are unknown.
         more_known: labelled attributes that were named or missed besides.
-        more_unknown: attributes without a label that were named besides.
+        more_unknown: attributes without a label here, of which other objects have one, that were named besides.
     """
 
     row: int
@@ -44,18 +45,27 @@ class Card:
 
 
 def draw_gallery(predictions: Predictions, cells: Cells, pictures: Pictures) -> list[Card]:
-    """Objects by hashed id, and for each the attributes that are named, likeliest first, and then those that are missed."""
-    return [_card(int(row), predictions, cells, pictures) for row in draw_rows(predictions.object_id, GALLERY_SIZE)]
+    """Objects by hashed id, and for each the attributes that are named, likeliest first, and then those that are missed. What no object has a label of is not shown: of most such
+    attributes training knew none either.
+    """
+    labelled_anywhere: NDArray[np.bool_] = np.asarray((cells.present | cells.absent).any(axis=0))
+    return [
+        _card(int(row), predictions, cells, labelled_anywhere, pictures)
+        for row in draw_rows(predictions.object_id, GALLERY_SIZE)
+    ]
 
 
-def _card(row: int, predictions: Predictions, cells: Cells, pictures: Pictures) -> Card:
+def _card(
+    row: int, predictions: Predictions, cells: Cells, labelled_anywhere: NDArray[np.bool_], pictures: Pictures
+) -> Card:
     pictures.add(row, _SIDE_PX)
     scores = probabilities(cells.logits[row])
     order = np.argsort(-scores, kind="stable")
     named, missed = cells.named[row][order], cells.missed[row][order]
     labelled = (cells.present[row] | cells.absent[row])[order]
+    judged_somewhere = labelled_anywhere[order]
     known = [*order[named & labelled], *order[missed]]
-    unknown = order[named & ~labelled]
+    unknown = order[named & ~labelled & judged_somewhere]
     shown = [*known[:_SHOWN_KNOWN], *unknown[:_SHOWN_UNKNOWN]]
     return Card(
         row=row,

@@ -67,6 +67,15 @@ def small_uri(jpeg: bytes, side: int) -> str:
             small = image.convert("RGB")
     except OSError as error:
         raise ShardError(f"a crop cannot be decoded ({error}); check the shards with `attrtrain verify`") from None
+    return _as_uri(small, side)
+
+
+def picture_uri(pixels: NDArray[np.uint8], side: int) -> str:
+    """A picture (H, W, 3) in the same way."""
+    return _as_uri(Image.fromarray(pixels), side)
+
+
+def _as_uri(small: Image.Image, side: int) -> str:
     small.thumbnail((side, side))
     buffer = io.BytesIO()
     small.save(buffer, "WEBP", quality=_QUALITY)

@@ -48,7 +48,7 @@ _FORM = {
 }  # fmt: skip
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody, "description": HTTPStatus(status).phrase}
-    for status in (400, 408, 413, 415, 422, 500, 503, 504)
+    for status in (400, 408, 413, 415, 422, 500, 503, 504, 507)
 }
 _DECODERS = 2  # pictures decoded at once: each may take several bytes a pixel
 
@@ -63,13 +63,20 @@ class Serving:
         self._decoders = ThreadPoolExecutor(_DECODERS, "decode")
         card = predictor.card
         columns = zip(predictor.names, card.vocabulary.groups, predictor.thresholds, predictor.tuned, strict=True)
+        self._untrained = frozenset(card.untrained)
         self.info = ModelInfo(
             name=name,
             fingerprint=predictor.fingerprint,
             backbone=card.architecture.backbone,
             image_px=card.image_px,
             attributes=[
-                VocabularyEntry(name=name, group=group, threshold=threshold, tuned=given is not None)
+                VocabularyEntry(
+                    name=name,
+                    group=group,
+                    threshold=threshold,
+                    tuned=given is not None and name not in self._untrained,
+                    trained=name not in self._untrained,
+                )
                 for name, group, threshold, given in columns
             ],
             categories=predictor.categories,
@@ -131,6 +138,7 @@ class Serving:
         attributes = [
             AttributeScore(name=name, score=round(score, 6), threshold=least, present=score >= least)
             for name, score, least in columns
+            if name not in self._untrained
         ]
         return PredictedObject(box=box, attributes=sorted(attributes, key=lambda one: -one.score))
 

@@ -36,7 +36,7 @@ class AttributeScore(BaseModel):
 
 
 class PredictedObject(BaseModel):
-    """One box, x, y, width, height in pixels of the upright picture, and all attributes, the likeliest first."""
+    """One box, x, y, width, height in pixels of the upright picture, and all attributes that had a label in training, the likeliest first."""
 
     box: BoxField
     attributes: list[AttributeScore]
@@ -51,12 +51,13 @@ class Prediction(BaseModel):
 
 
 class VocabularyEntry(BaseModel):
-    """An attribute that the model knows; `tuned` says whether its threshold was tuned on labels."""
+    """An attribute of the model's vocabulary; `tuned` says whether its threshold was tuned on labels, `trained` whether training had a label of it. What was not trained is in no answer."""
 
     name: str
     group: str
     threshold: float
     tuned: bool
+    trained: bool
 
 
 class RequestLimits(BaseModel):

@@ -63,7 +63,8 @@ async def read_request(request: Request, limits: Limits, categories: Sequence[st
     parser = MultiPartParser(request.headers, _bounded(request, limits), max_files=1, max_fields=len(_FIELDS))
     try:
         form = await parser.parse()
-    except (MultiPartException, FormParserError):  # older versions of Starlette let the parser's own errors through
+    # Older versions of Starlette let the parser's own errors through, and a charset may be one that decodes nothing.
+    except (MultiPartException, FormParserError, UnicodeError):
         await linger(request)
         message = "the form cannot be read; send one file 'image' and at most the fields 'boxes' and 'category', of at most 1 MiB each"
         raise RefusedError(400, "bad_form", message) from None
@@ -153,7 +154,7 @@ async def linger(request: Request) -> None:
     """Throws away what a client still sends, for a few seconds at most: it reads no answer before it has sent all."""
     with suppress(ClientDisconnect, RuntimeError, TimeoutError):  # RuntimeError: all of it has been read already
         async with asyncio.timeout(_LINGER_SECONDS):
-            while (message := await request.receive())["type"] == "http.request" and message.get("more_body"):
+            async for _ in request.stream():
                 pass
 
 

@@ -29,7 +29,9 @@ def bundle(toy_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     shards = ShardSet([toy_shards], "train")
     card = ModelCard(
-        architecture=Architecture(backbone="resnet18", head="mlp", hidden=16, dropout=0.5),
+        architecture=Architecture(
+            backbone="resnet18", head="mlp", hidden=16, dropout=0.5, mean=(0.5, 0.4, 0.45), std=(0.2, 0.25, 0.3)
+        ),
         vocabulary=VocabularyRecord.of(shards.vocabulary),
         image_px=SIDE,
         crop=shards.crop,
@@ -39,6 +41,7 @@ def bundle(toy_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         data_fingerprint=shards.fingerprint,
         selected_on="val",
         metrics={"map": 0.25, "prior_map": 0.2},
+        untrained=[shards.vocabulary.names[2]],
     )
     model = build_network(**card.architecture.model_dump(), attributes=len(card.vocabulary.names)).train()
     with torch.no_grad():
@@ -157,7 +160,9 @@ def test_a_file_says_what_it_is(bundle, files):
         record = json.loads(text)
         assert record["attributes"] == card["vocabulary"]["names"] and record["card"] == card
         assert record["image_px"] == SIDE and record["resizes"] is ("any" in name)
-        assert record["mean"] == [0.485, 0.456, 0.406] and record["arithmetic"] == "float32"
+        assert (record["mean"], record["std"]) == ([0.5, 0.4, 0.45], [0.2, 0.25, 0.3]) and record[
+            "arithmetic"
+        ] == "float32"
         assert set(record["outputs"]) == {"logits", "scores"} and "uint8 RGB" in record["input"]
         assert "categor" not in "".join(record)  # this model reads none
 
@@ -177,7 +182,8 @@ def test_the_documented_example_runs(files, tmp_path, toy_shards):
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     names = ShardSet([toy_shards], "val").vocabulary.names
-    assert any(name in done.stdout for name in names)
+    told = eval(done.stdout)
+    assert len(told) == 5 and told == sorted(told, reverse=True) and {name for _, name in told} < {*names} - {names[2]}
 
 
 def test_what_is_printed(bundle, toy_shards, tmp_path, capsys):

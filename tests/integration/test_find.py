@@ -24,7 +24,7 @@ def test_what_is_found_is_a_configuration(toy_shards: Path, tmp_path: Path, caps
     comments = [line for line in (tmp_path / "found.yaml").read_text().splitlines() if line.startswith("#")]
     assert [line.removeprefix("# ") for line in comments[1:]] == told[:-1]
     again = tmp_path / "again.yaml"
-    assert main(["find", "--out", str(again), *words[3:], *given]) == 0
+    assert main(["find", *given, "--out", str(again), *words[3:]]) == 0  # its own flags may stand anywhere
     assert load_config([str(again)]).optim == found.optim  # the same steps, the same rate
 
 

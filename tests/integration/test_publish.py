@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +16,10 @@ from markdown_it import MarkdownIt
 
 from attrtrain import bundle
 from attrtrain.cli import main
+from attrtrain.framing import Framing
 from attrtrain.inference.predictor import Predictor
 from attrtrain.publishing import hub_folder
+from tests.bundles import draw_bundle
 
 # huggingface_hub hands a file to its HTTP library in a way that the library no longer likes.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -100,9 +103,10 @@ def limits(card: ModelCard, start: str) -> str:
     return next(line for line in lines if line.startswith(start))
 
 
-def prediction(model: str, photograph: Path, capsys: pytest.CaptureFixture[str]) -> dict:
+def prediction(model: str, photograph: Path, capsys: pytest.CaptureFixture[str], *more: str) -> dict:
     capsys.readouterr()
-    assert main(["predict", "--model", model, str(photograph), "--box", "5,5,40,40", "--json"]) == 0
+    box = ["--box", "5,5,60,20", "--json", "--top", "99"]
+    assert main(["predict", "--model", model, str(photograph), *box, *more]) == 0
     return json.loads(capsys.readouterr().out)
 
 
@@ -207,13 +211,56 @@ def test_a_pushed_folder_predicts_as_the_run_does_and_its_own_example_works(
     assert prediction(str(folder), photograph, capsys) == prediction(str(run), photograph, capsys)
     assert str(run.parent) not in (folder / "metrics.json").read_text()
     readme = (folder / "README.md").read_text()
-    (folder / "crop.jpg").write_bytes(photograph.read_bytes())
+    shutil.copy(photograph, folder / "photo.jpg")
     monkeypatch.chdir(folder)
     command = re.search(r"```bash\nattrtrain (.+)\n```", readme)[1]
     assert main(command.replace("photo.jpg", str(photograph)).replace("120,40,200,310", "5,5,40,40").split()) == 0
+    scores = run_example(readme, capsys)
+    assert set(scores) == set(bundle.read_card(folder).vocabulary.names)
+    require_predicted(scores, prediction(str(folder), photograph, capsys))
+
+
+@pytest.mark.parametrize("categories", [(), ("cat", "dog")])
+def test_the_example_frames_crops_as_the_model_does(
+    toy_coco: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    categories: tuple[str, ...],
+) -> None:
+    framing = Framing(fit="pad", interpolation="bicubic")
+    folder = draw_bundle(tmp_path / "bundle", framing=framing, categories=categories)
+    photograph = sorted((toy_coco / "val2017").glob("*.jpg"))[0]
+    shutil.copy(photograph, tmp_path / "photo.jpg")
+    assert main(["card", str(folder), "--out", str(tmp_path / "README.md")]) == 0
+    monkeypatch.chdir(tmp_path)
+    readme = (tmp_path / "README.md").read_text()
+    assert ("an MLP head that reads the object's category, too" in readme) == bool(categories)
+    scores = run_example(readme, capsys)
+    more = ["--category", "cat"] if categories else []
+    require_predicted(scores, prediction(str(folder), photograph, capsys, *more))
+
+
+def run_example(readme: str, capsys: pytest.CaptureFixture[str]) -> dict[str, float]:
+    """What the card's Python prints, of another box."""
+    code = re.search(r"```python\n(.+?)```", readme, re.DOTALL)[1]
     capsys.readouterr()
-    exec(re.search(r"```python\n(.+?)```", readme, re.DOTALL)[1], {})
-    assert set(eval(capsys.readouterr().out)) == set(bundle.read_card(folder).vocabulary.names)
+    exec(code.replace("(120, 40, 200, 310)", "(5, 5, 60, 20)"), {})
+    return eval(capsys.readouterr().out)
+
+
+def require_predicted(scores: dict[str, float], predicted: dict) -> None:
+    told = {one["name"]: one["score"] for one in predicted["objects"][0]["attributes"]}
+    assert len(told) > 2 and {name: pytest.approx(score, abs=2e-6) for name, score in told.items()} == {
+        name: scores[name] for name in told
+    }
+
+
+def test_a_link_to_a_folder_goes_on_pointing_there(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    assert main(["push", str(run), "--to", str(tmp_path / "link")]) == 0
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real" / "README.md").is_file()
 
 
 def test_a_published_folder_is_published_again_with_its_metrics(

@@ -254,6 +254,35 @@ def test_other_requests_are_refused_in_the_same_shape(server):
     assert code(server.ask("/predict", *form(photograph(), "[]", "other"))) == (422, "no_image")
 
 
+def test_a_form_that_cannot_be_read_is_answered_when_it_is_there(bundle):
+    """And not after a time in which more might have come, which would take a place in the queue."""
+    server = Server(bundle, "--timeout", "2")
+    try:
+        (one, kind), end = form(photograph(), "[]"), len(b"--B--\r\n")
+        for body, content_type in (
+            (one[:-end] + one, kind),  # two pictures
+            (one, f"{kind}; charset=punycode"),
+            (b"--B\r\nContent-Disposition: form-data\r\n\r\nx\r\n" + one, kind),  # a part without a name
+        ):
+            told = server.ask("/predict", body, content_type)
+            assert (told[0], told[1]["error"]["code"]) == (400, "bad_form"), told
+        assert server.ask("/healthz")[1]["queue"] == 0 and server.predict(photograph())[0] == 200
+    finally:
+        server.stop()
+
+
+def test_what_had_no_label_in_training_is_in_no_answer(tmp_path):
+    folder = draw_bundle(tmp_path / "bundle", thresholds=[0.5, 1.0, *[0.5] * 5], untrained=[NAMES[1]])
+    server = Server(folder)
+    try:
+        told = {one["name"]: (one["trained"], one["tuned"]) for one in server.ask("/model")[1]["attributes"]}
+        assert told == {name: (name != NAMES[1],) * 2 for name in NAMES}
+        (one,) = server.predict(photograph())[1]["objects"]
+        assert {entry["name"] for entry in one["attributes"]} == {*NAMES} - {NAMES[1]}
+    finally:
+        server.stop()
+
+
 def test_it_tells_of_its_model_and_its_schema(server, bundle):
     model = server.ask("/model")[1]
     assert model["name"] == model_name(bundle)

@@ -1,5 +1,7 @@
 """A trained model put to use through the commands people type: annotate, features, search."""
 
+import base64
+import io
 import json
 import os
 import re
@@ -20,9 +22,11 @@ from pycocotools.coco import COCO
 from attrtrain.bundle import load_model
 from attrtrain.cli import main
 from attrtrain.data.reader import ShardSet
+from attrtrain.framing import Framing
 from attrtrain.inference import annotating
 from attrtrain.inference.predictor import Predictor
 from attrtrain.predict import predict
+from attrtrain.shards.manifest import CropSettings
 from tests.bundles import IMAGE_PX, NAMES, draw_bundle
 
 THRESHOLDS = [0.5, 0.3, 0.8, None, 0.5, 0.6, 0.4]
@@ -72,13 +76,16 @@ def test_every_object_has_the_scores_that_predict_gives_it(
     rows = rows_of(annotated / "preds.parquet")
     content = json.loads(instances.read_text())
     photographs = {image["id"]: image["file_name"] for image in content["images"]}
+    sizes = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
     categories = {category["id"]: category["name"] for category in content["categories"]}
     objects = {one["id"]: one for one in content["annotations"] if not one["iscrowd"]}
     assert {row["object_id"] for row in rows} == set(objects) and len(rows) == len(objects) > 30
-    assert list(rows[0]) == ["object_id", "image", "box", "category", "caption", *COLUMNS]
+    assert list(rows[0]) == ["object_id", "image", "image_size", "box", "category", "caption", *COLUMNS]
     for row in rows:
         one = objects[row["object_id"]]
         assert (row["image"], row["category"]) == (photographs[one["image_id"]], categories[one["category_id"]])
+        size = sizes[one["image_id"]]
+        assert row["image_size"] == {"width": size[0], "height": size[1]}
         assert list(row["box"].values()) == one["bbox"] and list(row["box"]) == ["x", "y", "width", "height"]
     predictor = Predictor(bundle)
     for image in sorted({row["image"] for row in rows})[::3]:
@@ -418,3 +425,38 @@ def test_crops_are_from_where_they_were_annotated_and_a_page_without_any_says_wh
     pq.write_table(table.replace_schema_metadata({b"attrtrain": json.dumps(info)}), tmp_path / "moved.parquet")
     assert main(["search", str(tmp_path / "moved.parquet"), "object_id >= 0", "--html", str(page)]) == 0
     assert page.read_text().count("say with --images where") == 20 and "data:image/" not in page.read_text()
+
+
+@pytest.mark.parametrize(("context", "corner"), [(None, (40, 90, 40)), (0.0, (250, 10, 10))])
+def test_a_found_crop_is_shown_as_the_model_saw_it(
+    tmp_path: Path, context: float | None, corner: tuple[int, int, int]
+) -> None:
+    """The annotation means the frame in which the picture is stored, which its orientation would turn; and of what is around the box, the model sees what it was trained to see."""
+    pixels = np.full((80, 120, 3), (40, 90, 40), dtype=np.uint8)
+    pixels[20:60, 10:40] = (250, 10, 10)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "images").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "images" / "a.jpg", quality=95, exif=exif)
+    annotation = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [10, 20, 30, 40], "iscrowd": 0}
+    content = {
+        "images": [{"id": 1, "file_name": "a.jpg", "width": 120, "height": 80}],
+        "annotations": [annotation],
+        "categories": [{"id": 1, "name": "thing"}],
+    }
+    (tmp_path / "boxes.json").write_text(json.dumps(content))
+    crop, framing = CropSettings(store_px=48, quality=95, context=0.3), Framing(context=context, fit="pad")
+    model = draw_bundle(tmp_path / "bundle", crop=crop, framing=framing)
+    of = ("--instances", tmp_path / "boxes.json", "--images", tmp_path / "images")
+    assert main(command("annotate", model, tmp_path / "preds.parquet", *of)) == 0
+    page = tmp_path / "found.html"
+    assert main(["search", str(tmp_path / "preds.parquet"), "object_id = 1", "--html", str(page)]) == 0
+    (uri,) = re.findall(r"data:image/webp;base64,([A-Za-z0-9+/=]+)", page.read_text())
+    with Image.open(io.BytesIO(base64.b64decode(uri))) as image:
+        shown = np.asarray(image.convert("RGB")).astype(int)
+    height, width = shown.shape[:2]
+    assert height == width  # padded
+    beside = round((1 - 30 / 40) / 2 * width) + 2
+    assert np.abs(shown[height // 2, width // 2] - (250, 10, 10)).max() < 40
+    assert np.abs(shown[2, beside] - corner).max() < 40, shown[2, beside]
+    assert np.abs(shown[height // 2, 1] - (124, 116, 104)).max() < 40

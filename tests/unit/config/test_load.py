@@ -143,6 +143,12 @@ def test_a_fault_in_a_flag_is_one_line(flags: list[str], told: list[str]) -> Non
 def test_no_shards_and_no_such_preset_say_what_to_do() -> None:
     with pytest.raises(ConfigError, match=r"--data\.shards DIR"):
         load_config(["demo"])
+    for words in (["--run.dir", "x", "demo", "--data.shards", "x"], ["--train.epochs", "3", "mine.yaml"]):
+        with pytest.raises(ConfigError, match=rf"{words[2]}: is no flag; a preset or YAML file comes first"):
+            load_config(words)
+    for name in ("demo", "mine.yaml"):
+        with pytest.raises(ConfigError, match=rf"data\.shards: {name} is no shard folder; a preset or YAML file comes"):
+            load_config(["--data.shards", "x", name])
     with pytest.raises(ConfigError, match=r"nope: neither a preset \(demo, reference_report, resnet50\)"):
         load_config(["nope"])
 

@@ -2,9 +2,12 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import average_precision_score, f1_score
 
 from attrtrain.data.reader import ShardSet
@@ -17,8 +20,10 @@ from attrtrain.engine.judging import (
     thresholds_from,
     write_judgement,
 )
+from attrtrain.metrics.decisions import tune
 from attrtrain.metrics.document import read_metrics
 from attrtrain.metrics.functional import mean_scores
+from attrtrain.metrics.judged_set import JudgedSet
 from attrtrain.predictions import Predictions, read_predictions
 
 
@@ -147,3 +152,22 @@ def test_what_counts_as_learnt_follows_the_vote_share_that_counts_as_present(spl
     here = predicted(val)
     assert decision_thresholds(here, train, 0.5)[5] == 1.0
     assert decision_thresholds(here, train, 0.3)[5] != 1.0
+
+
+def test_a_threshold_admits_in_use_what_it_was_tuned_to_admit() -> None:
+    """Use compares scores in single precision. Attributes of which all are best said to be present have thresholds at their lowest score."""
+    rng = np.random.default_rng(0)
+    names = tuple(f"a{column}" for column in range(200))
+    labels = (rng.random((30, 200)) < rng.uniform(0.3, 0.95, 200)).astype(np.float32)
+    here = Predictions(
+        names, np.arange(30), np.arange(30), np.full(30, ""), rng.normal(-0.3, 0.6, labels.shape).astype(np.float32), labels
+    )  # fmt: skip
+    training = cast(ShardSet, SimpleNamespace(counts=lambda _: (np.ones(200, dtype=np.int64), None)))
+    scores, all_yes = torch.from_numpy(here.logits).sigmoid().numpy(), 0
+    tuned = tune(JudgedSet.of(here, 0.5), 0.5)
+    for column, threshold in enumerate(decision_thresholds(here, training, 0.5)):
+        if threshold is not None:
+            admitted = here.logits[:, column] > tuned[column]
+            assert ((scores[:, column] >= threshold) == admitted).all()
+            all_yes += bool(admitted.all())
+    assert all_yes > 20

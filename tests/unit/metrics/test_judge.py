@@ -133,6 +133,18 @@ def test_a_category_is_drawn_again_with_its_own_photographs(predictions, documen
     assert entry.map_interval == pytest.approx(interval(np.nanmean(drawn, axis=0), entry.map, mine.images))
 
 
+def test_attributes_that_nobody_labelled_are_in_no_third(predictions):
+    labels = np.full((50, 12), np.nan, np.float32)
+    for place, a in enumerate((1, 4, 5, 7, 9, 11)):
+        labels[:, a] = np.arange(50) < 40 - 5 * place
+    rates = TrainingRates.of(labels, np.full(50, "cat"), 0.5)
+    document = judge(predictions, source={}, training=rates, replicates=0)
+    told = {"head": [1, 4], "medium": [5, 7], "tail": [9, 11]}
+    for column, entry in enumerate(document.attributes):
+        assert entry.frequency == next((name for name, columns in told.items() if column in columns), None)
+    assert "of the 6 attributes" in document.frequency_from and "head 35 to 40" in document.frequency_from
+
+
 def test_frequency_is_counted_in_training_where_it_is_known(predictions):
     labels = np.zeros((50, 12), np.float32)
     for a in range(12):
@@ -140,7 +152,7 @@ def test_frequency_is_counted_in_training_where_it_is_known(predictions):
     document = judge(predictions, source={}, training=TrainingRates.of(labels, np.full(50, "cat"), 0.5), replicates=0)
     assert [entry.frequency for entry in document.attributes] == ["head"] * 4 + ["medium"] * 4 + ["tail"] * 4
     assert document.frequency_from == (
-        "thirds of the attributes by positives in the training split: head 36 to 48, medium 20 to 32, tail 4 to 16"
+        "thirds of the 12 attributes with positives in the training split, by their number: head 36 to 48, medium 20 to 32, tail 4 to 16"
     )
     assert [(entry.name, entry.attributes) for entry in document.groups["frequency"]] == [
         ("head", 0),

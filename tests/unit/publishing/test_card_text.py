@@ -1,8 +1,13 @@
 """Text out of data shows on a model card as it is, whatever characters it has."""
 
+from typing import get_args
+
+import cmarkgfm
 import pytest
 from markdown_it import MarkdownIt
 
+from attrtrain.config.schema import Head, UnknownLabels
+from attrtrain.publishing import model_card
 from attrtrain.publishing.model_card import as_text
 
 
@@ -28,3 +33,19 @@ def test_a_name_stays_itself_in_a_table_and_in_a_line(text: str) -> None:
 
 def test_a_name_cannot_begin_another_line() -> None:
     assert "\n" not in as_text("a\n\n# heading\n- item")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["http://evil.example/now", "see https://a.example", "www.evil.example", "WWW.evil.example", "me@evil.example", "ftp://a.example/b", "![p](http://a.example/x.png)"],
+)  # fmt: skip
+def test_an_address_in_a_name_is_no_link_where_github_makes_links(text: str) -> None:
+    for source in (f"| a | b |\n|---|---|\n| {as_text(text)} | x |", f"- **x**: {as_text(text)}, more"):
+        page = cmarkgfm.github_flavored_markdown_to_html(source)
+        assert "<a " not in page and "<img" not in page
+        assert text in page.replace("\u2060", "")
+    assert "<a " in cmarkgfm.github_flavored_markdown_to_html("www.evil.example")
+
+
+def test_every_head_and_meaning_of_unknown_labels_has_words() -> None:
+    assert set(model_card._HEADS) == set(get_args(Head)) and set(model_card._UNKNOWN) == set(get_args(UnknownLabels))

@@ -117,6 +117,17 @@ def test_what_is_drawn_depends_on_ids_alone(drawn):
     )
 
 
+def test_a_card_is_silent_of_attributes_that_no_object_has_a_label_of(drawn):
+    predictions, _ = drawn
+    labels = predictions.labels.copy()
+    labels[:, :6] = np.nan
+    predictions = replace(predictions, labels=labels)
+    for card in draw_gallery(predictions, Cells.of(predictions, 0.5, 0.5), no_pictures(predictions)):
+        said = [verdict(predictions, card.row, column) for column in range(6, 12)]
+        assert len(card.guesses) + card.more_known + card.more_unknown == sum(word is not None for word in said)
+        assert {guess.name for guess in card.guesses} <= set(predictions.names[6:])
+
+
 def test_a_card_tells_labelled_attributes_first_and_how_many_more_there_are(drawn):
     predictions, cells = drawn
     for card in draw_gallery(predictions, cells, no_pictures(predictions)):
