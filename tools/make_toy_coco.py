@@ -16,7 +16,6 @@ import argparse
 import json
 import pickle
 import shlex
-import shutil
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -25,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from attrtrain.files import atomic_folder
 from tools.toy_scenes import ATTRIBUTES, CATEGORIES, Scene, chances_of_yes, draw_scene, plan_scene
 
 
@@ -93,19 +93,22 @@ def draw_toy_coco(folder: Path, photographs: int = 240, seed: int = 0) -> int:
         files[f"annotations/instances_{name}.json"] = json.dumps(content).encode()
     folder = folder.resolve()
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        if not all((folder / name).is_file() and (folder / name).read_bytes() == files[name] for name in files):
+        is_whole = all((folder / name).is_file() and (folder / name).read_bytes() == files[name] for name in files)
+        if not is_whole or not all((folder / _photograph(scene)).is_file() for scene in scenes):
             raise FileExistsError("holds something else; name another folder, or remove it first")
         return len(labels["ann_vecs"])
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of a drawing that was stopped
-    for name in ("annotations", "train2017", "val2017"):
-        (partial / name).mkdir(parents=True)
-    for name, data in files.items():
-        (partial / name).write_bytes(data)
-    for scene in scenes:
-        draw_scene(scene).save(partial / scene.folder / f"{scene.image_id:012d}.jpg", quality=92)
-    partial.rename(folder)
+    with atomic_folder(folder) as partial:
+        for name in ("annotations", "train2017", "val2017"):
+            (partial / name).mkdir()
+        for name, data in files.items():
+            (partial / name).write_bytes(data)
+        for scene in scenes:
+            draw_scene(scene).save(partial / _photograph(scene), quality=92)
     return len(labels["ann_vecs"])
+
+
+def _photograph(scene: Scene) -> str:
+    return f"{scene.folder}/{scene.image_id:012d}.jpg"
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from attrtrain.annotations import coco, coco_attributes, tabular, vaw
-from attrtrain.annotations.table import ObjectTable
+from attrtrain.annotations.table import ObjectTable, one_id_a_photograph
 from attrtrain.errors import LabelError
 from attrtrain.urls import is_url, local_copies
 
@@ -72,7 +72,7 @@ def read_labels(labels: Sequence[Path], instances: Sequence[Path]) -> tuple[Obje
                 (read.source,),
                 coco.read_instances(instances),
             )
-            return table, read.note
+            return one_id_a_photograph(table), read.note
         case ".csv" | ".tsv" | ".jsonl":
             table = tabular.read_table(labels[0])
         case ".json":
@@ -83,4 +83,4 @@ def read_labels(labels: Sequence[Path], instances: Sequence[Path]) -> tuple[Obje
             )
     if instances:
         raise LabelError(f"{labels[0]}: has boxes of its own, so --instances is not needed; leave it out")
-    return table, ""
+    return one_id_a_photograph(table), ""

@@ -5,17 +5,20 @@ files are read as one table and joined by annotation id, whichever file or split
 """
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attrtrain.annotations.table import ObjectTable, SourceFile, without_year
+from attrtrain.annotations.table import ObjectTable, SourceFile, check_pixels, without_year
 from attrtrain.errors import LabelError
 from attrtrain.vocabulary import AttributeVocabulary
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -130,35 +133,39 @@ def _read_one(path: Path) -> CocoInstances:
             )
         images: dict[int, dict[str, Any]] = {}
         for image in content["images"]:
-            first = images.setdefault(int(image["id"]), image)
+            first = images.setdefault(_whole(image["id"]), image)
             if first is not image and first["file_name"] != image["file_name"]:
                 raise ValueError(f"image id {image['id']} is both {first['file_name']} and {image['file_name']}")
-        categories = {int(category["id"]): str(category["name"]) for category in content.get("categories", [])}
+        categories = {_whole(category["id"]): str(category["name"]) for category in content.get("categories", [])}
         annotations = content["annotations"]
-        for annotation in annotations:
-            if int(annotation["image_id"]) not in images:
-                raise ValueError(
-                    f"annotation {annotation['id']} is in image {annotation['image_id']}, which is not listed"
-                )
-            if len(annotation["bbox"]) != 4:
-                raise ValueError(f"annotation {annotation['id']} has a bbox of {len(annotation['bbox'])} numbers")
-        owners = [images[int(annotation["image_id"])] for annotation in annotations]
+        annotation_ids, image_ids = (
+            np.array([_whole(annotation[key]) for annotation in annotations], dtype=np.int64)
+            for key in ("id", "image_id")
+        )
+        for annotation, image_id in zip(annotations, image_ids.tolist(), strict=True):
+            if image_id not in images:
+                raise ValueError(f"annotation {annotation['id']} is in image {image_id}, which is not listed")
+        box = np.array([_box_of(annotation) for annotation in annotations], dtype=np.float64).reshape(-1, 4)
+        check_pixels(box)
+        owners = [images[image_id] for image_id in image_ids.tolist()]
         return CocoInstances(
-            annotation_id=np.array([annotation["id"] for annotation in annotations], dtype=np.int64),
-            image_id=np.array([image["id"] for image in owners], dtype=np.int64),
+            annotation_id=annotation_ids,
+            image_id=image_ids,
             image=np.array([str(image["file_name"]) for image in owners], dtype=object),
             image_size=np.array(
                 [(image.get("width", 0), image.get("height", 0)) for image in owners], dtype=np.int64
             ).reshape(-1, 2),
-            box=np.array([annotation["bbox"] for annotation in annotations], dtype=np.float64).reshape(-1, 4),
+            box=box,
             category=np.array(
-                [categories.get(annotation.get("category_id"), "") for annotation in annotations], dtype=str
+                _looked_up(annotations, "category_id", lambda number: categories.get(number, ""), ""), dtype=str
             ),
-            crowd=np.array([bool(annotation.get("iscrowd", 0)) for annotation in annotations], dtype=bool),
+            crowd=np.array(_looked_up(annotations, "iscrowd", bool, False), dtype=bool),
             sources=(SourceFile.of(path),),
         )
     except OSError as error:
         raise LabelError(f"{path}: {error.strerror or error}") from None
+    except LabelError as error:
+        raise LabelError(f"{path}: {error}") from None
     except json.JSONDecodeError as error:
         raise LabelError(
             f"{path}: not valid JSON (line {error.lineno}: {error.msg}); is the download complete?"
@@ -167,6 +174,31 @@ def _read_one(path: Path) -> CocoInstances:
         raise LabelError(f"{path}: not a COCO instances file (it lacks {error})") from None
     except (TypeError, ValueError, OverflowError, AttributeError, RecursionError) as error:
         raise LabelError(f"{path}: not a COCO instances file ({error})") from None
+
+
+def _whole(value: object) -> int:
+    """An id, which some files hold as text. Raises ValueError for a fraction."""
+    if type(value) is int:
+        return value
+    number = int(value) if isinstance(value, str) else float(value)  # type: ignore[arg-type]  # others raise TypeError
+    if number != int(number):
+        raise ValueError(f"{value} is no whole number")
+    return int(number)
+
+
+def _box_of(annotation: dict[str, Any]) -> Sequence[float]:
+    """The bbox; NaN where there is none, so that the object is counted and left out, not lost."""
+    box: list[float] = annotation["bbox"] or [math.nan] * 4
+    if len(box) != 4:
+        raise ValueError(f"annotation {annotation['id']} has a bbox of {len(box)} numbers")
+    return box
+
+
+def _looked_up(annotations: Sequence[dict[str, Any]], key: str, meaning: Callable[[int], T], otherwise: T) -> list[T]:
+    """What a number of each annotation means; `otherwise` where it has none. There are few different ones, so each is looked up once."""
+    values = [annotation.get(key) for annotation in annotations]
+    told = {value: otherwise if value is None else meaning(_whole(value)) for value in set(values)}
+    return [told[value] for value in values]
 
 
 def _without_polygons(mapping: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attrtrain.annotations.safe_pickle import load_pickle
-from attrtrain.annotations.table import SourceFile, check_vote_shares
+from attrtrain.annotations.table import SourceFile, check_vote_shares, text_of
 from attrtrain.errors import LabelError
 from attrtrain.vocabulary import AttributeVocabulary
 
@@ -138,4 +138,4 @@ def _matrix(vectors: list[Any], width: int) -> NDArray[np.float32]:
 
 
 def _split_names(splits: Iterable[str]) -> NDArray[Any]:
-    return np.array([str(split).removesuffix("2014").removesuffix("2017") for split in splits], dtype=str)
+    return np.array([text_of(split).removesuffix("2014").removesuffix("2017") for split in splits], dtype=str)

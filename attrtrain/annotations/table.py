@@ -1,6 +1,7 @@
 """ObjectTable: what every label format is turned into, one row a labelled object."""
 
 import hashlib
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -95,6 +96,32 @@ def without_year(name: str) -> str:
     """A photograph's path without COCO's prefix of 2014, `COCO_val2014_000000000042.jpg`, which 2017 dropped."""
     folder, slash, file = name.rpartition("/")
     return f"{folder}{slash}{file.removeprefix('COCO_train2014_').removeprefix('COCO_val2014_') or file}"
+
+
+def text_of(value: object) -> str:
+    """A cell as text; "" for None and for the NaN that pandas writes where there is none."""
+    is_nothing = value is None or (isinstance(value, float) and math.isnan(value))
+    return "" if is_nothing else str(value).strip()
+
+
+def check_pixels(box: NDArray[np.float64]) -> None:
+    """Raises LabelError where all boxes (N, 4) x, y, width, height lie within a single pixel and divide it: they are shares of their pictures."""
+    usable = box[np.isfinite(box).all(axis=1) & (box[:, 2:] > 0).all(axis=1)]
+    if (usable % 1).any() and usable.min() >= 0 and (usable[:, :2] + usable[:, 2:]).max() <= 1:
+        raise LabelError(
+            "every box lies between 0 and 1: these are shares of the picture; give pixels, multiplied by its width and height"
+        )
+
+
+def one_id_a_photograph(table: ObjectTable) -> ObjectTable:
+    """The table with one image_id, the smallest, for all objects of one file name: merged files list a photograph under several, in which it could be trained on and judged at once."""
+    rows = list(zip(table.image.tolist(), table.image_id.tolist(), strict=True))
+    photograph_of = {name: without_year(name) for name in {name for name, _ in rows}}
+    least: dict[str, int] = {}
+    for name, image_id in rows:
+        least[photograph_of[name]] = min(image_id, least.get(photograph_of[name], image_id))
+    one_id = np.array([least[photograph_of[name]] for name, _ in rows], dtype=np.int64)
+    return table if np.array_equal(one_id, table.image_id) else replace(table, image_id=one_id)
 
 
 def check_texts(*columns: Iterable[str]) -> None:

@@ -17,17 +17,28 @@ from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attrtrain.annotations.table import ObjectTable, SourceFile, check_object_ids, check_texts, without_year
+from attrtrain.annotations.table import (
+    ObjectTable,
+    SourceFile,
+    check_object_ids,
+    check_pixels,
+    check_texts,
+    text_of,
+    without_year,
+)
 from attrtrain.errors import LabelError
 from attrtrain.vocabulary import AttributeVocabulary
+
+if TYPE_CHECKING:
+    from _csv import Reader
 
 _PATH_NAMES = ("file_name", "image", "path")
 _BOX_NAMES: tuple[tuple[tuple[str, str, str, str], bool], ...] = (  # names, and whether the last two are a corner
@@ -179,6 +190,7 @@ class _BoxRows:
     def boxes(self, source: SourceFile) -> Boxes:
         """The columns of all rows so far."""
         box = np.frombuffer(self._box, dtype=np.float64).reshape(-1, 4)
+        check_pixels(box)
         return Boxes(
             object_id=np.frombuffer(self._object_id, dtype=np.int64) if self._has_object_id else np.arange(len(box)),
             image_id=np.frombuffer(self._image_id, dtype=np.int64)
@@ -199,15 +211,15 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             for line_number, line in enumerate(file, 1):
                 if line.strip():
                     try:
-                        row = json.loads(line)
+                        row = json.loads(line, object_pairs_hook=partial(_row_of, line_number))
                     except (ValueError, RecursionError) as error:
                         raise LabelError(f"line {line_number}: not valid JSON ({error})") from None
                     if not isinstance(row, dict):
                         raise LabelError(f"line {line_number}: not a JSON object")
-                    yield line_number, {str(key).strip(): value for key, value in row.items()}
+                    yield line_number, row
         return
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+        reader = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
         header = [name.strip() for name in next(reader, [])]
         if any("\0" in name for name in header):
             raise LabelError("is not UTF-8 text; save it as CSV with encoding UTF-8, or as JSON lines")
@@ -216,12 +228,35 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             raise LabelError(f"its columns are separated by {named}; save it with commas, or with tabs as .tsv")
         if repeated := sorted({name for name in header if header.count(name) > 1}):
             raise LabelError(f"column names given twice: {', '.join(repeated)}; rename or drop one of each")
-        for cells in reader:
+        for cells in _csv_rows(reader):
             if not cells:
                 continue
             if len(cells) != len(header):
                 raise LabelError(f"line {reader.line_num}: {len(cells)} cells under {len(header)} column names")
             yield reader.line_num, dict(zip(header, cells, strict=True))
+
+
+def _csv_rows(reader: "Reader") -> Iterator[list[str]]:
+    """The rows of a strict reader, which refuses a cell that begins with a quote and does not end with one: else all rows up to the next quote would be one cell."""
+    line = reader.line_num + 1
+    try:
+        for cells in reader:
+            yield cells
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise LabelError(
+            f"line {line}: cannot be read as CSV ({error}); a text that holds a quote is written in quotes, with each quote of its own doubled"
+        ) from None
+
+
+def _row_of(line: int, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON lines, its keys without surrounding space."""
+    row = {key.strip(): value for key, value in pairs}
+    if len(row) < len(pairs):
+        names = [key.strip() for key, _ in pairs]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        raise LabelError(f"line {line}: keys given twice: {', '.join(repeated)}; rename or drop one of each")
+    return row
 
 
 def _photograph(line: int, column: str, row: dict[str, Any]) -> str:
@@ -238,15 +273,10 @@ def _tidy(name: str) -> str:
 
 def _text(line: int, column: str, row: dict[str, Any]) -> str:
     """A cell as text, "" where there is none."""
-    match row.get(column):
-        case None:
-            return ""
-        case str() as text:
-            return text.strip()
-        case bool() | int() | float() as value:
-            return str(value)
-        case value:
-            raise LabelError(f"line {line}: column '{column}' holds {value!r}, not a text")
+    value = row.get(column)
+    if not isinstance(value, str | bool | int | float | None):
+        raise LabelError(f"line {line}: column '{column}' holds {value!r}, not a text")
+    return text_of(value)
 
 
 def _integer(line: int, column: str, row: dict[str, Any]) -> int:

@@ -4,13 +4,14 @@ Whatever an object names as neither is unknown. The data set comes as one JSON f
 """
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from attrtrain.annotations.table import ObjectTable, SourceFile
+from attrtrain.annotations.table import ObjectTable, SourceFile, text_of
 from attrtrain.errors import LabelError
 from attrtrain.vocabulary import AttributeVocabulary
 
@@ -51,8 +52,10 @@ def read_vaw(paths: Sequence[str | Path]) -> ObjectTable:
             image_id=np.array([int(entry["image_id"]) for _, entry in entries], dtype=np.int64),
             image=np.array([name_of[entry["image_id"]] for _, entry in entries], dtype=object),
             image_size=np.zeros((len(entries), 2), dtype=np.int64),
-            box=np.array([entry["instance_bbox"] for _, entry in entries], dtype=np.float64).reshape(-1, 4),
-            category=np.array([str(entry["object_name"]) for _, entry in entries], dtype=str),
+            box=np.array([entry["instance_bbox"] or [math.nan] * 4 for _, entry in entries], dtype=np.float64).reshape(
+                -1, 4
+            ),
+            category=np.array([text_of(entry["object_name"]) for _, entry in entries], dtype=str),
             split=np.array([split for split, _ in entries], dtype=str),
             crowd=np.zeros(len(entries), dtype=bool),
             labels=labels,

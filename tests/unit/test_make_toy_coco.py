@@ -198,7 +198,9 @@ def test_drawing_again_leaves_the_folder_alone_and_prints_the_next_command(tmp_p
     assert f"attrtrain shard --labels '{out}'/cocottributes.pkl --instances " in first
 
 
-@pytest.mark.parametrize("case", ["other arguments", "other files", "a file", "no folder possible"])
+@pytest.mark.parametrize(
+    "case", ["other arguments", "other files", "a photograph is gone", "a file", "no folder possible"]
+)
 def test_a_folder_that_cannot_be_used_is_one_clear_line(tmp_path, capsys, case):
     out = tmp_path / "toy"
     match case:
@@ -207,6 +209,9 @@ def test_a_folder_that_cannot_be_used_is_one_clear_line(tmp_path, capsys, case):
         case "other files":
             out.mkdir()
             (out / "thesis.txt").write_text("years of work")
+        case "a photograph is gone":
+            draw_toy_coco(out, photographs=8, seed=0)
+            next(out.glob("*2017/*.jpg")).unlink()
         case "a file":
             out.write_text("")
         case "no folder possible":
@@ -220,8 +225,8 @@ def test_a_folder_that_cannot_be_used_is_one_clear_line(tmp_path, capsys, case):
 
 
 def test_what_a_stopped_drawing_left_is_replaced(tmp_path):
-    (tmp_path / "toy.partial" / "train2017").mkdir(parents=True)
-    (tmp_path / "toy.partial" / "train2017" / "000000000001.jpg").write_bytes(b"half")
+    (tmp_path / ".toy.partial" / "train2017").mkdir(parents=True)
+    (tmp_path / ".toy.partial" / "train2017" / "000000000001.jpg").write_bytes(b"half")
     draw_toy_coco(tmp_path / "toy", photographs=8, seed=0)
     assert len(list(tmp_path.glob("toy/*2017/*.jpg"))) == 8
     assert [path.name for path in tmp_path.iterdir()] == ["toy"]

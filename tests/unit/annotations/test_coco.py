@@ -133,9 +133,38 @@ def test_boxes_that_are_nonsense_are_kept_for_the_writer_to_count(write):
     np.testing.assert_array_equal(read_instances([path, path]).box, [[np.nan, 0, -1, 0]])
 
 
+def test_ids_that_are_texts_are_numbers_all_the_same(write):
+    texts = {"id": "7", "image_id": "1", "category_id": "3", "iscrowd": "0"}
+    crowd = {"id": 8, "image_id": 1.0, "category_id": 3.0, "iscrowd": True}
+    boxes = {"bbox": [1, 2, 3, 4]}
+    path = write(
+        "own.json",
+        [{"id": 1, "file_name": "a.png"}],
+        [texts | boxes, crowd | boxes],
+        categories=[{"id": "3", "name": "dog"}],
+    )
+    read = read_instances([path])
+    assert read.annotation_id.tolist() == [7, 8] and read.image_id.tolist() == [1, 1]
+    assert read.category.tolist() == ["dog", "dog"] and read.crowd.tolist() == [False, True]
+
+
+@pytest.mark.parametrize("bbox", [[], None])
+def test_an_annotation_without_a_box_is_left_to_be_counted(write, bbox):
+    path = write("own.json", [image(1)], [annotation(1, 1) | {"bbox": bbox}, annotation(2, 1)])
+    read = read_instances([path])
+    assert np.isnan(read.box).all(axis=1).tolist() == [True, False]
+
+
+def test_boxes_in_shares_of_the_picture_are_refused(write):
+    path = write("own.json", [image(1)], [annotation(1, 1) | {"bbox": [0.1, 0.2, 0.3, 0.4]}])
+    with pytest.raises(LabelError, match=r"own\.json: every box lies between 0 and 1"):
+        read_instances([path])
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        ('{"images": [{"id": 5, "file_name": "a"}], "annotations": [{"id": 11.7, "image_id": 5, "bbox": [1, 2, 3, 4]}]}', "11.7 is no whole number"),
         ("{", "not valid JSON .line 1"),
         ("", "not valid JSON"),
         ("[]", "not a COCO instances file .holds a list"),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from attrtrain.annotations import read_labels
+from attrtrain.annotations.split import apply_split
 from attrtrain.annotations.table import SourceFile
 from attrtrain.errors import LabelError
 
@@ -107,3 +108,28 @@ def test_table_checks_itself(make_table):
             replace(good, **change)
     taken = good.take(np.array([2, 0]))
     assert taken.object_id.tolist() == [2, 0] and taken.image.tolist() == ["3.jpg", "1.jpg"] and len(taken) == 2
+
+
+def test_a_photograph_under_two_ids_is_one(tmp_path):
+    """Else it could be trained on and judged at once."""
+    rows = [
+        "COCO_val2014_000000000001.jpg,val,0,0,9,9,1,7",
+        "000000000001.jpg,train,0,0,9,9,0,5",
+        "000000000002.jpg,train,0,0,9,9,0,6",
+    ]
+    (tmp_path / "boxes.csv").write_text("\n".join(["image,split,x,y,w,h,furry,image_id", *rows]))
+    table, _ = read_labels([tmp_path / "boxes.csv"], [])
+    assert table.image_id.tolist() == [5, 5, 6]
+    with pytest.raises(LabelError, match="is in two splits"):
+        apply_split(table, "official", 0.2, 0)
+    instances = {
+        "images": [{"id": 1, "file_name": "x.jpg"}, {"id": 2, "file_name": "x.jpg"}, {"id": 3, "file_name": "y.jpg"}],
+        "annotations": [{"id": 10 + image, "image_id": image, "bbox": [1, 2, 3, 4]} for image in (1, 2, 3)],
+    }
+    (tmp_path / "instances.json").write_text(json.dumps(instances))
+    vectors = {10 + image: {"attrs_vector": np.array([1.0]), "split": None} for image in (1, 2, 3)}
+    (tmp_path / "labels.pkl").write_bytes(
+        pickle.dumps({"ann_attrs": vectors, "attributes": [{"id": 1, "name": "furry"}]})
+    )
+    table, _ = read_labels([tmp_path / "labels.pkl"], [tmp_path / "instances.json"])
+    assert table.image_id.tolist() == [1, 1, 3] and table.split.tolist() == ["", "", ""]

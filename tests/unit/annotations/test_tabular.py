@@ -1,4 +1,5 @@
 import json
+import math
 import tracemalloc
 
 import numpy as np
@@ -158,6 +159,45 @@ def test_bbox_that_is_no_list_of_four(refused, box):
 
 def test_bbox_column_in_csv(refused):
     assert "CSV needs columns x,y,w,h" in refused('image,bbox,furry\na,"[1, 2, 3, 4]",1\n')
+
+
+@pytest.mark.parametrize(
+    ("rows", "line"),
+    [
+        (["a,0,0,9,9,1,dog", 'b,0,0,9,9,1,"dog', "c,0,0,9,9,1,dog", 'd,0,0,9,9,1,"dog', "e,0,0,9,9,1,dog"], 3),
+        (["a,0,0,9,9,1,dog", "b,0,0,9,9,1,dog", 'c,0,0,9,9,1,"dog', "d,0,0,9,9,1,dog"], 4),
+        (['a,0,0,9,9,1,"dog" x'], 2),
+    ],
+)
+def test_a_stray_quote_swallows_no_rows(refused, rows, line):
+    message = refused("\n".join(["image,x,y,w,h,furry,category", *rows, ""]))
+    assert message.startswith(f"line {line}: cannot be read as CSV (") and "each quote of its own doubled" in message
+
+
+def test_quotes_that_are_meant_are_read(read):
+    table = read('image,x,y,w,h,furry,category\na,0,0,9,9,1,"a ""big"", old\ndog"\nb,0,0,9,9,1,5" dog\n')
+    assert table.category.tolist() == ['a "big", old\ndog', '5" dog']
+
+
+def test_keys_that_are_one_name_are_refused(refused):
+    for key in ("furry", " furry "):
+        text = f'{{"image": "a", "bbox": [0, 0, 9, 9], "furry": 1, "{key}": 0}}'
+        assert refused(text, "a.jsonl").startswith("line 1: keys given twice: furry;")
+
+
+def test_nothing_in_a_text_column_of_json_is_no_text(read):
+    records = [
+        {"image": "a", "bbox": [0, 0, 9, 9], "furry": 1, "split": split, "category": split}
+        for split in ("val", math.nan, None)
+    ]
+    table = read("\n".join(map(json.dumps, records)), "a.jsonl")  # NaN as pandas' records have it
+    assert table.split.tolist() == table.category.tolist() == ["val", "", ""]
+
+
+def test_boxes_in_shares_of_the_picture_are_refused(refused, read):
+    message = refused("image,xmin,ymin,xmax,ymax,furry\na,0.1,0.2,0.5,1,1\nb,0,0,1,1,0\nc,,,,,1\n")
+    assert message.startswith("every box lies between 0 and 1: these are shares of the picture")
+    assert len(read("image,x,y,w,h,furry\na,0,0,1,1,1\nb,0.5,0.5,30,1,0\n")) == 2
 
 
 @pytest.mark.parametrize("row", ["a,0,0,1,1", "a,0,0,1,1,1,1", "a"])
