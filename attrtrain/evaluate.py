@@ -68,6 +68,8 @@ def run(arguments: argparse.Namespace) -> int:
     from attrtrain.engine.judging import headline, judge_split, thresholds_from
     from attrtrain.inference.gain import describe_gain, run_passes, together
     from attrtrain.inference.members import mirror_notes, read_members, shared_card, views_of
+    from attrtrain.metrics.document import SHARDS
+    from attrtrain.report.run_directory import joined
     from attrtrain.runtime import PATIENCE_SECONDS, build_runtime, explained_process_loss, leave_group
 
     card = read_card(locate_bundle(arguments.model[0]))
@@ -107,6 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
         training,
         source={
             "model": " + ".join(map(str, arguments.model)),
+            SHARDS: joined(arguments.shards),
             **({"views": f"{len(views)} of each crop, averaged"} if len(views) > 1 else {}),
             **({"protocol": "; ".join(followed)} if followed else {}),
         },

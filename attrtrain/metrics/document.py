@@ -26,6 +26,8 @@ from pydantic import ConfigDict, Field
 from attrtrain.shards.manifest import Contract, read_contract, write_contract
 
 METRICS = "metrics.json"
+SHARDS = "shards"
+"""In `source`: the folders of the judged shards, which are for this machine alone."""
 
 View = Literal["masked", "exhaustive", "legacy"]
 Baseline = Literal["prior", "permutation", "category"]

@@ -15,7 +15,7 @@ from pathlib import Path
 from attrtrain import bundle
 from attrtrain.errors import ConfigError
 from attrtrain.files import atomic_folder
-from attrtrain.metrics.document import METRICS, write_metrics
+from attrtrain.metrics.document import METRICS, SHARDS, write_metrics
 from attrtrain.publishing.published_model import PublishedModel
 
 README = "README.md"
@@ -43,7 +43,8 @@ def write_hub_folder(folder: Path, model: PublishedModel, card: str) -> None:
                 shutil.copyfile(model.folder / name, partial / name)
             (partial / README).write_text(card, encoding="utf-8")
             if model.metrics is not None:
-                told = model.metrics.model_copy(update={"source": {**model.metrics.source, "model": model.name}})
+                source = {name: told for name, told in model.metrics.source.items() if name != SHARDS}
+                told = model.metrics.model_copy(update={"source": {**source, "model": model.name}})
                 write_metrics(told, partial / METRICS)
             bundle.read_bundle(partial)
     except OSError as error:

@@ -1,6 +1,7 @@
 """What a run directory, or the folder of an evaluation, says of one set of predictions."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,13 @@ import yaml
 
 from attrtrain.data.reader import ShardSet
 from attrtrain.errors import AttrtrainError, ConfigError, LabelError, PredictionsError
-from attrtrain.metrics.document import METRICS, MetricsDocument, read_metrics
+from attrtrain.metrics.document import METRICS, SHARDS, MetricsDocument, read_metrics
 from attrtrain.predictions import PREDICTIONS, Predictions, read_predictions
 from attrtrain.report.run_report import installed_versions, write_report
 from attrtrain.urls import as_place
 
 EVALUATION = "evaluation"
+_BETWEEN = " + "  # folders, as between models
 CONFIG, HISTORY, AUDIT = "config.yaml", "metrics.jsonl", "audit.json"
 
 
@@ -81,9 +83,16 @@ def write_run_report(out: Path, run: JudgedRun, shards: ShardSet | None, no_pict
     )
 
 
+def joined(folders: Sequence[Path | str]) -> str:
+    """Shard folders as one text of metrics.json, from which `open_shards` finds them again wherever it is called."""
+    return _BETWEEN.join(str(folder.resolve()) if isinstance(folder, Path) else folder for folder in folders)
+
+
 def open_shards(run: JudgedRun) -> tuple[ShardSet | None, str]:
     """The shards that the run was judged on and "", or None and why they cannot be shown."""
     folders, split = _data_of(run.config)
+    if judged_in := run.document.source.get(SHARDS):
+        folders = judged_in.split(_BETWEEN)
     if not folders:
         return None, "There are no pictures: no config.yaml says where the shards are."
     try:

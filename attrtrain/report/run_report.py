@@ -7,7 +7,7 @@ from typing import Any
 
 from attrtrain.data.reader import ShardSet
 from attrtrain.errors import PredictionsError
-from attrtrain.metrics.document import AttributeEntry, Grouping, MetricsDocument
+from attrtrain.metrics.document import SHARDS, AttributeEntry, Grouping, MetricsDocument
 from attrtrain.predictions import Predictions
 from attrtrain.report import headline
 from attrtrain.report.cells import Cells
@@ -172,7 +172,7 @@ def _facts(document: MetricsDocument, audit: dict[str, Any] | None, versions: di
     told = _audit_facts(audit)
     drawn = document.bootstrap
     return [
-        *((name.replace("_", " "), value) for name, value in document.source.items() if value is not None),
+        *((name.replace("_", " "), value) for name, value in document.source.items() if value is not None and name != SHARDS),
         ("present from", f"a vote share of {document.positive_at:g} on"),
         ("named above", f"a score of {document.threshold:g}"),
         ("intervals", f"95 %, bootstrap, {drawn.replicates:,} replicates over {drawn.unit}s, seed {drawn.seed}"),

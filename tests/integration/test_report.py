@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from attrtrain.data.reader import ShardSet
 from attrtrain.metrics.document import write_metrics
 from attrtrain.metrics.judge import judge
 from attrtrain.predictions import write_predictions
+from attrtrain.shards.manifest import VocabularyRecord
+from tests.bundles import draw_bundle
 
 
 def run_directory(folder, shards_at, *, seed=0, fingerprint=None):
@@ -78,6 +81,21 @@ def test_what_evaluate_wrote_can_be_reported_on(run, capsys):
     assert main(["report", str(alone)]) == 0
     assert "no config.yaml says where the shards are" in capsys.readouterr().out
     assert "no config.yaml says where the shards are" in (alone / "report.html").read_text()
+
+
+def test_a_page_of_evaluate_is_made_anew_with_its_pictures_from_anywhere(toy_shards, tmp_path, monkeypatch):
+    shards, out = ShardSet([toy_shards], "val"), tmp_path / "results"
+    vocabulary = VocabularyRecord.of(shards.vocabulary)
+    model = draw_bundle(tmp_path / "bundle", shards.vocabulary.names, crop=shards.crop, vocabulary=vocabulary)
+    monkeypatch.chdir(toy_shards.parent)
+    assert main(["evaluate", "--model", str(model), "--shards", toy_shards.name, "--out", str(out)]) == 0
+    first = (out / "report.html").read_text()
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", str(out)]) == 0
+    again = (out / "report.html").read_text()
+    pictures = re.compile(r"data:image/webp;base64,[^\"']+")
+    assert pictures.findall(again) == pictures.findall(first) and len(pictures.findall(again)) > 24
+    assert str(toy_shards) not in again and str(toy_shards) not in first  # the page is for others, too
 
 
 @pytest.mark.parametrize(
