@@ -145,7 +145,8 @@ def _audit(config: TrainConfig, folder: Path, shards: ShardSet, runtime: Runtime
     """
     found = None
     if runtime.is_main:
-        found = quick_audit(shards.labels, shards.categories, shards.column("image_id"), partial(_places, shards))
+        labels_of = partial(_decided, shards, config.labels.positive_at)
+        found = quick_audit(labels_of, shards.categories, shards.column("image_id"), partial(_places, shards))
         write_contract(found, folder / AUDIT)
     refused = config.audit.strict and found is not None and found.verdict == "noise"
     if runtime.any_rank(refused)[0]:
@@ -163,6 +164,12 @@ def _leaks(train: ShardSet, val: ShardSet) -> list[str]:
         f"warning: {len(names):,} photographs are in split '{train.split}' of one folder and in '{val.split}' of another, such as {names[0]}: "
         "scores will flatter; shard these data sets together, or leave one out"
     ]
+
+
+def _decided(shards: ShardSet, positive_at: float, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Labels (K, A) of some objects as 1 and 0 as this run reads them, NaN = unknown."""
+    labels = shards.labels(rows)
+    return np.where(np.isnan(labels), labels, labels >= positive_at).astype(np.float32)
 
 
 def _places(shards: ShardSet, rows: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

@@ -20,6 +20,7 @@ photographs and seeds, the gain of each seed, and the time of training beside th
 import argparse
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -115,7 +116,7 @@ def _start(preset: str, recipe: Recipe, seed: int, shards: Sequence[str], run: P
         *(sys.executable, "-m", "attrtrain.train", preset, "--data.shards", *shards, "--run.dir", str(run)),
         *("--run.seed", str(seed), "--track.wandb", "disabled", *flags_of(recipe.changes), *flags),
     ]
-    print(f"$ {recipe.name}, seed {seed}: {' '.join(command[2:])}", flush=True)
+    print(f"$ {recipe.name}, seed {seed}: {shlex.join(['python', *command[1:]])}", flush=True)
     if code := subprocess.run(command, check=False, env={**os.environ, "PYTHONUNBUFFERED": "1"}).returncode:
         raise SystemExit(code)
 

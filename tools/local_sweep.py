@@ -11,6 +11,7 @@ the metric that the YAML names. The YAML's `command` is for W&B's agent and not 
 import argparse
 import json
 import math
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -112,7 +113,7 @@ def run_trial(trial: Trial, folder: Path, train: Sequence[str]) -> None:
     if (folder / "result.json").exists():
         return
     command = [sys.executable, "-m", "attrtrain.train", *train, "--run.dir", str(folder), *flags_of(trial)]
-    print(f"$ {' '.join(command[1:])}", flush=True)
+    print(f"$ {shlex.join(['python', *command[1:]])}", flush=True)
     if code := subprocess.run(command, check=False).returncode:
         raise SystemExit(code)
 

@@ -18,30 +18,35 @@ def apply_split(table: ObjectTable, rule: str, val_share: float, seed: int) -> t
     """Returns the table with its split column decided and checked, and a line that says how.
 
     Args:
-        rule: "official" takes the label file's own split as it is; "image" draws one by photograph; "auto" is the file's own where every
-            object has one, photographs torn between two splits mended, and a drawn one elsewhere.
+        rule: "official" takes the label file's own split as it is; "image" draws one by photograph; "auto" is the file's own, photographs
+            torn between two splits mended, and a drawn one where no object has any.
         val_share: share of objects that "image" puts into "val", in (0, 1).
         seed: chooses among the splits "image" could draw.
 
     Raises:
-        LabelError: under "official", where a photograph is in two splits or an object in none.
+        LabelError: under "official", where a photograph is in two splits or an object in none; under "auto", where some objects have one and
+            others have none.
     """
-    has_own = bool((table.split != "").all()) and len(table) > 0
+    without = table.split == ""
+    has_own = not without.any() and len(table) > 0
     note = "split: the label file's own"
     match rule:
         case "official" if not has_own:
-            missing = table.object_id[table.split == ""]
+            missing = table.object_id[without]
             raise LabelError(
                 f"{len(missing)} objects have no split in the label file (first: object {missing[0]}); use --split image"
             )
         case "image":
             table = table.with_split(split_by_image(table, val_share, seed))
             note = f"split: drawn by photograph with seed {seed}"
-        case "auto" if not has_own:
-            without = int((table.split == "").sum())
-            told = "has none" if without == len(table) else f"gives {without} objects none"
+        case "auto" if without.all():
             table = table.with_split(split_by_image(table, val_share, seed))
-            note = f"split: the label file {told}, drawn by photograph with seed {seed}"
+            note = f"split: the label file has none, drawn by photograph with seed {seed}"
+        case "auto" if not has_own:  # drawing one for all would lose what the file says of the others
+            raise LabelError(
+                f"{without.sum()} of {len(table)} objects have no split in the label file (first: object {table.object_id[without][0]}), and the others have; "
+                "fill it in, or draw one for all with --split image"
+            )
         case "auto":
             mended = mend_split(table)
             if moved := int((mended != table.split).sum()):

@@ -64,7 +64,12 @@ def read_column(place: Path) -> NDArray[Any]:
             case ".npy":
                 values = _read_numpy(place, None)
             case ".json":
-                values = np.array([str(value) for value in _json_list(place)], dtype=str)
+                content = _json_list(place)
+                if None in content:
+                    raise PredictionsError(
+                        f"entry {content.index(None)} is null; say what it is, or leave the file out"
+                    )
+                values = np.array([str(value) for value in content], dtype=str)
             case _:
                 values = np.array(
                     [line.strip() for line in place.read_text(encoding="utf-8-sig").splitlines()], dtype=str
@@ -124,6 +129,9 @@ def _read_numpy(path: Path, member: str | None) -> NDArray[Any]:
 def _read_csv(path: Path) -> Matrix:
     parse = pa_csv.ParseOptions(delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
     table = pa_csv.read_csv(path, parse_options=parse)
+    if table.num_columns == 1:  # of one attribute, an empty line is an object of which nothing is known
+        parse.ignore_empty_lines = False
+        table = pa_csv.read_csv(path, parse_options=parse)
     if _are_cells(table.column_names):
         table = pa_csv.read_csv(
             path, parse_options=parse, read_options=pa_csv.ReadOptions(autogenerate_column_names=True)

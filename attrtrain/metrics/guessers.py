@@ -43,7 +43,7 @@ def _permutation_scores(cells: JudgedSet, threshold: float, seed: int) -> dict[s
     means = {key: float(np.mean([scores[key] for scores in drawn])) for key in drawn[0]}
     means["map"] = means["permutation_map"]
     for key in ("auroc", "balanced_accuracy", "mA"):
-        means[key] += 0.5 - means[key]  # NaN stays NaN: no attribute is judged
+        means[key] = means[key] if np.isnan(means[key]) else 0.5  # NaN where no attribute is judged
     return means
 
 

@@ -45,13 +45,14 @@ function extent(series, place) {
 //   series: [{name, ink, dash, points: [[x, y, weight?, note?]], mark: "line" | "dot" | "square" | "both"}]
 //   axes: {x: label, y: label, xRange, yRange}
 function chart(figure, series, axes) {
-  const width = 360, height = 236, left = 46, right = 10, top = 10, bottom = 38;
+  const width = 360, height = 236, right = 10, top = 10, bottom = 38;
   const [x0, x1] = axes.xRange || extent(series, 0);
   let [y0, y1] = axes.yRange || extent(series, 1);
   if (!axes.yRange) {
     const room = (y1 - y0) * 0.06 || Math.abs(y1) * 0.1 || 1;
     [y0, y1] = [axes.fromZero ? Math.min(0, y0) : y0 - room, y1 + room];
   }
+  const left = Math.max(46, 26 + 6.3 * Math.max(...ticks(y0, y1).map((value) => asTick(value).length))); // the axis' name, and then the longest tick
   const atX = (x) => left + ((x - x0) / (x1 - x0 || 1)) * (width - left - right);
   const atY = (y) => height - bottom - ((y - y0) / (y1 - y0 || 1)) * (height - top - bottom);
   const caption = figure.querySelector("figcaption");

@@ -236,6 +236,19 @@ def test_names_as_a_list_and_as_vaws_index(tmp_path):
         assert [entry["name"] for entry in metrics["attributes"]] == own
 
 
+@pytest.mark.parametrize("name", ["furry\n", ""])
+def test_an_empty_line_of_one_attribute_is_an_object_of_which_nothing_is_known(tmp_path, name):
+    rng = np.random.default_rng(0)
+    scores, truth = rng.random(40), rng.integers(0, 2, 40)
+    cells = ["" if row in (7, 39) else str(label) for row, label in enumerate(truth)]
+    (tmp_path / "g.csv").write_text(name + "\n".join(cells) + "\n")
+    np.save(tmp_path / "p.npy", scores[:, None])
+    metrics = score(tmp_path, tmp_path / "p.npy", tmp_path / "g.csv")
+    known = np.isin(np.arange(40), (7, 39), invert=True)
+    assert metrics["objects"] == 40 and metrics["attributes"][0]["unknowns"] == 2
+    assert metrics["overall"]["map"] == pytest.approx(average_precision_score(truth[known], scores[known]), abs=1e-6)
+
+
 def test_a_csv_without_column_names(tmp_path, expected):
     scores, labels = draw()
     np.savetxt(tmp_path / "p.csv", scores, delimiter=",")
@@ -306,6 +319,14 @@ def test_scores_that_cannot_be_judged_are_one_line(tmp_path, capsys, case):
         (tmp_path / "p.npy").write_bytes(content)
     line = refuse(capsys, tmp_path, "--scores", tmp_path / "p.npy", "--labels", tmp_path / "g.npy", "--unknown", 2)
     assert re.search(message, line), line
+
+
+def test_null_is_neither_a_category_nor_a_photograph(tmp_path, capsys):
+    scores, labels = draw()
+    given = ("--scores", write(tmp_path / "p.npy", scores), "--labels", write(tmp_path / "g.npy", labels))
+    (tmp_path / "c.json").write_text(json.dumps(["dog", None, *["cat"] * 238]))
+    for flag in ("--categories", "--images"):
+        assert "c.json: entry 1 is null" in refuse(capsys, tmp_path, *given, flag, tmp_path / "c.json")
 
 
 def test_tables_that_cannot_be_judged_are_one_line(tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -382,3 +383,49 @@ def test_a_split_without_one_known_label_is_refused(
     assert f"error: split 'train' of {shards} has not one known label" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
     assert small_training.train(tmp_path / "run", shards, *flags, "--labels.unknown", "negative") == 0
+
+
+def test_the_look_at_the_labels_reads_them_as_the_run_does(toy_coco: Path, tmp_path: Path) -> None:
+    """Votes of at most two in five are labels where positive begins at a third."""
+    rows = ["image,category,x,y,w,h,dark,round"]
+    for number, photograph in enumerate(sorted((toy_coco / "train2017").glob("*.jpg"))):
+        rows += [
+            f"{photograph.name},{'cat' if x else 'dog'},{x},5,30,30,{0.4 * (x > 0)},{0.4 * (number % 2)}"
+            for x in (0, 20, 40)
+        ]
+    (tmp_path / "boxes.csv").write_text("\n".join(rows))
+    given = ["--labels", tmp_path / "boxes.csv", "--images", toy_coco / "train2017", "--out", tmp_path / "shards"]
+    assert main(["shard", *map(str, given), "--workers", "1"]) == 0
+    for positive_at, decided_by in (("0.5", ""), ("0.33", "category and box")):
+        run = tmp_path / positive_at
+        flags = ("--labels.positive_at", positive_at, "--train.epochs", "1", "--train.global_batch", "8")
+        assert small_training.train(run, tmp_path / "shards", *flags) == 0
+        assert json.loads((run / "audit.json").read_text())["decided_by"] == decided_by
+
+
+def test_photographs_that_another_folder_judges_are_told_and_copies_are_refused(
+    toy_coco: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photographs = sorted((toy_coco / "train2017").glob("*.jpg"))
+    folders = []
+    for name, turned in (("one", 0), ("two", 1)):
+        rows = ["image,split,x,y,w,h,dark"]
+        for number, photograph in enumerate(photographs):
+            rows += [
+                f"{photograph.name},{'train' if number % 4 < 3 - turned else 'val'},{x},{5 + turned},30,30,{x % 2}"
+                for x in (0, 21, 40)
+            ]
+        (tmp_path / f"{name}.csv").write_text("\n".join(rows))
+        folders.append(tmp_path / name)
+        given = ["--labels", tmp_path / f"{name}.csv", "--images", toy_coco / "train2017", "--out", folders[-1]]
+        assert main(["shard", *map(str, given), "--workers", "1"]) == 0
+    capsys.readouterr()
+    both = ("--data.shards", *map(str, folders), "--train.epochs", "1", "--train.global_batch", "8")
+    assert small_training.train(tmp_path / "run", folders[0], *both) == 0
+    told = capsys.readouterr().out
+    shared = sum(number % 4 == 2 for number in range(len(photographs)))
+    assert f"warning: {shared} photographs are in split 'train' of one folder and in 'val' of another" in told
+    shutil.copytree(folders[0], tmp_path / "copy")
+    twice = ("--data.shards", str(folders[0]), str(tmp_path / "copy"))
+    assert small_training.train(tmp_path / "other", folders[0], *twice) == 1
+    assert "hold the same crops" in capsys.readouterr().err and not (tmp_path / "other").exists()

@@ -123,8 +123,11 @@ def test_auto_draws_where_the_file_has_no_split(make_table, photographs):
     applied, note = apply_split(photographs, "auto", 0.2, 3)
     np.testing.assert_array_equal(applied.split, split_by_image(photographs, 0.2, 3))
     assert note == "split: the label file has none, drawn by photograph with seed 3"
-    _, note = apply_split(make_table([1, 2, 3], split=["train", "", ""]), "auto", 0.2, 3)
-    assert note == "split: the label file gives 2 objects none, drawn by photograph with seed 3"
+
+
+def test_auto_does_not_draw_over_a_split_that_some_objects_have(make_table):
+    with pytest.raises(LabelError, match=r"2 of 3 objects have no split .*\(first: object \d\).*--split image"):
+        apply_split(make_table([1, 2, 3], split=["train", "", ""]), "auto", 0.2, 3)
 
 
 def test_image_draws_over_the_files_own(photographs):
