@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,8 +64,6 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.tune_on == arguments.split:
         raise ConfigError(f"--tune-on {arguments.tune_on}: that is the split to judge; thresholds are tuned on another")
     from attrtrain.bundle import locate_bundle, read_card
-    from attrtrain.data.overlap import require_each_once
-    from attrtrain.data.reader import ShardSet
     from attrtrain.engine.judging import headline, judge_split, thresholds_from
     from attrtrain.inference.gain import describe_gain, run_passes, together
     from attrtrain.inference.members import mirror_notes, read_members, shared_card, views_of
@@ -75,17 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
     card = read_card(locate_bundle(arguments.model[0]))
     if arguments.out is not None:
         require_writable("--out", arguments.out)
-    shards = ShardSet(arguments.shards, arguments.split)
-    require_each_once(shards)
-    splits = {name for manifest in shards.manifests for name in manifest.splits}
-    if shards.vocabulary.fingerprint != card.vocabulary.fingerprint:
-        raise ShardError(
-            f"{arguments.shards[0]} has other attributes than {arguments.model[0]} was trained on; evaluate on shards of the same vocabulary"
-        )
-    by_protocol = arguments.protocol and DEV in splits and arguments.split != DEV
-    tune_on = arguments.tune_on or (DEV if by_protocol else None)
-    tune_shards = ShardSet(arguments.shards, tune_on) if tune_on else None
-    training = ShardSet(arguments.shards, "train") if "train" in splits and arguments.split != "train" else None
+    splits = _open_splits(arguments, card)
     runtime = build_runtime(card.precision)
     members = read_members(arguments.model, runtime.device)
     card = shared_card(members)
@@ -94,19 +83,19 @@ def run(arguments: argparse.Namespace) -> int:
         for note in mirror_notes(members, views):
             print(f"note: {note}", file=sys.stderr)
     with explained_process_loss(runtime, f"{PATIENCE_SECONDS:.0f} s", "to evaluate anew"):
-        tuning = together(run_passes(runtime, members, views, tune_shards, workers)) if tune_shards else None
-        passes = run_passes(runtime, members, views, shards, workers)
+        tuning = together(run_passes(runtime, members, views, splits.tuning, workers)) if splits.tuning else None
+        passes = run_passes(runtime, members, views, splits.judged, workers)
         runtime.accelerator.wait_for_everyone()  # some may still be gathering
     leave_group(runtime)
     if not runtime.is_main:
         return 0
     predictions = together(passes)
     replicates = REPLICATES if arguments.protocol else None
-    followed = _protocol(arguments, shards, members, len(views), tune_on) if replicates is not None else []
+    followed = _protocol(arguments, splits, members, len(views)) if replicates is not None else []
     document = judge_split(
         predictions,
-        shards,
-        training,
+        splits.judged,
+        splits.training,
         source={
             "model": " + ".join(map(str, arguments.model)),
             SHARDS: joined(arguments.shards),
@@ -114,25 +103,51 @@ def run(arguments: argparse.Namespace) -> int:
             **({"protocol": "; ".join(followed)} if followed else {}),
         },
         positive_at=card.positive_at,
-        tuned=thresholds_from(tuning, tune_on, card.positive_at) if tuning and tune_on else None,
+        tuned=thresholds_from(tuning, splits.tuning.split, card.positive_at) if tuning and splits.tuning else None,
         replicates=replicates,
     )
     gain = describe_gain(passes, card.positive_at)
     print("\n".join([f"split '{arguments.split}': {headline(document)}", *followed, *gain]))
     if arguments.out is not None:
-        _write(arguments.out, document, predictions, shards, card)
+        _write(arguments.out, document, predictions, splits.judged, card)
     return 0
 
 
-def _protocol(
-    arguments: argparse.Namespace, shards: "ShardSet", members: "list[Member]", views: int, tune_on: str | None
-) -> list[str]:
+@dataclass(frozen=True)
+class _Splits:
+    """The split to judge; the one to tune thresholds on, None for cross-fitting; the one that guessers learn rates from, None where there is no other."""
+
+    judged: "ShardSet"
+    tuning: "ShardSet | None"
+    training: "ShardSet | None"
+
+
+def _open_splits(arguments: argparse.Namespace, card: "ModelCard") -> _Splits:
+    from attrtrain.data.overlap import require_each_once
+    from attrtrain.data.reader import ShardSet
+
+    judged = ShardSet(arguments.shards, arguments.split)
+    require_each_once(judged)
+    if judged.vocabulary.fingerprint != card.vocabulary.fingerprint:
+        raise ShardError(
+            f"{arguments.shards[0]} has other attributes than {arguments.model[0]} was trained on; evaluate on shards of the same vocabulary"
+        )
+    others = {name for manifest in judged.manifests for name in manifest.splits} - {arguments.split}
+    tune_on = arguments.tune_on or (DEV if arguments.protocol and DEV in others else None)
+    return _Splits(
+        judged,
+        ShardSet(arguments.shards, tune_on) if tune_on else None,
+        ShardSet(arguments.shards, "train") if "train" in others else None,
+    )
+
+
+def _protocol(arguments: argparse.Namespace, splits: _Splits, members: "list[Member]", views: int) -> list[str]:
     """Lines that say how far the protocol is followed."""
     from attrtrain.engine.judging import THRESHOLD
 
     choices = Choices(
         split=arguments.split,
-        tuned_on=tune_on,
+        tuned_on=splits.tuning.split if splits.tuning else None,
         selected_on=next((one.card.selected_on for one in members if one.card.selected_on != DEV), DEV),
         positive_at=members[0].card.positive_at,
         threshold=THRESHOLD,
@@ -141,7 +156,7 @@ def _protocol(
         views=views,
         fit="pad" if any(one.card.framing.fit == "pad" for one in members) else "squash",
     )
-    differing = deviations(shards.manifests[0], choices)
+    differing = deviations(splits.judged.manifests[0], choices)
     if len(arguments.shards) > 1:
         differing.append(f"{len(arguments.shards)} shard folders are judged together, and only the first was checked")
     if not differing:
