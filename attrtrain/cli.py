@@ -62,8 +62,9 @@ def main(argv: list[str] | None = None) -> int:
         )
         module.add_arguments(parser)
         arguments, more = parser.parse_known_args(rest)
-        arguments.more = more
-        if more and not getattr(module, "TAKES_MORE", False):
+        if getattr(module, "TAKES_MORE", False):
+            arguments.more = more
+        elif more:
             parser.error(f"unrecognized arguments: {' '.join(more)}")
         exit_code = int(module.run(arguments))
         sys.stdout.flush()  # here, where a reader that has gone is caught

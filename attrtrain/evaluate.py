@@ -64,24 +64,33 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.tune_on == arguments.split:
         raise ConfigError(f"--tune-on {arguments.tune_on}: that is the split to judge; thresholds are tuned on another")
     from attrtrain.bundle import locate_bundle, read_card
+    from attrtrain.data.overlap import leaks
     from attrtrain.engine.judging import headline, judge_split, thresholds_from
     from attrtrain.inference.gain import describe_gain, run_passes, together
     from attrtrain.inference.members import mirror_notes, read_members, shared_card, views_of
     from attrtrain.metrics.document import SHARDS
     from attrtrain.report.run_directory import joined
-    from attrtrain.runtime import PATIENCE_SECONDS, build_runtime, explained_process_loss, leave_group
+    from attrtrain.runtime import (
+        PATIENCE_SECONDS,
+        build_runtime,
+        device_type,
+        explained_process_loss,
+        leave_group,
+        usable_precision,
+    )
 
     card = read_card(locate_bundle(arguments.model[0]))
     if arguments.out is not None:
         require_writable("--out", arguments.out)
     splits = _open_splits(arguments, card)
-    runtime = build_runtime(card.precision)
+    runtime = build_runtime(usable_precision(card.precision, device_type()))
     members = read_members(arguments.model, runtime.device)
     card = shared_card(members)
+    odd = leaks(splits.training, splits.judged) if splits.training else []
     views, workers = views_of(arguments.tta_flip, arguments.tta_scales), runtime.workers(arguments.workers)
     if runtime.is_main:
-        for note in mirror_notes(members, views):
-            print(f"note: {note}", file=sys.stderr)
+        for line in [*odd, *(f"note: {note}" for note in mirror_notes(members, views))]:
+            print(line, file=sys.stderr)
     with explained_process_loss(runtime, f"{PATIENCE_SECONDS:.0f} s", "to evaluate anew"):
         tuning = together(run_passes(runtime, members, views, splits.tuning, workers)) if splits.tuning else None
         passes = run_passes(runtime, members, views, splits.judged, workers)

@@ -128,9 +128,11 @@ def _sources(arguments: argparse.Namespace, card: "ModelCard") -> tuple["ShardSe
 
 
 def _opened(folders: list[Path | str], split: str, card: "ModelCard") -> "ShardSet":
+    from attrtrain.data.overlap import require_each_once
     from attrtrain.data.reader import ShardSet
 
     shards = ShardSet(folders, split)
+    require_each_once(shards)
     if shards.vocabulary.fingerprint != card.vocabulary.fingerprint:
         raise ShardError(f"{folders[0]} has other attributes than the model; give shards of the same vocabulary")
     return shards

@@ -48,6 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         check_objects(arguments)
     elif arguments.instances or arguments.boxes is not None or arguments.images:
         raise ConfigError("--shards hold crops already; leave --instances, --boxes and --images out")
+    from attrtrain.data.overlap import require_each_once
     from attrtrain.data.reader import ShardSet
     from attrtrain.inference.annotating import describe, of_photographs, of_shards
     from attrtrain.inference.objects import read_objects
@@ -58,7 +59,9 @@ def run(arguments: argparse.Namespace) -> int:
     with terminated_like_interrupted():
         predictor = Predictor(arguments.model)
         if arguments.shards:
-            source = of_shards(predictor, ShardSet(arguments.shards, arguments.split or _SPLIT))
+            shards = ShardSet(arguments.shards, arguments.split or _SPLIT)
+            require_each_once(shards)
+            source = of_shards(predictor, shards)
         else:
             objects = read_objects(arguments.instances, arguments.boxes)
             source = of_photographs(predictor, objects, arguments.images)

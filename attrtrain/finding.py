@@ -14,6 +14,7 @@ from attrtrain.assembly import (
 from attrtrain.config.schema import TrainConfig
 from attrtrain.data.cache import ShardCache
 from attrtrain.data.loader import Batch, load_batches
+from attrtrain.data.overlap import require_each_once
 from attrtrain.data.reader import ShardSet
 from attrtrain.engine.compiling import explained_compile_failure
 from attrtrain.engine.finders import MicroBatchFound, RateFound, find_learning_rate, find_micro_batch
@@ -42,6 +43,7 @@ def find_start(config: TrainConfig, low: float, high: float, steps: int) -> tupl
     shards = ShardSet(
         config.data.shards, config.data.train_split, ShardCache.of(config.data.cache_dir, config.data.cache_gb)
     )
+    require_each_once(shards)
     runtime = build_configured_runtime(config)
     if runtime.accelerator.num_processes > 1:
         raise ConfigError("`attrtrain find` looks at one process; start it without a launcher")
@@ -58,6 +60,8 @@ def find_start(config: TrainConfig, low: float, high: float, steps: int) -> tupl
     learner.wrapped.train()
     with explained_compile_failure(config.train.compile):
         micro = find_micro_batch(runtime, learner, config.train.global_batch, micro_batches, settings)
+        del learner
+        runtime.accelerator.free_memory()  # which holds the first network, too, and its optimizer's state
         learner = _new_learner(config, shards, runtime)  # that has learnt nothing yet
         batches = micro_batches(micro.chosen)
         whole = iter(lambda: list(islice(batches, config.train.global_batch // micro.chosen)), [])

@@ -42,7 +42,8 @@ def build_optimizer(
         case "adam":
             return torch.optim.Adam(groups, lr=config.lr, fused=True)
         case "sgd":
-            return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
+            # Not fused: where fp16 overflows in the first step, torch's fused SGD leaves its momentum as uninitialised memory; and it knows no sharded parameters.
+            return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
 
 
 def keeps_state(config: OptimConfig) -> bool:

@@ -82,6 +82,14 @@ def autocast(device: torch.device, precision: Literal["no", "fp16", "bf16"]) -> 
     return torch.autocast(device.type, dtype=dtype, enabled=precision != "no")
 
 
+def usable_precision(precision: Precision, device: str) -> Literal["no", "fp16", "bf16"]:
+    """The precision that a model was evaluated in where a kind of device ("cuda", "mps", "cpu") computes in it; for a mixed one that it lacks, the device's own choice."""
+    own = resolve_precision("auto", device)
+    if precision == "no" or (precision == "fp16" and device == "cuda"):
+        return precision
+    return own
+
+
 def decoding_workers(device: torch.device, asked: int) -> int:
     """How many help a process on a device to decode; -1 leaves a CPU to the model and gives a GPU up to 8 of the machine's cores."""
     if asked >= 0:
@@ -127,7 +135,7 @@ def build_runtime(
         ConfigError: fp16 where the device does not compute in it, or a launch in which every process believes it is alone.
     """
     _adopt_slurm_step()
-    device = _device_type()
+    device = device_type()
     if device == "cpu":
         _use_all_cores()
         keep_freed_memory()
@@ -204,7 +212,7 @@ def _adopt_slurm_step() -> None:
     Without it, `srun -n 4` would be four runs of one process each in one folder.
 
     Raises:
-        ConfigError: the step's nodes cannot be named because `scontrol` is not there.
+        ConfigError: the step's nodes cannot be named because `scontrol` is not there, or a node's tasks do not see as many GPUs as they are.
     """
     environment = os.environ
     tasks = int(environment.get("SLURM_STEP_NUM_TASKS", "1"))
@@ -221,9 +229,13 @@ def _adopt_slurm_step() -> None:
     environment.setdefault("MASTER_PORT", str(20000 + int(environment["SLURM_JOB_ID"]) % 10000))
     environment["RANK"], environment["LOCAL_RANK"] = environment["SLURM_PROCID"], environment["SLURM_LOCALID"]
     environment["WORLD_SIZE"] = str(tasks)
-    environment["LOCAL_WORLD_SIZE"] = str(
-        _tasks_on_node(environment["SLURM_STEP_TASKS_PER_NODE"], int(environment["SLURM_NODEID"]))
-    )
+    here = _tasks_on_node(environment["SLURM_STEP_TASKS_PER_NODE"], int(environment["SLURM_NODEID"]))
+    environment["LOCAL_WORLD_SIZE"] = str(here)
+    if device_type() == "cuda" and (seen := torch.cuda.device_count()) < here:
+        raise ConfigError(
+            f"srun started {here} tasks on this node, and this one sees {seen} GPU{'s' if seen > 1 else ''}; "
+            "ask for GPUs by --gpus-per-node, as many as tasks, not by --gpus-per-task or --gpu-bind, which hide them from each other"
+        )
 
 
 def _tasks_on_node(tasks_per_node: str, node: int) -> int:
@@ -250,7 +262,8 @@ def _use_all_cores() -> None:
         torch.set_num_threads(_cores())
 
 
-def _device_type() -> Literal["cuda", "mps", "cpu"]:
+def device_type() -> Literal["cuda", "mps", "cpu"]:
+    """The kind of device that this process computes on."""
     if os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"):
         return "cpu"
     if torch.cuda.is_available():

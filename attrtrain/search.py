@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # DuckDB and Arrow take a moment, which `--help` need not
 HELP = "find objects by their attributes, or by what they look like"
 EXAMPLES = """examples:
   attrtrain search preds.parquet "furry AND NOT sleeping AND category = 'dog'" --limit 20
-  attrtrain search preds.parquet '"metal / metallic" >= 0.8 OR (shiny AND round)' --html found.html
+  attrtrain search preds.parquet '"metal / metallic" >= 0.8 OR (furry AND round)' --html found.html
   attrtrain search preds.parquet "category = 'dog'" --like 10782 --features features.parquet
 
 A bare attribute means that its score reaches its threshold. Names with spaces go in double quotes, text in single ones."""

@@ -27,7 +27,7 @@ from attrtrain.config.schema import TIMM, TrainConfig
 from attrtrain.data.cache import ShardCache
 from attrtrain.data.meaning import contradictions
 from attrtrain.data.order import TrainOrder
-from attrtrain.data.overlap import photographs_of_both, require_each_once
+from attrtrain.data.overlap import leaks, require_each_once
 from attrtrain.data.reader import ShardSet
 from attrtrain.engine.best import require_best_bundle
 from attrtrain.engine.compiling import explained_compile_failure
@@ -41,6 +41,7 @@ from attrtrain.engine.window import Window
 from attrtrain.errors import (
     AttrtrainError,
     CheckpointError,
+    ConfigError,
     LabelError,
     MemoryExceededError,
     OneProcessError,
@@ -53,7 +54,7 @@ from attrtrain.models.network import AttributeModel
 from attrtrain.models.timm_backbone import resizing
 from attrtrain.models.weights import load_backbone_weights
 from attrtrain.report.for_trackers import describe_bundle, describe_shards, track_judgement
-from attrtrain.report.run_directory import AUDIT, EVALUATION, read_run, write_run_report
+from attrtrain.report.run_directory import AUDIT, CONFIG, EVALUATION, read_config, read_run, write_run_report
 from attrtrain.run_lock import locked
 from attrtrain.runtime import Runtime, explained_process_loss, leave_group, seed_everything
 from attrtrain.shards.manifest import unlabelled_attributes, write_contract
@@ -111,7 +112,7 @@ def _train(
         seed_everything(config.run.seed)
         model = build_model(config, train_shards)
         require_batch_statistics(config, model, order.micro_batch, order.world_size)
-        told, leaves_course = _fill(config, model, source), False
+        told = _fill(config, model, source)
         with _explained_full_disk(folder):
             found = _audit(config, folder, train_shards, runtime) if source is None else None
         learner = prepare_learner(runtime, model, config)
@@ -120,17 +121,18 @@ def _train(
         task = Task(config, runtime, train_shards, val_shards, order, objective, folder, NullTracker(), stop)
         if source is not None:
             restore(task, learner, state, window, source)
-            more, leaves_course = _go_on_from(task, learner, state, window, source)
-            told += more
-            if is_finished(config, state) and runtime.any_rank((folder / "result.json").exists())[0]:
+            mended = _go_on_from(task, learner, state, window, source)
+            told += mended
+            left_to_do = not is_finished(config, state), bool(mended), not (folder / "result.json").exists()
+            if not any(runtime.any_rank(*left_to_do)):
                 if runtime.is_main:
                     print(*told, *_nothing_to_do(config, state), sep="\n", flush=True)
                 return
         if runtime.is_main:
-            odd = [*contradictions(train_shards.vocabulary.names, config.data), *_leaks(train_shards, val_shards)]
+            odd = [*contradictions(train_shards.vocabulary.names, config.data), *leaks(train_shards, val_shards)]
             print(_opening(task), *told, *([found.line] if found else []), *odd, sep="\n", flush=True)
             with _explained_full_disk(folder):
-                task = replace(task, tracker=_open_folder(task, state, found, leaves_course))
+                task = replace(task, tracker=_open_folder(task, state, found, source))
         with _closing(task), _explained_lack_of_memory(config), explained_compile_failure(config.train.compile):
             fit(task, learner, state, window)
             with _explained_full_disk(folder):
@@ -154,16 +156,6 @@ def _audit(config: TrainConfig, folder: Path, shards: ShardSet, runtime: Runtime
             f"audit.strict: {found.line if found else 'the labels look like noise'}; `attrtrain audit` says more"
         )
     return found
-
-
-def _leaks(train: ShardSet, val: ShardSet) -> list[str]:
-    """A line about photographs that are trained on in one folder and judged in another."""
-    if not (names := photographs_of_both(train, val)):
-        return []
-    return [
-        f"warning: {len(names):,} photographs are in split '{train.split}' of one folder and in '{val.split}' of another, such as {names[0]}: "
-        "scores will flatter; shard these data sets together, or leave one out"
-    ]
 
 
 def _decided(shards: ShardSet, positive_at: float, rows: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -209,18 +201,14 @@ def _require_labels(config: TrainConfig, shards: ShardSet) -> None:
         )
 
 
-def _go_on_from(task: Task, learner: Learner, state: RunState, window: Window, source: Path) -> tuple[list[str], bool]:
-    """Puts the folder of a run that was restored from a checkpoint in order. Collective.
-
-    Returns:
-        Lines to print, and whether numbers will be others than those that were logged after that checkpoint.
-    """
-    told, leaves_course = [], changes_numbers(source, task.config)
+def _go_on_from(task: Task, learner: Learner, state: RunState, window: Window, source: Path) -> list[str]:
+    """Puts the folder of a run that was restored from a checkpoint in order, and returns lines that say what was done to it. Collective."""
+    told = []
     if task.runtime.is_main:
         moved = checkpoint.set_newer_aside(task.folder / "checkpoints", source)
         told += [f"{len(moved)} newer checkpoints are set aside in {moved[0].parent}"] if moved else []
     mended = require_best_bundle(task, learner, state, window, source)
-    return [*told, *([mended] if mended else [])], leaves_course
+    return [*told, *([mended] if mended else [])]
 
 
 def _nothing_to_do(config: TrainConfig, state: RunState) -> list[str]:
@@ -256,20 +244,21 @@ def _explained_lack_of_memory(config: TrainConfig) -> Iterator[None]:
         ) from None
 
 
-def _open_folder(task: Task, state: RunState, audit: QuickAudit | None, leaves_course: bool) -> Tracker:
+def _open_folder(task: Task, state: RunState, audit: QuickAudit | None, source: Path | None) -> Tracker:
     """Writes the run's configuration and makes its trackers, which are told what the run is. Main process only.
 
     Args:
         audit: of a new run.
-        leaves_course: numbers may differ from those that were logged before from this position on.
+        source: the checkpoint of one that goes on.
     """
     config, folder = task.config, task.folder
     for place in (folder, folder / EVALUATION):
         remove_partials(place)  # of a training that was killed while it wrote
-    settings = dump_config(config)
-    if not is_finished(config, state):  # else what is left to do, judging, follows from the bundle alone
-        (folder / "result.json").unlink(missing_ok=True)  # of fewer epochs: whoever waits for it waits for the last
-        with atomic_write(folder / "config.yaml") as file:
+    settings, leaves_course = dump_config(config), source is not None and _other_numbers(config, folder, source)
+    (folder / "result.json").unlink(missing_ok=True)  # of fewer epochs: whoever waits for it waits for the last
+    # Of a run that is trained already what is left to do, judging, follows from the bundle alone.
+    if not is_finished(config, state) or not (folder / CONFIG).exists():
+        with atomic_write(folder / CONFIG) as file:
             file.write(settings.encode())
     mode, note = wandb_tracker.resolve_mode(config.track.wandb)
     if note:
@@ -285,6 +274,16 @@ def _open_folder(task: Task, state: RunState, audit: QuickAudit | None, leaves_c
     if audit is not None and audit.verdict == "noise":
         tracker.alert("labels look like noise", f"{config.run.dir}: {audit.line}")
     return tracker
+
+
+def _other_numbers(config: TrainConfig, folder: Path, source: Path) -> bool:
+    """Whether numbers from here on may be others than those that were logged before: settings differ from the checkpoint's, or from those that the folder was last trained with."""
+    try:
+        last = read_config(folder / CONFIG)[1]
+    except ConfigError:
+        return True
+    before = [checkpoint.load_state(source)["config"], *([last] if last else [])]
+    return any(changes_numbers(settings, config) for settings in before)
 
 
 def _known(task: Task, audit: QuickAudit | None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from attrtrain.shards.manifest import CropSettings, VocabularyRecord
 from attrtrain.vocabulary import AttributeVocabulary
 
 IMAGE_PX = 32
-NAMES = ("furry", "sleeping", "wet / damp", 'so-called "new"', "category", "Furry", "round")
+NAMES = ("furry", "sleeping", "metal / metallic", 'so-called "new"', "category", "Furry", "round")
 
 
 def draw_bundle(

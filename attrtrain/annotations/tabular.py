@@ -220,7 +220,8 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         return
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
-        header = [name.strip() for name in next(reader, [])]
+        rows = _csv_rows(reader)
+        header = [name.strip() for name in next(rows, [])]
         if any("\0" in name for name in header):
             raise LabelError("is not UTF-8 text; save it as CSV with encoding UTF-8, or as JSON lines")
         if len(header) == 1 and (separator := next((sign for sign in ";\t|" if sign in header[0]), None)):
@@ -228,7 +229,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             raise LabelError(f"its columns are separated by {named}; save it with commas, or with tabs as .tsv")
         if repeated := sorted({name for name in header if header.count(name) > 1}):
             raise LabelError(f"column names given twice: {', '.join(repeated)}; rename or drop one of each")
-        for cells in _csv_rows(reader):
+        for cells in rows:
             if not cells:
                 continue
             if len(cells) != len(header):
@@ -244,9 +245,9 @@ def _csv_rows(reader: "Reader") -> Iterator[list[str]]:
             yield cells
             line = reader.line_num + 1
     except csv.Error as error:
-        raise LabelError(
-            f"line {line}: cannot be read as CSV ({error}); a text that holds a quote is written in quotes, with each quote of its own doubled"
-        ) from None
+        about_quotes = "expected after" in str(error) or "unexpected end" in str(error)
+        advice = "; a text that holds a quote is written in quotes, with each quote of its own doubled"
+        raise LabelError(f"line {line}: cannot be read as CSV ({error}){advice if about_quotes else ''}") from None
 
 
 def _row_of(line: int, pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -175,7 +175,7 @@ class TrainSection:
     micro_batch: int = ranged(0, at_least=0)
     """Objects a process puts through the network at once; the rest is accumulated. 0: its whole share of the global batch."""
     precision: Precision = "auto"
-    """Arithmetic of the network. auto: bf16 where the device computes in it, full precision elsewhere."""
+    """Arithmetic of the network. auto: bf16 where the device computes in it, fp16 on GPUs that do not, full precision elsewhere."""
     clip_norm: float = ranged(1.0, at_least=0)
     """Gradients longer than this are shortened to it. 0: never."""
     channels_last: bool = True

@@ -1,21 +1,24 @@
 """What several shard folders that are read together have in common, and should not: objects, and photographs of two splits.
 
-Within one folder neither can be, which is checked when it is made.
+Within one folder neither can be, which is checked when it is made. Ids alone tell little: data sets that have nothing to do with each other count from the same number. So objects and
+photographs of equal ids are compared by what their JSON says of them.
 """
+
+from collections.abc import Iterator
+from itertools import islice, permutations
 
 import numpy as np
 
 from attrtrain.data.reader import ShardSet
 from attrtrain.errors import ShardError
 
-_SAME = ("object_id", "image_id", "width", "height", "jpeg_bytes")
-"""Fields of the index that are equal for copies of a crop. Ids alone are not enough: data sets that have nothing to do with each other count from the same number."""
-_COMPARED = 20  # pairs, by their bytes: small crops may have the same size by chance
+_COMPARED = 20  # objects: of two copies of a data set, or of a part of one, the first will do
 _LOOKED_AT = 1000  # photographs, each by two JSONs
+_OBJECT, _PHOTOGRAPH = ("image", "source_size", "source_box"), ("image", "source_size")
 
 
 def require_each_once(shards: ShardSet) -> None:
-    """Refuses folders that hold copies of an object, which would be trained on, or judged, twice.
+    """Refuses folders that hold an object twice, which would be trained on, or judged, twice.
 
     Raises:
         ShardError: naming the first such object and its folders.
@@ -23,35 +26,57 @@ def require_each_once(shards: ShardSet) -> None:
     ids = shards.column("object_id")
     if len(shards.folders) == 1 or len(np.unique(ids)) == len(ids):
         return
-    columns = [shards.column(name) for name in _SAME]
-    order = np.lexsort(columns[::-1])  # by object id first
-    again = np.flatnonzero(np.all([column[order][1:] == column[order][:-1] for column in columns], axis=0))
-    for place in again[:_COMPARED]:
-        row, other_row = sorted(order[place : place + 2].tolist())
-        if shards.jpeg(row) != shards.jpeg(other_row):
+    image_ids = shards.column("image_id")
+    order = np.lexsort((image_ids, ids))  # stable: of equal ones the earlier folder comes first
+    again = np.flatnonzero((np.diff(ids[order]) == 0) & (np.diff(image_ids[order]) == 0))
+    for row, other in order[again[:_COMPARED, None] + [0, 1]].tolist():
+        if not _are_alike(shards, row, shards, other, _OBJECT):
             continue
-        one, other = shards.folder_of(row), shards.folder_of(other_row)
-        where = f"{one} is given twice" if one == other else f"{one} and {other} hold the same crops"
+        first, second = shards.folder_of(row), shards.folder_of(other)
+        where = f"{first} is given twice" if first == second else f"{first} and {second} hold the same objects"
         raise ShardError(
-            f"{where}: {len(again):,} of {len(ids):,} objects of split '{shards.split}' would count twice, such as object {ids[row]}; "
+            f"{where}: {len(again):,} of {len(ids):,} of split '{shards.split}' would count twice, such as object {ids[row]}; "
             "give folders that share no object"
         )
 
 
 def photographs_of_both(train: ShardSet, val: ShardSet) -> list[str]:
-    """Names of photographs, at most 1,000, that lie in the train split of one folder and in the val split of another: what was learnt from them is asked of them."""
-    if len(train.folders) == 1:
+    """Names of photographs, at most 1,000, that lie in the train split of one folder and in the val split of another: what was learnt from them is asked of them.
+
+    Raises:
+        ShardError: a sample cannot be read.
+    """
+    return list(islice(_photographs_of_both(train, val), _LOOKED_AT))
+
+
+def _photographs_of_both(train: ShardSet, val: ShardSet) -> Iterator[str]:
+    sets = zip(train.folders, train.manifests, strict=True)
+    for (folder, manifest), (other, other_manifest) in permutations(sets, 2):
+        if train.split not in manifest.splits or val.split not in other_manifest.splits:
+            continue
+        learnt = ShardSet([folder], train.split, train.cache, [manifest])
+        judged = ShardSet([other], val.split, val.cache, [other_manifest])
+        _, mine, others = np.intersect1d(learnt.column("image_id"), judged.column("image_id"), return_indices=True)
+        for row, other_row in zip(mine[:_LOOKED_AT].tolist(), others[:_LOOKED_AT].tolist(), strict=True):
+            if _are_alike(learnt, row, judged, other_row, _PHOTOGRAPH):
+                yield str(learnt.details(row)["image"])
+
+
+def leaks(train: ShardSet, val: ShardSet) -> list[str]:
+    """A line about photographs that are trained on in one folder and judged in another; none where there are none."""
+    try:
+        names = photographs_of_both(train, val)
+    except ShardError:  # which will be told by who needs that sample
         return []
-    _, mine, others = np.intersect1d(train.column("image_id"), val.column("image_id"), return_indices=True)
-    # Ids that a label file gave may be of another photograph elsewhere.
-    names = (
-        _name_of_both(train, int(row), val, int(other))
-        for row, other in zip(mine[:_LOOKED_AT], others[:_LOOKED_AT], strict=True)
-    )
-    return [name for name in names if name is not None]
+    if not names:
+        return []
+    count = f"{'at least ' if len(names) == _LOOKED_AT else ''}{len(names):,}"
+    return [
+        f"warning: {count} photographs are in split '{train.split}' of one folder and in '{val.split}' of another, such as {names[0]}: "
+        "scores will flatter; shard these data sets together, or leave one out"
+    ]
 
 
-def _name_of_both(train: ShardSet, row: int, val: ShardSet, other: int) -> str | None:
-    a, b = train.details(row), val.details(other)
-    is_same = all(a[key] == b[key] for key in ("image", "source_size"))
-    return str(a["image"]) if is_same else None
+def _are_alike(shards: ShardSet, row: int, others: ShardSet, other: int, fields: tuple[str, ...]) -> bool:
+    mine, theirs = shards.details(row), others.details(other)
+    return all(mine[field] == theirs[field] for field in fields)

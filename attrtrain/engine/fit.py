@@ -68,7 +68,15 @@ def prepare_learner(runtime: Runtime, model: AttributeModel, config: TrainConfig
         checkpoint_activations(model)
     if config.train.compile:
         compile_in_place(model, *([average.module] if average is not None else []))
-    wrapped, prepared = runtime.accelerator.prepare(model, optimizer)
+    try:
+        wrapped, prepared = runtime.accelerator.prepare(model, optimizer)
+    except ValueError as error:
+        if "does not support containers" not in str(error):
+            raise
+        raise ConfigError(
+            f"model.backbone: {config.model.backbone} keeps its blocks in lists, which FSDP cannot shard by size; take another backbone, "
+            "or train it on GPUs that hold it whole, with accelerate_configs/multi_gpu.yaml"
+        ) from None
     return Learner(model, wrapped, average, prepared)
 
 

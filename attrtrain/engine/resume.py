@@ -99,7 +99,7 @@ def save_checkpoint(task: Task, learner: Learner, state: RunState, window: Windo
             "wandb_id": wandb_id.read_text().strip() if wandb_id.exists() else None,
             "world_size": accelerator.num_processes,
         },
-        ranks=[{"window": window.state_dict(), "generators": _generators()}],
+        ranks=[{"window": window.state_dict(), "generators": _generators(task.runtime.device)}],
     )
     folder = task.folder / "checkpoints"
     checkpoint.save(folder, state.step, content, accelerator.process_index, accelerator.wait_for_everyone)
@@ -162,7 +162,7 @@ def restore(task: Task, learner: Learner, state: RunState, window: Window, sourc
     rank, world_size = accelerator.process_index, accelerator.num_processes
     window.load_state_dict([entry["window"] for entry in saved.ranks], rank, world_size)
     if len(saved.ranks) == world_size:
-        _set_generators(saved.ranks[rank]["generators"])
+        _set_generators(saved.ranks[rank]["generators"], task.runtime.device)
     is_own = source.resolve().parent == (task.folder / "checkpoints").resolve()  # another folder's run stays its own
     if is_own and task.runtime.is_main and saved.state["wandb_id"] and not (task.folder / WANDB_ID).exists():
         (task.folder / WANDB_ID).write_text(saved.state["wandb_id"])
@@ -183,40 +183,38 @@ def _own_groups(learner: Learner) -> list[dict[str, Any]]:
     ]
 
 
-def changes_numbers(source: Path, config: TrainConfig) -> bool:
-    """Whether settings that decide a step or a judgement differ from those the checkpoint was saved under."""
-    before, after = checkpoint.load_state(source)["config"], asdict(config)
-    return any(
-        before.get(section, {}).get(name) != value
-        for section in _DECIDING
-        for name, value in after[section].items()
-        if (section, name) not in _DECIDING_NOTHING
-    )
-
-
 def changed_settings(source: Path, config: TrainConfig) -> list[str]:
     """Settings that differ from those the checkpoint was saved under, such as `optim.lr: 0.001 → 0.0001`."""
-    before, after = checkpoint.load_state(source)["config"], asdict(config)
-    return [
-        f"{section}.{name}: {before.get(section, {}).get(name)} → {value}"
-        for section, knobs in after.items()
+    differing = _differing(checkpoint.load_state(source)["config"], config)
+    return [f"{'.'.join(key)}: {old} → {new}" for key, (old, new) in differing.items() if key not in _OF_NO_CONSEQUENCE]
+
+
+def changes_numbers(before: dict[str, Any], config: TrainConfig) -> bool:
+    """Whether settings that decide a step or a judgement differ from others, given by section and name."""
+    return any(key[0] in _DECIDING and key not in _DECIDING_NOTHING for key in _differing(before, config))
+
+
+def _differing(before: dict[str, Any], config: TrainConfig) -> dict[tuple[str, str], tuple[Any, Any]]:
+    return {
+        (section, name): (old, value)
+        for section, knobs in asdict(config).items()
         for name, value in knobs.items()
-        if before.get(section, {}).get(name) != value and (section, name) not in _OF_NO_CONSEQUENCE
-    ]
+        if (old := (before.get(section) or {}).get(name)) != value
+    }
 
 
-def _generators() -> dict[str, torch.Tensor]:
+def _generators(device: torch.device) -> dict[str, torch.Tensor]:
     """State of torch's generators. Steps seed them anew, so nothing attrtrain draws depends on it; what others draw may."""
     states = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state()
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
     return states
 
 
-def _set_generators(states: dict[str, torch.Tensor]) -> None:
+def _set_generators(states: dict[str, torch.Tensor], device: torch.device) -> None:
     torch.set_rng_state(states["cpu"])
-    if "cuda" in states and torch.cuda.is_available():
-        torch.cuda.set_rng_state(states["cuda"])
+    if "cuda" in states and device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"], device)
 
 
 def _short(value: object) -> str:

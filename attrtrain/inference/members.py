@@ -24,7 +24,7 @@ from attrtrain.data.meaning import swapped_columns
 from attrtrain.errors import ConfigError
 from attrtrain.models.network import AttributeModel
 from attrtrain.models.timm_backbone import refusal
-from attrtrain.runtime import autocast, resolve_precision
+from attrtrain.runtime import autocast, usable_precision
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def read_members(paths: Sequence[str | Path], device: torch.device) -> list[Memb
         if same := [other.name for other in members if other.folder.samefile(folder)]:
             raise ConfigError(f"--model {path}: is the model of --model {same[0]}; give it once")
         model, card = read_bundle(folder)
-        members.append(Member(str(path), folder, model.to(device), card, _usable(card, device)))
+        members.append(Member(str(path), folder, model.to(device), card, usable_precision(card.precision, device.type)))
         members[-1].model.to(memory_format=members[-1].layout)
     first = members[0]
     for other in members[1:]:
@@ -225,10 +225,3 @@ def _shared(thresholds: Sequence[float | None]) -> float | None:
         return max(known)
     odds = [math.log(value / (1 - value)) if value > 0 else -math.inf for value in known]
     return 1 / (1 + math.exp(-sum(odds) / len(odds))) if min(odds) > -math.inf else 0.0
-
-
-def _usable(card: ModelCard, device: torch.device) -> Literal["no", "fp16", "bf16"]:
-    """The card's precision where the device computes in it; for a mixed one that it lacks, the device's own choice."""
-    if device.type == "cuda" or card.precision == "no":
-        return resolve_precision(card.precision, device.type)
-    return resolve_precision("auto", device.type)

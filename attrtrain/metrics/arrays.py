@@ -128,16 +128,16 @@ def _read_numpy(path: Path, member: str | None) -> NDArray[Any]:
 
 def _read_csv(path: Path) -> Matrix:
     parse = pa_csv.ParseOptions(delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-    table = pa_csv.read_csv(path, parse_options=parse)
-    if table.num_columns == 1:  # of one attribute, an empty line is an object of which nothing is known
-        parse.ignore_empty_lines = False
-        table = pa_csv.read_csv(path, parse_options=parse)
-    if _are_cells(table.column_names):
-        table = pa_csv.read_csv(
-            path, parse_options=parse, read_options=pa_csv.ReadOptions(autogenerate_column_names=True)
-        )
-        return Matrix(_from_table(table).values, None)
-    return _from_table(table)
+    names = pa_csv.read_csv(path, parse_options=parse).column_names
+    # Of one attribute, an empty line between others is an object of which nothing is known.
+    parse.ignore_empty_lines = len(names) > 1
+    has_names = not _are_cells(names)
+    options = pa_csv.ReadOptions(autogenerate_column_names=not has_names)
+    table = pa_csv.read_csv(path, parse_options=parse, read_options=options)
+    if len(names) == 1:
+        known = np.flatnonzero(table.column(0).is_valid())
+        table = table.slice(0, int(known[-1]) + 1 if len(known) else 0)
+    return _from_table(table) if has_names else Matrix(_from_table(table).values, None)
 
 
 def _from_table(table: pa.Table) -> Matrix:

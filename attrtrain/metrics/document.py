@@ -27,7 +27,7 @@ from attrtrain.shards.manifest import Contract, read_contract, write_contract
 
 METRICS = "metrics.json"
 SHARDS = "shards"
-"""In `source`: the folders of the judged shards, which are for this machine alone."""
+"""In `source`: the folders of the judged shards as a JSON list, which are for this machine alone."""
 
 View = Literal["masked", "exhaustive", "legacy"]
 Baseline = Literal["prior", "permutation", "category"]

@@ -16,7 +16,6 @@ from attrtrain.report.run_report import installed_versions, write_report
 from attrtrain.urls import as_place
 
 EVALUATION = "evaluation"
-_BETWEEN = " + "  # folders, as between models
 CONFIG, HISTORY, AUDIT = "config.yaml", "metrics.jsonl", "audit.json"
 
 
@@ -85,14 +84,14 @@ def write_run_report(out: Path, run: JudgedRun, shards: ShardSet | None, no_pict
 
 def joined(folders: Sequence[Path | str]) -> str:
     """Shard folders as one text of metrics.json, from which `open_shards` finds them again wherever it is called."""
-    return _BETWEEN.join(str(folder.resolve()) if isinstance(folder, Path) else folder for folder in folders)
+    return json.dumps([str(folder.resolve()) if isinstance(folder, Path) else folder for folder in folders])
 
 
 def open_shards(run: JudgedRun) -> tuple[ShardSet | None, str]:
     """The shards that the run was judged on and "", or None and why they cannot be shown."""
     folders, split = _data_of(run.config)
     if judged_in := run.document.source.get(SHARDS):
-        folders = judged_in.split(_BETWEEN)
+        folders = json.loads(judged_in)
     if not folders:
         return None, "There are no pictures: no config.yaml says where the shards are."
     try:

@@ -40,7 +40,7 @@ def trained(shards: Path, config: TrainConfig, steps: int, watched_from: int | N
     order = TrainOrder(len(samples), 0, BATCH, BATCH, rank=0, world_size=1)
     batches = load_batches(CropDataset(samples, PX), order.requests(50, 0, 0), runtime.device, workers=2)
     seed_everything(0)
-    learner = prepare_learner(runtime, build_network("resnet18", "mlp", 32, 0.5, len(samples.vocabulary)), config)
+    learner = prepare_learner(runtime, build_network("resnet18", "mlp", 32, 0.0, len(samples.vocabulary)), config)
     learner.wrapped.train()
     augmentation = Augmentation.of(config.data, 0, samples.vocabulary.names)
     objective = Objective.of(config, samples, runtime.device)

@@ -1,11 +1,16 @@
 """`attrtrain find`: what it writes is a configuration that training takes."""
 
+import gc
 from pathlib import Path
 
 import pytest
 
 from attrtrain.cli import main
 from attrtrain.config.load import load_config
+from attrtrain.engine.finders import RateFound
+from attrtrain.engine.state import Learner
+from attrtrain.models.network import AttributeModel
+from attrtrain.runtime import Runtime
 
 SMALL = ["--data.image_px", "32", "--model.backbone", "resnet18", "--train.global_batch", "8"]
 
@@ -23,9 +28,16 @@ def test_what_is_found_is_a_configuration(toy_shards: Path, tmp_path: Path, caps
     assert found.model == before.model and found.data == before.data
     comments = [line for line in (tmp_path / "found.yaml").read_text().splitlines() if line.startswith("#")]
     assert [line.removeprefix("# ") for line in comments[1:]] == told[:-1]
-    again = tmp_path / "again.yaml"
-    assert main(["find", *given, "--out", str(again), *words[3:]]) == 0  # its own flags may stand anywhere
-    assert load_config([str(again)]).optim == found.optim  # the same steps, the same rate
+
+
+def test_the_same_micro_batch_has_the_same_rate(toy_shards: Path, tmp_path: Path) -> None:
+    given = ["demo", "--data.shards", str(toy_shards), *SMALL, "--train.global_batch", "2"]  # of which there is one
+    own = ["--steps", "30", "--from", "1e-6", "--to", "1e5"]
+    found = []
+    for number, words in enumerate(([*own, *given], [*given, *own])):  # its own flags may stand anywhere
+        assert main(["find", "--out", str(tmp_path / f"{number}.yaml"), *words]) == 0
+        found.append(load_config([str(tmp_path / f"{number}.yaml")]))
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize(
@@ -46,3 +58,22 @@ def test_what_cannot_be_found_is_one_line(
     line = capsys.readouterr().err
     assert line.startswith("error: ") and line.count("\n") == 1 and told in line
     assert not list(tmp_path.iterdir())
+
+
+def test_the_first_network_is_gone_while_the_rate_is_looked_for(
+    toy_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive: list[int] = []
+
+    def look(runtime: Runtime, learner: Learner, *_: object) -> RateFound:
+        gc.collect()
+        alive.append(sum(type(one) is AttributeModel for one in gc.get_objects()))
+        assert [one.optimizer for one in runtime.accelerator._optimizers] == [learner.bare_optimizer]
+        return RateFound(0.1, [1.0], [1.0])
+
+    gc.collect()
+    before = sum(type(one) is AttributeModel for one in gc.get_objects())
+    monkeypatch.setattr("attrtrain.finding.find_learning_rate", look)
+    given = ["demo", "--data.shards", str(toy_shards), *SMALL, "--train.ema", "0"]
+    assert main(["find", "--out", str(tmp_path / "found.yaml"), *given]) == 0
+    assert alive == [before + 1]

@@ -76,6 +76,7 @@ def test_a_run_that_goes_on_elsewhere_takes_its_best_along(
     )
     result = [json.loads((folder / "result.json").read_text()) for folder in (run, whole)]
     assert result[0]["best_epoch"] == result[1]["best_epoch"] and result[0]["val"] == result[1]["val"]
+    assert (run / "config.yaml").is_file()
     weights = [load_file(folder / "bundle" / "weights.safetensors") for folder in (run, whole)]
     assert all(values.equal(weights[1][name]) for name, values in weights[0].items())
 
@@ -163,6 +164,24 @@ def test_a_finished_run_is_left_as_it_is(
         assert f"{run} is finished after 4 epochs, and is left as it is: nothing was trained" in told
         assert ("settings changed since: " in told) == bool(flags)
         assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_a_finished_run_that_goes_back_is_judged_as_what_it_is_then(
+    whole: Path, toy_shards: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    first = steps(run)[0]
+    assert train(run, toy_shards, "--train.epochs", "1", *KEEP, "--checkpoint.resume", str(first)) == 0
+    require_consistent(run)
+    assert best(run)["best_epoch"] == 1
+    result, document = (json.loads((run / name).read_text()) for name in ("result.json", "evaluation/metrics.json"))
+    assert (
+        result["val"]["map"]
+        == document["overall"]["map"]
+        == pytest.approx(read_card(run / "bundle").metrics["val.map"])
+    )
+    assert (run / "config.yaml").read_text() == (whole / "config.yaml").read_text()  # what it was trained by
 
 
 def test_a_run_all_of_whose_checkpoints_are_damaged_is_not_begun_anew(

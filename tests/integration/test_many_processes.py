@@ -9,16 +9,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from attrtrain.cli import main
 from attrtrain.data.reader import ShardSet
 from attrtrain.errors import ConfigError
-from attrtrain.runtime import _tasks_on_node, build_runtime
+from attrtrain.runtime import _adopt_slurm_step, _tasks_on_node, build_runtime
 from attrtrain.train import main as train_main
+from tests import small_training
 from tests.damage import damage_crop
 from tools.soak_resume import metrics, trained_objects
 
@@ -464,3 +468,41 @@ def test_a_world_that_does_not_divide_the_batch_is_refused_with_those_that_do(to
 def test_slurms_task_counts_are_read() -> None:
     assert [_tasks_on_node("2(x3),1", node) for node in range(4)] == [2, 2, 2, 1]
     assert _tasks_on_node("4", 0) == 4
+
+
+def test_tasks_that_srun_hides_each_others_gpus_from_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "SLURM_STEP_NUM_TASKS": "8", "SLURM_STEP_NODELIST": "node[1-2]", "SLURM_STEP_TASKS_PER_NODE": "4(x2)", "SLURM_JOB_ID": "7",
+        "SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_NODEID": "1",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    for name in ("MASTER_ADDR", "MASTER_PORT", "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(name, "")  # so that what is set is taken back
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: SimpleNamespace(stdout="node1\nnode2\n"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(
+        ConfigError, match=r"started 4 tasks on this node, and this one sees 1 GPU; ask for GPUs by --gpus-per-node"
+    ):
+        _adopt_slurm_step()
+    monkeypatch.delenv("WORLD_SIZE")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    _adopt_slurm_step()
+    assert (os.environ["RANK"], os.environ["LOCAL_RANK"], os.environ["LOCAL_WORLD_SIZE"]) == ("5", "1", "4")
+
+
+def test_blocks_in_lists_are_refused_where_fsdp_cannot_shard_them(
+    toy_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As torch's fully_shard says of EVA-02, BEiT or CaiT, with the whole network printed."""
+
+    def prepare(*_: object) -> None:
+        raise ValueError(
+            "fully_shard does not support containers that do not implement forward: ModuleList(\n(0): Block("
+        )
+
+    monkeypatch.setattr(Accelerator, "prepare", prepare)
+    assert small_training.train(tmp_path / "run", toy_shards) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert "keeps its blocks in lists, which FSDP cannot shard" in line

@@ -240,11 +240,11 @@ def test_names_as_a_list_and_as_vaws_index(tmp_path):
 def test_an_empty_line_of_one_attribute_is_an_object_of_which_nothing_is_known(tmp_path, name):
     rng = np.random.default_rng(0)
     scores, truth = rng.random(40), rng.integers(0, 2, 40)
-    cells = ["" if row in (7, 39) else str(label) for row, label in enumerate(truth)]
-    (tmp_path / "g.csv").write_text(name + "\n".join(cells) + "\n")
+    cells = ["" if row in (7, 38) else str(label) for row, label in enumerate(truth)]
+    (tmp_path / "g.csv").write_text(name + "\n".join(cells) + "\n\n")  # those at the end are none
     np.save(tmp_path / "p.npy", scores[:, None])
     metrics = score(tmp_path, tmp_path / "p.npy", tmp_path / "g.csv")
-    known = np.isin(np.arange(40), (7, 39), invert=True)
+    known = np.isin(np.arange(40), (7, 38), invert=True)
     assert metrics["objects"] == 40 and metrics["attributes"][0]["unknowns"] == 2
     assert metrics["overall"]["map"] == pytest.approx(average_precision_score(truth[known], scores[known]), abs=1e-6)
 

@@ -198,3 +198,10 @@ def test_a_model_that_tells_sides_and_not_how_it_was_trained_is_noted_where_crop
         assert len(lines) == 1 and lines[0].startswith(told), number
     assert main(["predict", str(min(images.glob("*.jpg"))), *models]) == 0
     assert "mirrored" not in capsys.readouterr().err
+
+
+def test_a_model_of_a_gpu_without_bf16_is_judged_on_a_cpu(toy_shards: Path, tmp_path: Path) -> None:
+    shards = ShardSet([toy_shards], "val")
+    given = {"crop": shards.crop, "vocabulary": VocabularyRecord.of(shards.vocabulary)}
+    bundle = draw_bundle(tmp_path / "b", shards.vocabulary.names, precision="fp16", **given)
+    assert main(["evaluate", "--model", str(bundle), "--shards", str(toy_shards)]) == 0

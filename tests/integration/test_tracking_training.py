@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -269,6 +270,7 @@ def test_other_numbers_for_steps_that_the_server_has_are_another_run_of_the_grou
         first_id, before, lines = (run / "wandb_id").read_text(), list(numbers(first)), logged(run)
         assert before == [as_history(line) for line in lines]
         middle = sorted((run / "checkpoints").glob("step-*"))[0]
+        kept = shutil.copytree(middle, tmp_path / "kept" / middle.name)
         back = ("--checkpoint.resume", str(middle), "--optim.lr", "1e-2")
         fork = trained(elsewhere, toy_shards, server, *back)
         assert fork is not first and numbers(first) == before
@@ -282,3 +284,8 @@ def test_other_numbers_for_steps_that_the_server_has_are_another_run_of_the_grou
             run, toy_shards, server, *back, "--train.epochs", "3"
         )  # beyond what the server has: the same run
         assert longer is second and numbers(second) == [as_history(line) for line in logged(run)]
+        third = trained(
+            run, toy_shards, server, "--checkpoint.resume", str(kept)
+        )  # back to the first settings: not those of its last course
+        assert (run / "wandb_id").read_text() == f"{first_id}-course3" and third is not second
+        assert numbers(third) == [as_history(line) for line in logged(run)]

@@ -428,4 +428,4 @@ def test_photographs_that_another_folder_judges_are_told_and_copies_are_refused(
     shutil.copytree(folders[0], tmp_path / "copy")
     twice = ("--data.shards", str(folders[0]), str(tmp_path / "copy"))
     assert small_training.train(tmp_path / "other", folders[0], *twice) == 1
-    assert "hold the same crops" in capsys.readouterr().err and not (tmp_path / "other").exists()
+    assert "hold the same objects" in capsys.readouterr().err and not (tmp_path / "other").exists()

@@ -67,7 +67,7 @@ def rows_of(path: Path) -> list[dict[str, object]]:
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
-COLUMNS = ["furry", "sleeping", "wet / damp", 'so-called "new"', "category (2)", "Furry (2)", "round"]
+COLUMNS = ["furry", "sleeping", "metal / metallic", 'so-called "new"', "category (2)", "Furry (2)", "round"]
 
 
 def test_every_object_has_the_scores_that_predict_gives_it(

@@ -120,3 +120,26 @@ def test_average_state_round_trips() -> None:
     other = MovingAverage(copy.deepcopy(model), 0.5)
     other.load_state_dict(average.state_dict())
     assert int(other.n_averaged) == 1
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "sgd"])
+def test_an_overflow_in_the_first_step_of_fp16_costs_that_step_alone(name: str) -> None:
+    """torch's fused SGD would go on with momentum that nobody wrote."""
+    losses = []
+    for overflows in (False, True):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 8))
+        optimizer, scaler = build_optimizer(model, OptimConfig(name=name, lr=0.01)), torch.amp.GradScaler("cpu")
+        images = torch.randn(32, 64)
+        for step in range(4 + overflows):
+            junk = [torch.full((64, 64), 1e6) for _ in range(20)]
+            del junk  # memory that is used again holds large numbers
+            loss = model(images).square().mean()
+            scaler.scale(loss).backward()
+            if overflows and step == 0:
+                model[0].weight.grad[0, 0] = float("inf")
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad(set_to_none=True)
+        losses.append(model(images).square().mean().item())
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)

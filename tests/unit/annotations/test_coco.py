@@ -157,7 +157,7 @@ def test_an_annotation_without_a_box_is_left_to_be_counted(write, bbox):
 
 def test_boxes_in_shares_of_the_picture_are_refused(write):
     path = write("own.json", [image(1)], [annotation(1, 1) | {"bbox": [0.1, 0.2, 0.3, 0.4]}])
-    with pytest.raises(LabelError, match=r"own\.json: every box lies between 0 and 1"):
+    with pytest.raises(LabelError, match=r"own\.json: the boxes lie between 0 and 1"):
         read_instances([path])
 
 

@@ -174,6 +174,12 @@ def test_a_stray_quote_swallows_no_rows(refused, rows, line):
     assert message.startswith(f"line {line}: cannot be read as CSV (") and "each quote of its own doubled" in message
 
 
+def test_a_header_and_a_huge_cell_that_cannot_be_read_name_their_line(refused):
+    assert refused('"image" ,x,y,w,h,furry\n').startswith("line 1: cannot be read as CSV (")
+    message = refused(f"image,x,y,w,h,furry,category\na,0,0,9,9,1,{'x' * 140_000}\n")
+    assert message.startswith("line 2: cannot be read as CSV (field larger") and "quote" not in message
+
+
 def test_quotes_that_are_meant_are_read(read):
     table = read('image,x,y,w,h,furry,category\na,0,0,9,9,1,"a ""big"", old\ndog"\nb,0,0,9,9,1,5" dog\n')
     assert table.category.tolist() == ['a "big", old\ndog', '5" dog']
@@ -196,7 +202,9 @@ def test_nothing_in_a_text_column_of_json_is_no_text(read):
 
 def test_boxes_in_shares_of_the_picture_are_refused(refused, read):
     message = refused("image,xmin,ymin,xmax,ymax,furry\na,0.1,0.2,0.5,1,1\nb,0,0,1,1,0\nc,,,,,1\n")
-    assert message.startswith("every box lies between 0 and 1: these are shares of the picture")
+    assert message.startswith("the boxes lie between 0 and 1: these are shares of the picture")
+    rounded = "".join(f"a,{x / 300:.6f},0.1,{1.000001 - x / 300:.6f},0.5,1\n" for x in range(200))
+    assert refused(f"image,x,y,w,h,furry\n{rounded}b,-0.000001,0,1,1,1\n").startswith("the boxes lie between 0 and 1")
     assert len(read("image,x,y,w,h,furry\na,0,0,1,1,1\nb,0.5,0.5,30,1,0\n")) == 2
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from attrtrain.cli import main
-from attrtrain.data.overlap import photographs_of_both, require_each_once
+from attrtrain.data.overlap import leaks, photographs_of_both, require_each_once
 from attrtrain.data.reader import ShardSet
 from attrtrain.errors import ShardError
 
@@ -21,7 +21,7 @@ Sharded = Callable[..., Path]
 def sharded(tmp_path: Path) -> Sharded:
     """Shards of one object for each (photograph, split), all in a folder of photographs of its own; ids are row numbers."""
 
-    def shard(name: str, rows: list[tuple[str, str]], seed: int = 0, **columns: int) -> Path:
+    def shard(name: str, rows: list[tuple[str, str]], seed: int = 0, quality: int = 90, **columns: int) -> Path:
         photographs = tmp_path / f"{name} photographs"
         photographs.mkdir()
         draw = np.random.default_rng(seed)
@@ -36,7 +36,7 @@ def sharded(tmp_path: Path) -> Sharded:
                 for row, (photograph, split) in enumerate(rows)
             )
         given = ["--labels", tmp_path / f"{name}.csv", "--images", photographs, "--out", tmp_path / name]
-        assert main(["shard", *map(str, given), "--workers", "1"]) == 0
+        assert main(["shard", *map(str, given), "--workers", "1", "--quality", str(quality)]) == 0
         return tmp_path / name
 
     return shard
@@ -51,15 +51,33 @@ def test_a_part_of_a_data_set_beside_the_whole_is_refused(sharded: Sharded) -> N
     with pytest.raises(ShardError) as refused:
         require_each_once(ShardSet([whole, part], "train"))
     assert str(refused.value) == (
-        f"{whole} and {part} hold the same crops: 2 of 4 objects of split 'train' would count twice, such as object 0; give folders that share no object"
+        f"{whole} and {part} hold the same objects: 2 of 4 of split 'train' would count twice, such as object 0; give folders that share no object"
     )
 
 
 def test_a_folder_that_is_given_twice_or_was_copied_is_refused(toy_shards: Path, tmp_path: Path) -> None:
     shutil.copytree(toy_shards, tmp_path / "copy")
-    for other, told in ((toy_shards, "is given twice: "), (tmp_path / "copy", "hold the same crops: ")):
+    for other, told in ((toy_shards, "is given twice: "), (tmp_path / "copy", "hold the same objects: ")):
         with pytest.raises(ShardError, match=told):
             require_each_once(ShardSet([toy_shards, other], "val"))
+
+
+def test_objects_are_the_same_however_they_were_stored(sharded: Sharded) -> None:
+    one, two = sharded("one", A), sharded("two", A, quality=70)
+    with pytest.raises(ShardError, match="hold the same objects: 2 of 4 "):
+        require_each_once(ShardSet([one, two], "val"))
+
+
+def test_a_photograph_is_found_among_three_folders_that_count_alike(sharded: Sharded) -> None:
+    first = sharded("first", [("x.jpg", "train"), ("u.jpg", "val")], image_id=1)
+    second = sharded("second", [("y.jpg", "train"), ("v.jpg", "val")], image_id=1)
+    third = sharded("third", [("y.jpg", "val"), ("w.jpg", "train")], image_id=1)
+    splits = [ShardSet([first, second, third], split) for split in ("train", "val")]
+    assert photographs_of_both(*splits) == ["y.jpg"]
+    (line,) = leaks(*splits)
+    assert line.startswith(
+        "warning: 1 photographs are in split 'train' of one folder and in 'val' of another, such as y.jpg:"
+    )
 
 
 def test_data_sets_that_only_count_alike_are_read_together(sharded: Sharded) -> None:

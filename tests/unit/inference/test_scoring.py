@@ -16,7 +16,7 @@ from attrtrain.inference.crops import CropBatch, CropCutter, cut_batches, stored
 from attrtrain.inference.objects import Objects, read_objects
 from attrtrain.inference.predictor import Predictor
 from attrtrain.inference.scoring import BATCH, score_batches
-from attrtrain.runtime import build_runtime
+from attrtrain.runtime import build_runtime, usable_precision
 from tests.bundles import IMAGE_PX, draw_bundle
 
 
@@ -198,3 +198,17 @@ def test_precision_is_the_cards_where_the_device_has_it(tmp_path):
     for given, expected in (("no", "no"), ("fp16", auto), ("bf16", auto)):
         if expected is not None:
             assert Predictor(draw_bundle(tmp_path / given, precision=given), "cpu").precision == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "has_bf16", "expected"),
+    [
+        ("no", "cuda", True, "no"), ("fp16", "cuda", True, "fp16"), ("bf16", "cuda", True, "bf16"), ("bf16", "cuda", False, "fp16"),
+        ("fp16", "cuda", False, "fp16"), ("no", "cpu", True, "no"), ("auto", "cuda", False, "fp16"),
+    ],
+)  # fmt: skip
+def test_a_gpu_computes_in_what_it_has(monkeypatch, given, kind, has_bf16, expected):
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: has_bf16 or including_emulation
+    )
+    assert usable_precision(given, kind) == expected
