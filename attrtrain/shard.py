@@ -130,9 +130,8 @@ def _nothing_left_in_vain(out: Path) -> Iterator[None]:
     try:
         yield
     except AttrtrainError as error:
-        if isinstance(error, TakenAwayError):
-            raise
-        if was_empty and out.is_dir() and not _holds_crops(out):
+        is_anothers = isinstance(error, TakenAwayError)
+        if was_empty and out.is_dir() and not is_anothers and not _holds_crops(out):
             for path in out.iterdir():
                 if path.is_dir():
                     shutil.rmtree(path, ignore_errors=True)

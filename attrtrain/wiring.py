@@ -1,7 +1,6 @@
 """A whole training run: data, model and runtime are built, trained, judged, and the run directory is completed."""
 
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -29,14 +28,14 @@ from attrtrain.data.meaning import contradictions
 from attrtrain.data.order import TrainOrder
 from attrtrain.data.overlap import leaks, require_each_once
 from attrtrain.data.reader import ShardSet
-from attrtrain.engine.best import require_best_bundle
 from attrtrain.engine.compiling import explained_compile_failure
 from attrtrain.engine.evaluate import evaluate
-from attrtrain.engine.fit import early_stop, fit, is_finished, prepare_learner
+from attrtrain.engine.fit import fit, is_finished, prepare_learner
+from attrtrain.engine.going_on import checkpoint_to_resume, nothing_to_do, put_in_order
 from attrtrain.engine.judging import headline, judge_split, predictions_of, write_judgement
 from attrtrain.engine.objective import Objective
 from attrtrain.engine.resume import changed_settings, changes_numbers, restore
-from attrtrain.engine.state import Learner, RunState, Task
+from attrtrain.engine.state import RunState, Task
 from attrtrain.engine.window import Window
 from attrtrain.errors import (
     AttrtrainError,
@@ -108,7 +107,7 @@ def _train(
     folder = Path(config.run.dir)
     again = "to go on from the last checkpoint"
     with explained_process_loss(runtime, "run.timeout_seconds", again), locked(folder, runtime):
-        source = _checkpoint_to_resume(config, folder, runtime)
+        source = checkpoint_to_resume(config, folder, runtime)
         seed_everything(config.run.seed)
         model = build_model(config, train_shards)
         require_batch_statistics(config, model, order.micro_batch, order.world_size)
@@ -121,12 +120,12 @@ def _train(
         task = Task(config, runtime, train_shards, val_shards, order, objective, folder, NullTracker(), stop)
         if source is not None:
             restore(task, learner, state, window, source)
-            mended = _go_on_from(task, learner, state, window, source)
+            mended = put_in_order(task, learner, state, window, source)
             told += mended
             left_to_do = not is_finished(config, state), bool(mended), not (folder / "result.json").exists()
             if not any(runtime.any_rank(*left_to_do)):
                 if runtime.is_main:
-                    print(*told, *_nothing_to_do(config, state), sep="\n", flush=True)
+                    print(*told, *nothing_to_do(config, state), sep="\n", flush=True)
                 return
         if runtime.is_main:
             odd = [*contradictions(train_shards.vocabulary.names, config.data), *leaks(train_shards, val_shards)]
@@ -199,24 +198,6 @@ def _require_labels(config: TrainConfig, shards: ShardSet) -> None:
         raise LabelError(
             f"split '{shards.split}' of {', '.join(config.data.shards)} has not one known label, so there is nothing to learn; look at the label file, or give another data.train_split"
         )
-
-
-def _go_on_from(task: Task, learner: Learner, state: RunState, window: Window, source: Path) -> list[str]:
-    """Puts the folder of a run that was restored from a checkpoint in order, and returns lines that say what was done to it. Collective."""
-    told = []
-    if task.runtime.is_main:
-        moved = checkpoint.set_newer_aside(task.folder / "checkpoints", source)
-        told += [f"{len(moved)} newer checkpoints are set aside in {moved[0].parent}"] if moved else []
-    mended = require_best_bundle(task, learner, state, window, source)
-    return [*told, *([mended] if mended else [])]
-
-
-def _nothing_to_do(config: TrainConfig, state: RunState) -> list[str]:
-    early = early_stop(config, state)
-    return [
-        *([early] if early else []),
-        f"{config.run.dir} is finished after {state.epoch} epochs, and is left as it is: nothing was trained; give another --run.dir for another run",
-    ]
 
 
 @contextmanager
@@ -317,40 +298,6 @@ def _closing(task: Task) -> Iterator[None]:
         if accelerator.num_processes == 1 or not isinstance(error, ShardError | CheckpointError | MemoryExceededError):
             raise
         raise OneProcessError(f"process {accelerator.process_index} of {accelerator.num_processes}: {error}") from None
-
-
-def _checkpoint_to_resume(config: TrainConfig, folder: Path, runtime: Runtime) -> Path | None:
-    if runtime.is_main:
-        checkpoint.clean(folder / "checkpoints")
-    runtime.accelerator.wait_for_everyone()  # before anybody looks for one
-    match config.checkpoint.resume:
-        case "auto":
-            latest, complaints = checkpoint.find_latest(folder / "checkpoints")
-            if complaints and latest is None:  # beginning anew would cost what somebody may still restore
-                raise CheckpointError(
-                    f"{complaints[0]}, and there is no older one that is whole; restore one, begin anew with another --run.dir, or move {folder} away"
-                )
-            if runtime.is_main:
-                for complaint in complaints:
-                    print(f"{complaint}; going back to the one before", file=sys.stderr)
-            return latest
-        case "never":
-            if (folder / "checkpoints").exists() or (folder / "result.json").exists():
-                raise CheckpointError(f"{folder} holds a run and checkpoint.resume is never; choose another --run.dir")
-            return None
-        case path:
-            latest, _ = checkpoint.find_latest(folder / "checkpoints")
-            if latest is not None and _same_place(
-                checkpoint.load_state(latest)["config"]["checkpoint"]["resume"], path
-            ):
-                return latest  # this very command was here before, and has come further
-            if (problem := checkpoint.damage(Path(path))) is not None:
-                raise CheckpointError(f"checkpoint.resume: {path} is damaged or no checkpoint ({problem})")
-            return Path(path)
-
-
-def _same_place(one: str, other: str) -> bool:
-    return Path(one).resolve() == Path(other).resolve()
 
 
 def _opening(task: Task) -> str:

@@ -1,0 +1,71 @@
+"""From which checkpoint a training goes on, and the folder of one that does."""
+
+import sys
+from pathlib import Path
+
+from attrtrain import checkpoint
+from attrtrain.config.schema import TrainConfig
+from attrtrain.engine.best import require_best_bundle
+from attrtrain.engine.fit import early_stop
+from attrtrain.engine.state import Learner, RunState, Task
+from attrtrain.engine.window import Window
+from attrtrain.errors import CheckpointError
+from attrtrain.runtime import Runtime
+
+
+def checkpoint_to_resume(config: TrainConfig, folder: Path, runtime: Runtime) -> Path | None:
+    """The checkpoint that a training begins from, None for a new run. Collective.
+
+    Raises:
+        CheckpointError: the one that is asked for is damaged, or each of the folder's is; or a run is there and none is to be gone on with.
+    """
+    if runtime.is_main:
+        checkpoint.clean(folder / "checkpoints")
+    runtime.accelerator.wait_for_everyone()  # before anybody looks for one
+    match config.checkpoint.resume:
+        case "auto":
+            latest, complaints = checkpoint.find_latest(folder / "checkpoints")
+            if complaints and latest is None:  # beginning anew would cost what somebody may still restore
+                raise CheckpointError(
+                    f"{complaints[0]}, and there is no older one that is whole; restore one, begin anew with another --run.dir, or move {folder} away"
+                )
+            if runtime.is_main:
+                for complaint in complaints:
+                    print(f"{complaint}; going back to the one before", file=sys.stderr)
+            return latest
+        case "never":
+            if (folder / "checkpoints").exists() or (folder / "result.json").exists():
+                raise CheckpointError(f"{folder} holds a run and checkpoint.resume is never; choose another --run.dir")
+            return None
+        case path:
+            latest, _ = checkpoint.find_latest(folder / "checkpoints")
+            if latest is not None and _same_place(
+                checkpoint.load_state(latest)["config"]["checkpoint"]["resume"], path
+            ):
+                return latest  # this very command was here before, and has come further
+            if (problem := checkpoint.damage(Path(path))) is not None:
+                raise CheckpointError(f"checkpoint.resume: {path} is damaged or no checkpoint ({problem})")
+            return Path(path)
+
+
+def _same_place(one: str, other: str) -> bool:
+    return Path(one).resolve() == Path(other).resolve()
+
+
+def put_in_order(task: Task, learner: Learner, state: RunState, window: Window, source: Path) -> list[str]:
+    """Puts the folder of a run that was restored from a checkpoint in order, and returns lines that say what was done to it. Collective."""
+    told = []
+    if task.runtime.is_main:
+        moved = checkpoint.set_newer_aside(task.folder / "checkpoints", source)
+        told += [f"{len(moved)} newer checkpoints are set aside in {moved[0].parent}"] if moved else []
+    mended = require_best_bundle(task, learner, state, window, source)
+    return [*told, *([mended] if mended else [])]
+
+
+def nothing_to_do(config: TrainConfig, state: RunState) -> list[str]:
+    """Lines about a finished run that was asked for again."""
+    early = early_stop(config, state)
+    return [
+        *([early] if early else []),
+        f"{config.run.dir} is finished after {state.epoch} epochs, and is left as it is: nothing was trained; give another --run.dir for another run",
+    ]
