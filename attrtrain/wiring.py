@@ -71,8 +71,6 @@ def run(config: TrainConfig) -> None:
         PreemptedError: the run was asked to stop, and can go on.
         AttrtrainError: of whichever kind says what the user can do.
     """
-    stop = StopRequest()
-    stop.listen()
     if config.track.tensorboard:
         require_tensorboard()
     cache = ShardCache.of(config.data.cache_dir, config.data.cache_gb)
@@ -83,6 +81,9 @@ def run(config: TrainConfig) -> None:
     _require_labels(config, train_shards)
     Framing.within(train_shards.crop, config.data.context, config.data.fit)  # refused before anything is loaded
     runtime = build_configured_runtime(config)
+    # Not before: until all processes have met there is nothing to save, and one that hears a signal would wait for others which it has ended.
+    stop = StopRequest()
+    stop.listen()
     order = build_order(config, train_shards, runtime)
     require_augmentation(config, order, train_shards.vocabulary.names)
     preempted: PreemptedError | None = None
