@@ -86,9 +86,9 @@ def run(arguments: argparse.Namespace) -> int:
     runtime = build_runtime(usable_precision(card.precision, device_type()))
     members = read_members(arguments.model, runtime.device)
     card = shared_card(members)
-    odd = leaks(splits.training, splits.judged) if splits.training else []
     views, workers = views_of(arguments.tta_flip, arguments.tta_scales), runtime.workers(arguments.workers)
     if runtime.is_main:
+        odd = leaks(splits.training, splits.judged) if splits.training else []
         for line in [*odd, *(f"note: {note}" for note in mirror_notes(members, views))]:
             print(line, file=sys.stderr)
     with explained_process_loss(runtime, f"{PATIENCE_SECONDS:.0f} s", "to evaluate anew"):

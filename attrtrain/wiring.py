@@ -4,13 +4,10 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from accelerate.utils.memory import should_reduce_batch_size
-from numpy.typing import NDArray
 
 from attrtrain import __version__, bundle, checkpoint
 from attrtrain.assembly import (
@@ -20,7 +17,8 @@ from attrtrain.assembly import (
     require_augmentation,
     require_batch_statistics,
 )
-from attrtrain.auditing.quick import QuickAudit, quick_audit
+from attrtrain.auditing.quick import QuickAudit
+from attrtrain.auditing.quick_shards import audit_shards
 from attrtrain.config.load import dump_config
 from attrtrain.config.schema import TIMM, TrainConfig
 from attrtrain.data.cache import ShardCache
@@ -147,8 +145,7 @@ def _audit(config: TrainConfig, folder: Path, shards: ShardSet, runtime: Runtime
     """
     found = None
     if runtime.is_main:
-        labels_of = partial(_decided, shards, config.labels.positive_at)
-        found = quick_audit(labels_of, shards.categories, shards.column("image_id"), partial(_places, shards))
+        found = audit_shards(shards, config.labels.positive_at)
         write_contract(found, folder / AUDIT)
     refused = config.audit.strict and found is not None and found.verdict == "noise"
     if runtime.any_rank(refused)[0]:
@@ -156,20 +153,6 @@ def _audit(config: TrainConfig, folder: Path, shards: ShardSet, runtime: Runtime
             f"audit.strict: {found.line if found else 'the labels look like noise'}; `attrtrain audit` says more"
         )
     return found
-
-
-def _decided(shards: ShardSet, positive_at: float, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Labels (K, A) of some objects as 1 and 0 as this run reads them, NaN = unknown."""
-    labels = shards.labels(rows)
-    return np.where(np.isnan(labels), labels, labels >= positive_at).astype(np.float32)
-
-
-def _places(shards: ShardSet, rows: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Where objects lay: boxes (K, 4), and the sizes of their photographs (K, 2)."""
-    details = [shards.details(int(row)) for row in rows]
-    return np.array([entry["source_box"] for entry in details], dtype=np.float64).reshape(-1, 4), np.array(
-        [entry["source_size"] for entry in details], dtype=np.int64
-    ).reshape(-1, 2)
 
 
 def _fill(config: TrainConfig, model: AttributeModel, source: Path | None) -> list[str]:

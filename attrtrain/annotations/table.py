@@ -117,16 +117,12 @@ def check_pixels(box: NDArray[np.float64]) -> None:
 
 def one_id_a_photograph(table: ObjectTable) -> ObjectTable:
     """The table with one image_id, the smallest, for all objects of one file name: merged files list a photograph under several, in which it could be trained on and judged at once."""
-    of_name: dict[str, int] = {}
+    photograph_of = {name: without_year(name) for name in set(table.image)}
+    least: dict[str, int] = {}
     for name, image_id in zip(table.image, table.image_id.tolist(), strict=True):
-        of_name[name] = min(image_id, of_name.get(name, image_id))
-    of_photograph: dict[str, int] = {}
-    for name, image_id in of_name.items():
-        photograph = without_year(name)
-        of_photograph[photograph] = min(image_id, of_photograph.get(photograph, image_id))
-    for name in of_name:
-        of_name[name] = of_photograph[without_year(name)]
-    one_id = np.fromiter((of_name[name] for name in table.image), dtype=np.int64, count=len(table))
+        photograph = photograph_of[name]
+        least[photograph] = min(image_id, least.get(photograph, image_id))
+    one_id = np.fromiter((least[photograph_of[name]] for name in table.image), dtype=np.int64, count=len(table))
     return table if np.array_equal(one_id, table.image_id) else replace(table, image_id=one_id)
 
 

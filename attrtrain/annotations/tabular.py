@@ -10,21 +10,21 @@ unknown.
 
 import csv
 import hashlib
-import json
 import math
 import posixpath
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from attrtrain.annotations.rows import rows_of
 from attrtrain.annotations.table import (
     ObjectTable,
     SourceFile,
@@ -36,9 +36,6 @@ from attrtrain.annotations.table import (
 )
 from attrtrain.errors import LabelError
 from attrtrain.vocabulary import AttributeVocabulary
-
-if TYPE_CHECKING:
-    from _csv import Reader
 
 _PATH_NAMES = ("file_name", "image", "path")
 _BOX_NAMES: tuple[tuple[tuple[str, str, str, str], bool], ...] = (  # names, and whether the last two are a corner
@@ -76,7 +73,7 @@ def read_table(path: str | Path) -> ObjectTable:
         if not reader.attributes:
             raise LabelError("has no attribute columns beside the photograph and the box")
         rows, labels = _BoxRows(reader), array("f")
-        for line, row in _rows(path):
+        for line, row in rows_of(path):
             rows.append(line, row)
             labels.extend(reader.labels(line, row))
         boxes = rows.boxes(SourceFile.of(path))
@@ -106,7 +103,7 @@ def read_boxes(path: str | Path) -> Boxes:
     path = Path(path)
     with _named_in_errors(path):
         rows = _BoxRows(_RowReader(_columns(path)))
-        for line, row in _rows(path):
+        for line, row in rows_of(path):
             rows.append(line, row)
         boxes = rows.boxes(SourceFile.of(path))
         check_texts(boxes.image.tolist(), boxes.category.tolist())
@@ -128,7 +125,7 @@ def _named_in_errors(path: Path) -> Iterator[None]:
 
 def _columns(path: Path) -> list[str]:
     """Names of all columns. Those of a CSV are told by its first row; a key of JSON lines may come in any line, so the whole file is read for them."""
-    rows = _rows(path)
+    rows = rows_of(path)
     if (first := next(rows, None)) is None:
         raise LabelError("holds no objects")
     others = rows if path.suffix.lower() == ".jsonl" else ()
@@ -202,62 +199,6 @@ class _BoxRows:
             split=self._split.column(str),
             source=source,
         )
-
-
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields (line number, row); a row's keys are column names without surrounding space."""
-    if path.suffix.lower() == ".jsonl":
-        with path.open(encoding="utf-8-sig") as file:
-            for line_number, line in enumerate(file, 1):
-                if line.strip():
-                    try:
-                        row = json.loads(line, object_pairs_hook=partial(_row_of, line_number))
-                    except (ValueError, RecursionError) as error:
-                        raise LabelError(f"line {line_number}: not valid JSON ({error})") from None
-                    if not isinstance(row, dict):
-                        raise LabelError(f"line {line_number}: not a JSON object")
-                    yield line_number, row
-        return
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
-        rows = _csv_rows(reader)
-        header = [name.strip() for name in next(rows, [])]
-        if any("\0" in name for name in header):
-            raise LabelError("is not UTF-8 text; save it as CSV with encoding UTF-8, or as JSON lines")
-        if len(header) == 1 and (separator := next((sign for sign in ";\t|" if sign in header[0]), None)):
-            named = "tabs" if separator == "\t" else f"'{separator}'"
-            raise LabelError(f"its columns are separated by {named}; save it with commas, or with tabs as .tsv")
-        if repeated := sorted({name for name in header if header.count(name) > 1}):
-            raise LabelError(f"column names given twice: {', '.join(repeated)}; rename or drop one of each")
-        for cells in rows:
-            if not cells:
-                continue
-            if len(cells) != len(header):
-                raise LabelError(f"line {reader.line_num}: {len(cells)} cells under {len(header)} column names")
-            yield reader.line_num, dict(zip(header, cells, strict=True))
-
-
-def _csv_rows(reader: "Reader") -> Iterator[list[str]]:
-    """The rows of a strict reader, which refuses a cell that begins with a quote and does not end with one: else all rows up to the next quote would be one cell."""
-    line = reader.line_num + 1
-    try:
-        for cells in reader:
-            yield cells
-            line = reader.line_num + 1
-    except csv.Error as error:
-        about_quotes = "expected after" in str(error) or "unexpected end" in str(error)
-        advice = "; a text that holds a quote is written in quotes, with each quote of its own doubled"
-        raise LabelError(f"line {line}: cannot be read as CSV ({error}){advice if about_quotes else ''}") from None
-
-
-def _row_of(line: int, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON lines, its keys without surrounding space."""
-    row = {key.strip(): value for key, value in pairs}
-    if len(row) < len(pairs):
-        names = [key.strip() for key, _ in pairs]
-        repeated = sorted({name for name in names if names.count(name) > 1})
-        raise LabelError(f"line {line}: keys given twice: {', '.join(repeated)}; rename or drop one of each")
-    return row
 
 
 def _photograph(line: int, column: str, row: dict[str, Any]) -> str:

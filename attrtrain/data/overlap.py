@@ -6,6 +6,7 @@ photographs of equal ids are compared by what their JSON says of them.
 
 from collections.abc import Iterator
 from itertools import islice, permutations
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +31,7 @@ def require_each_once(shards: ShardSet) -> None:
     order = np.lexsort((image_ids, ids))  # stable: of equal ones the earlier folder comes first
     again = np.flatnonzero((np.diff(ids[order]) == 0) & (np.diff(image_ids[order]) == 0))
     for row, other in order[again[:_COMPARED, None] + [0, 1]].tolist():
-        if not _are_alike(shards, row, shards, other, _OBJECT):
+        if not _are_alike(shards.details(row), shards.details(other), _OBJECT):
             continue
         first, second = shards.folder_of(row), shards.folder_of(other)
         where = f"{first} is given twice" if first == second else f"{first} and {second} hold the same objects"
@@ -58,8 +59,9 @@ def _photographs_of_both(train: ShardSet, val: ShardSet) -> Iterator[str]:
         judged = ShardSet([other], val.split, val.cache, [other_manifest])
         _, mine, others = np.intersect1d(learnt.column("image_id"), judged.column("image_id"), return_indices=True)
         for row, other_row in zip(mine[:_LOOKED_AT].tolist(), others[:_LOOKED_AT].tolist(), strict=True):
-            if _are_alike(learnt, row, judged, other_row, _PHOTOGRAPH):
-                yield str(learnt.details(row)["image"])
+            sample = learnt.details(row)
+            if _are_alike(sample, judged.details(other_row), _PHOTOGRAPH):
+                yield str(sample["image"])
 
 
 def leaks(train: ShardSet, val: ShardSet) -> list[str]:
@@ -77,6 +79,5 @@ def leaks(train: ShardSet, val: ShardSet) -> list[str]:
     ]
 
 
-def _are_alike(shards: ShardSet, row: int, others: ShardSet, other: int, fields: tuple[str, ...]) -> bool:
-    mine, theirs = shards.details(row), others.details(other)
-    return all(mine[field] == theirs[field] for field in fields)
+def _are_alike(one: dict[str, Any], other: dict[str, Any], fields: tuple[str, ...]) -> bool:
+    return all(one[field] == other[field] for field in fields)

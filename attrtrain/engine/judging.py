@@ -19,9 +19,8 @@ from attrtrain.predictions import PREDICTIONS, Predictions, write_predictions
 from attrtrain.tracking.trackers import Table
 
 THRESHOLD = 0.5
-_ROUNDING = (
-    2.0**-22
-)  # of a score in single precision, which use compares: one that should just reach its threshold must not miss it
+# Of a score in single precision, which use compares: one that should just reach its threshold must not miss it.
+_ROUNDING = 2.0**-22
 
 
 def predictions_of(evaluation: Evaluation, shards: ShardSet) -> Predictions:

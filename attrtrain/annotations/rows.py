@@ -1,0 +1,73 @@
+"""CSV, TSV and JSON-lines files → rows as dictionaries."""
+
+import csv
+import json
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attrtrain.errors import LabelError
+
+if TYPE_CHECKING:
+    from _csv import Reader
+
+
+def rows_of(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields (line number, row); a row's keys are column names without surrounding space.
+
+    Raises:
+        LabelError: naming the line that cannot be read; OSError and UnicodeDecodeError are left to the caller, who knows what the file is for.
+    """
+    if path.suffix.lower() == ".jsonl":
+        with path.open(encoding="utf-8-sig") as file:
+            for line_number, line in enumerate(file, 1):
+                if line.strip():
+                    try:
+                        row = json.loads(line, object_pairs_hook=partial(_row_of, line_number))
+                    except (ValueError, RecursionError) as error:
+                        raise LabelError(f"line {line_number}: not valid JSON ({error})") from None
+                    if not isinstance(row, dict):
+                        raise LabelError(f"line {line_number}: not a JSON object")
+                    yield line_number, row
+        return
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
+        rows = _csv_rows(reader)
+        header = [name.strip() for name in next(rows, [])]
+        if any("\0" in name for name in header):
+            raise LabelError("is not UTF-8 text; save it as CSV with encoding UTF-8, or as JSON lines")
+        if len(header) == 1 and (separator := next((sign for sign in ";\t|" if sign in header[0]), None)):
+            named = "tabs" if separator == "\t" else f"'{separator}'"
+            raise LabelError(f"its columns are separated by {named}; save it with commas, or with tabs as .tsv")
+        if repeated := sorted({name for name in header if header.count(name) > 1}):
+            raise LabelError(f"column names given twice: {', '.join(repeated)}; rename or drop one of each")
+        for cells in rows:
+            if not cells:
+                continue
+            if len(cells) != len(header):
+                raise LabelError(f"line {reader.line_num}: {len(cells)} cells under {len(header)} column names")
+            yield reader.line_num, dict(zip(header, cells, strict=True))
+
+
+def _csv_rows(reader: "Reader") -> Iterator[list[str]]:
+    """The rows of a strict reader, which refuses a cell that begins with a quote and does not end with one: else all rows up to the next quote would be one cell."""
+    line = reader.line_num + 1
+    try:
+        for cells in reader:
+            yield cells
+            line = reader.line_num + 1
+    except csv.Error as error:
+        about_quotes = "expected after" in str(error) or "unexpected end" in str(error)
+        advice = "; a text that holds a quote is written in quotes, with each quote of its own doubled"
+        raise LabelError(f"line {line}: cannot be read as CSV ({error}){advice if about_quotes else ''}") from None
+
+
+def _row_of(line: int, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON lines, its keys without surrounding space."""
+    row = {key.strip(): value for key, value in pairs}
+    if len(row) < len(pairs):
+        names = [key.strip() for key, _ in pairs]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        raise LabelError(f"line {line}: keys given twice: {', '.join(repeated)}; rename or drop one of each")
+    return row
