@@ -128,7 +128,8 @@ def _read_numpy(path: Path, member: str | None) -> NDArray[Any]:
 
 def _read_csv(path: Path) -> Matrix:
     parse = pa_csv.ParseOptions(delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-    names = pa_csv.read_csv(path, parse_options=parse).column_names
+    with pa_csv.open_csv(path, parse_options=parse) as beginning:  # not all of it, which is read once
+        names = beginning.schema.names
     # Of one attribute, an empty line between others is an object of which nothing is known.
     parse.ignore_empty_lines = len(names) > 1
     has_names = not _are_cells(names)
