@@ -15,7 +15,6 @@ from attrtrain.inference.command import (
     judge,
 )
 
-HELP = "tell the attributes of every object of a data set"
 EXAMPLES = """examples:
   attrtrain annotate --model runs/coco --instances instances_val2017.json --images val2017 --out preds.parquet \\
                      --coco-out labelled.json

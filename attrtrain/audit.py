@@ -11,7 +11,6 @@ if TYPE_CHECKING:  # imported where they are used: SciPy takes a second, which `
     from attrtrain.auditing.assemble import FeaturesOf, Subject
     from attrtrain.auditing.document import AuditDocument
 
-HELP = "tell whether labels are learnable or noise, and what is odd about them"
 EXAMPLES = """examples:
   attrtrain audit boxes.csv --images photos/ --out audits/mine
   attrtrain audit cocottributes.jbl --instances instances_train2017.json instances_val2017.json --out audits/coco

@@ -17,13 +17,14 @@ from torch import Tensor
 
 from attrtrain import __version__, hub
 from attrtrain.config.schema import Head, Mirroring, Precision
+from attrtrain.device import device_type
 from attrtrain.errors import ConfigError, WeightsError, first_line
 from attrtrain.files import atomic_folder, sha256_of
 from attrtrain.framing import Framing
 from attrtrain.models.network import IMAGE_MEAN, IMAGE_STD, AttributeModel, build_network
 from attrtrain.models.plain import model_from_tensors
 from attrtrain.models.weights import read_tensors
-from attrtrain.shards.manifest import Contract, CropSettings, VocabularyRecord, first_fault
+from attrtrain.shards.manifest import Contract, CropSettings, VocabularyRecord, first_fault, to_json
 
 WEIGHTS, CARD = "weights.safetensors", "model.json"
 
@@ -101,7 +102,7 @@ def save_bundle(folder: Path, tensors: dict[str, Tensor], card: ModelCard) -> No
     try:
         with atomic_folder(folder) as partial:
             save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial / WEIGHTS)
-            (partial / CARD).write_text(card.model_dump_json(indent=1))
+            (partial / CARD).write_bytes(to_json(card))
     except (OSError, SafetensorError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise WeightsError(f"{folder}: {reason}; free space and run the same command again to go on") from None
@@ -211,12 +212,5 @@ def load_model(
     found = model.attributes
     if num_attributes is not None and found != num_attributes:
         raise WeightsError(f"{path}: the model has {found} attributes, not {num_attributes}")
-    chosen = torch.device(device) if device is not None else default_device()
+    chosen = torch.device(device if device is not None else device_type())
     return model.to(chosen).eval(), chosen
-
-
-def default_device() -> torch.device:
-    """A CUDA or Apple GPU where there is one, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -8,7 +8,6 @@ from attrtrain.files import atomic_write
 from attrtrain.publishing.options import CardOptions
 from attrtrain.publishing.options import add_arguments as add_card_arguments
 
-HELP = "write a model card: what a model does, how good it is beside guessing, and where it fails"
 EXAMPLES = """examples:
   attrtrain card runs/coco
   attrtrain card runs/coco --license apache-2.0 --evaluation runs/coco/test --out README.md"""

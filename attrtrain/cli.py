@@ -3,12 +3,9 @@
 import argparse
 import importlib
 import io
-import os
-import signal
 import sys
 
-from attrtrain.errors import AttrtrainError, refused_by_system
-from attrtrain.process_exit import end_within_group
+from attrtrain.entry_point import exit_code_of
 
 # name → (module, what it does). The text stands here so that listing the commands imports none of them.
 COMMANDS = {
@@ -49,40 +46,29 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] not in COMMANDS:
         return _without_command(argv)
-    name, rest = argv[0], argv[1:]
-    try:
-        module = importlib.import_module(COMMANDS[name][0])
-        if name == "train":  # its flags are the config's, parsed where the config lives
-            return int(module.main(rest))
-        parser = argparse.ArgumentParser(
-            f"attrtrain {name}",
-            description=module.HELP,
-            epilog=module.EXAMPLES,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        module.add_arguments(parser)
-        arguments, more = parser.parse_known_args(rest)
-        if getattr(module, "TAKES_MORE", False):
-            arguments.more = more
-        elif more:
-            parser.error(f"unrecognized arguments: {' '.join(more)}")
-        exit_code = int(module.run(arguments))
-        sys.stdout.flush()  # here, where a reader that has gone is caught
-        return exit_code
-    except AttrtrainError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return end_within_group(error.exit_code)
-    except KeyboardInterrupt as stop:  # of another signal than Ctrl-C's, it holds the number
-        print("stopped; run the same command again to go on", file=sys.stderr)
-        return end_within_group(128 + int(stop.args[0] if stop.args else signal.SIGINT))
-    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains once more when it ends
-        return 1
-    except (OSError, MemoryError) as error:
-        if (refusal := refused_by_system(error)) is None:
-            raise
-        print(f"error: {refusal}", file=sys.stderr)
-        return end_within_group(1)
+    return exit_code_of(lambda: _run(argv[0], argv[1:]), "run the same command again to go on")
+
+
+def _run(name: str, rest: list[str]) -> int:
+    module_name, purpose = COMMANDS[name]
+    module = importlib.import_module(module_name)
+    if name == "train":  # its flags are the config's, parsed where the config lives
+        return int(module.main(rest))
+    parser = argparse.ArgumentParser(
+        f"attrtrain {name}",
+        description=purpose,
+        epilog=module.EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.add_arguments(parser)
+    arguments, more = parser.parse_known_args(rest)
+    if getattr(module, "TAKES_MORE", False):
+        arguments.more = more
+    elif more:
+        parser.error(f"unrecognized arguments: {' '.join(more)}")
+    exit_code = int(module.run(arguments))
+    sys.stdout.flush()  # here, where a reader that has gone is caught
+    return exit_code
 
 
 def _without_command(argv: list[str]) -> int:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:  # torch takes seconds, which `--help` need not
     from attrtrain.metrics.document import MetricsDocument
     from attrtrain.predictions import Predictions
 
-HELP = "measure a trained model on shards"
 EXAMPLES = f"""examples:
   attrtrain evaluate --model runs/coco --shards shards/coco
   attrtrain evaluate --model runs/coco/bundle --shards shards/mine --split test --tune-on val --out results
@@ -65,6 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--tune-on {arguments.tune_on}: that is the split to judge; thresholds are tuned on another")
     from attrtrain.bundle import locate_bundle, read_card
     from attrtrain.data.overlap import leaks
+    from attrtrain.device import device_type
     from attrtrain.engine.judging import headline, judge_split, thresholds_from
     from attrtrain.inference.gain import describe_gain, run_passes, together
     from attrtrain.inference.members import mirror_notes, read_members, shared_card, views_of
@@ -73,7 +73,6 @@ def run(arguments: argparse.Namespace) -> int:
     from attrtrain.runtime import (
         PATIENCE_SECONDS,
         build_runtime,
-        device_type,
         explained_process_loss,
         leave_group,
         usable_precision,

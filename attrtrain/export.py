@@ -17,7 +17,6 @@ if TYPE_CHECKING:  # torch takes seconds, which `--help` need not
     from attrtrain.exporting.check import Agreement
     from attrtrain.exporting.graph import ExportedNetwork
 
-HELP = "write a model as one file that runs without attrtrain"
 EXAMPLES = """examples:
   attrtrain export --model runs/coco --onnx model.onnx --check shards/coco
   attrtrain export --model runs/coco --onnx any_size.onnx --preprocess --check photo1.jpg photo2.jpg

@@ -14,7 +14,6 @@ from attrtrain.inference.command import (
 )
 from attrtrain.urls import as_place
 
-HELP = "write the features a model sees in every object of a data set"
 EXAMPLES = """examples:
   attrtrain features --model runs/coco --instances instances_val2017.json --images val2017 --out features.parquet
   attrtrain features --model runs/coco --shards shards/coco --split val --out features.npy

@@ -7,7 +7,6 @@ from pathlib import Path
 from attrtrain.errors import ConfigError
 
 TAKES_MORE = True  # of the words that `attrtrain train` takes
-HELP = "find a learning rate and a micro-batch for a configuration"
 EXAMPLES = """A few steps are made with micro-batches of several sizes, and the largest that fits into memory and is nearly as fast as the fastest is taken. Then a rate that rises in
 every step is tried until the loss goes up, and a tenth of the rate at which the loss was lowest is taken. That is a start, not an optimum: hold it against others
 with a sweep.

@@ -13,7 +13,6 @@ from attrtrain.inference.command import add_models_arguments, check_scales
 if TYPE_CHECKING:  # torch takes seconds, which `--help` need not
     from attrtrain.inference.predictor import Predictor
 
-HELP = "tell the attributes of objects in a photograph"
 EXAMPLES = """examples:
   attrtrain predict --model runs/coco photo.jpg --box 120,40,200,310
   attrtrain predict --model runs/coco photo.jpg --box 120,40,200,310 --box 400,90,80,60 --top 5 --json"""

@@ -7,7 +7,6 @@ from attrtrain.errors import ConfigError
 from attrtrain.publishing.options import CardOptions
 from attrtrain.publishing.options import add_arguments as add_card_arguments
 
-HELP = "write a model with its card as a folder for others, and upload it to the Hugging Face Hub"
 EXAMPLES = """examples:
   attrtrain push runs/coco --to published/coco
   attrtrain push runs/coco --to published/coco --license apache-2.0 --upload me/coco-attributes

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from attrtrain.errors import ConfigError, ShardError
 
-HELP = "write a run's report anew, or compare two runs"
 EXAMPLES = """examples:
   attrtrain report runs/coco
   attrtrain report runs/before runs/after --out compare.html"""

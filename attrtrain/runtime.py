@@ -24,6 +24,7 @@ from accelerate.utils import (
 from attrtrain.allocator import keep_freed_memory
 from attrtrain.config.schema import Precision
 from attrtrain.cores import usable_cores
+from attrtrain.device import device_type
 from attrtrain.errors import ConfigError, ProcessLostError
 from attrtrain.keyed_random import mix64
 
@@ -260,15 +261,6 @@ def _use_all_cores() -> None:
     launched = "ACCELERATE_MIXED_PRECISION" in os.environ or "TORCHELASTIC_RUN_ID" in os.environ
     if launched and os.environ.get("OMP_NUM_THREADS") == "1":
         torch.set_num_threads(_cores())
-
-
-def device_type() -> Literal["cuda", "mps", "cpu"]:
-    """The kind of device that this process computes on."""
-    if os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"):
-        return "cpu"
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def resolve_precision(precision: Precision, device: str) -> Literal["no", "fp16", "bf16"]:

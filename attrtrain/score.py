@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
     from attrtrain.metrics.judged_set import JudgedSet
 
-HELP = "judge anybody's predictions from files of scores and labels"
 EXAMPLES = """examples:
   attrtrain score --scores pred.npy --labels gt_label.npy --unknown 2 --names attribute_index.json --out results
   attrtrain score --scores logits.npz:val --logits --labels labels.parquet --images image_ids.txt --out results

@@ -12,7 +12,6 @@ if TYPE_CHECKING:  # DuckDB and Arrow take a moment, which `--help` need not
     from attrtrain.inference.results import ResultInfo
     from attrtrain.inference.searching import Example, Match
 
-HELP = "find objects by their attributes, or by what they look like"
 EXAMPLES = """examples:
   attrtrain search preds.parquet "furry AND NOT sleeping AND category = 'dog'" --limit 20
   attrtrain search preds.parquet '"metal / metallic" >= 0.8 OR (furry AND round)' --html found.html

@@ -11,7 +11,6 @@ from attrtrain.errors import ConfigError
 from attrtrain.inference.command import add_model_argument
 
 _LAST_PORT = 65_535
-HELP = "answer over HTTP what a model says of objects in photographs, with a page to try it"
 EXAMPLES = """examples:
   attrtrain serve --model runs/coco
   attrtrain serve --model runs/coco --host 0.0.0.0 --port 80 --queue 256"""

@@ -21,7 +21,6 @@ if TYPE_CHECKING:  # imported where they are used: `--help` need not wait for Nu
     from attrtrain.shards.manifest import CropSettings
     from attrtrain.shards.plan import PlannedShard, ShardPlan
 
-HELP = "cut labelled objects out of photographs and pack them into shards"
 EXAMPLES = """examples:
   attrtrain shard --labels cocottributes.jbl --instances instances_train2017.json instances_val2017.json \\
                   --images train2017 val2017 --out shards/coco
@@ -158,7 +157,7 @@ def _why_none(summary: "Summary", failures: Path) -> str:
     from attrtrain.shards.manifest import Failure
 
     reasons = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in summary.left_out.items())
-    with failures.open() as lines:
+    with failures.open("rb") as lines:
         first = Failure.model_validate_json(next(lines))
     return f"not one crop was written: {reasons}; the first: object {first.object_id}, {first.detail}"
 

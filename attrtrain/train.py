@@ -19,54 +19,23 @@ A run directory:
       .lock             held by the process that trains, see attrtrain.run_lock
 """
 
-import os
 import sys
 
 from attrtrain.config.load import load_config
-from attrtrain.errors import AttrtrainError, OneProcessError, PreemptedError, ProcessLostError, refused_by_system
-from attrtrain.process_exit import end_within_group
-
-
-def _speaks_for(error: AttrtrainError) -> bool:
-    """Whether this process, where it is one of several, is to print an error.
-
-    One process of each machine does: a folder may be missing on one of them alone. Being stopped is told once, by rank 0; what only one process knows, by that one.
-    """
-    rank = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))
-    local_rank = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", rank))
-    match error:
-        case OneProcessError() | ProcessLostError():  # who is left when a process dies may be any
-            return True
-        case PreemptedError():
-            return rank == "0"
-        case _:
-            return local_rank == "0"
+from attrtrain.entry_point import exit_code_of
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one training process; returns its exit code. A user's mistake becomes one line on stderr."""
-    try:
+
+    def train() -> int:
         config = load_config(sys.argv[1:] if argv is None else argv)  # before anything heavy is imported
         from attrtrain.wiring import run
 
         run(config)
-    except PreemptedError as error:
-        if _speaks_for(error):
-            print(error, file=sys.stderr)
-        return error.exit_code
-    except AttrtrainError as error:
-        if _speaks_for(error):
-            print(f"error: {error}", file=sys.stderr)
-        return end_within_group(error.exit_code)
-    except (OSError, MemoryError) as error:
-        if (refusal := refused_by_system(error)) is None:
-            raise
-        print(f"error: {refusal}", file=sys.stderr)
-        return end_within_group(1)
-    except KeyboardInterrupt:
-        print("stopped; run the same command again to go on from the last checkpoint", file=sys.stderr)
-        return end_within_group(130)
-    return 0
+        return 0
+
+    return exit_code_of(train, "run the same command again to go on from the last checkpoint")
 
 
 if __name__ == "__main__":

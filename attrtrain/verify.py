@@ -7,7 +7,6 @@ from pathlib import Path
 from attrtrain.errors import AttrtrainError
 from attrtrain.urls import as_place
 
-HELP = "reread every byte of shard folders against their manifests"
 EXAMPLES = """example:
   attrtrain verify shards/coco"""
 

@@ -76,7 +76,7 @@ class ObjectTable:
         for name, shape in shapes.items():
             if (actual := getattr(self, name).shape) != shape:
                 raise ValueError(f"column {name} has shape {actual}, expected {shape}")
-        check_texts(self.vocabulary.names, self.image.tolist(), self.category.tolist(), self.split.tolist())
+        check_texts(self.vocabulary.names, self.image, self.category, self.split)
         check_object_ids(self.object_id)
         check_vote_shares(self.labels, self.object_id)
 
@@ -133,7 +133,9 @@ def check_texts(*columns: Iterable[str]) -> None:
             try:
                 text.encode()
             except UnicodeEncodeError:
-                raise LabelError(f"{text!a} holds half a character (a lone surrogate); write it as UTF-8") from None
+                raise LabelError(
+                    f"{str(text)!a} holds half a character (a lone surrogate); write it as UTF-8"
+                ) from None
 
 
 def check_object_ids(object_id: NDArray[np.int64]) -> None:

@@ -106,7 +106,7 @@ def read_boxes(path: str | Path) -> Boxes:
         for line, row in rows_of(path):
             rows.append(line, row)
         boxes = rows.boxes(SourceFile.of(path))
-        check_texts(boxes.image.tolist(), boxes.category.tolist())
+        check_texts(boxes.image, boxes.category)
         check_object_ids(boxes.object_id)
         return boxes
 

@@ -9,6 +9,8 @@ from attrtrain.keyed_random import mix64
 
 _MOST_PIXELS = 1e6  # no photograph is as wide
 _MOST_CATEGORIES = 60  # the rest counts as one
+# A word in front of the key: without one it would be that by which `annotations.split` draws val, and a sample would hold photographs of train alone.
+_SAMPLE = 101
 
 
 def describe(category: NDArray[Any], box: NDArray[np.float64], image_size: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -59,7 +61,7 @@ def sample_photographs(image_id: NDArray[np.int64], objects: int, seed: int = 0)
     """
     if len(image_id) <= objects:
         return np.arange(len(image_id))
-    key = mix64(seed, image_id)  # photographs by rising key, of which only those that are drawn need sorting
+    key = mix64(_SAMPLE, seed, image_id)  # photographs by rising key, of which only those that are drawn need sorting
     drawn = np.flatnonzero(key <= np.partition(key, objects - 1)[objects - 1])
-    rows = drawn[np.lexsort((mix64(seed + 1, drawn), key[drawn]))]
+    rows = drawn[np.lexsort((mix64(_SAMPLE, seed + 1, drawn), key[drawn]))]
     return np.sort(rows[: 2 * objects])

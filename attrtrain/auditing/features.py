@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from attrtrain.allocator import keep_freed_memory
-from attrtrain.bundle import default_device
 from attrtrain.data.decode import decode_crop
+from attrtrain.device import device_type
 from attrtrain.errors import ShardError
 from attrtrain.models.network import build_network
 from attrtrain.models.plain import backbone_of
@@ -41,7 +41,7 @@ def crop_features(weights: Path, jpeg: Callable[[int], bytes], rows: Sequence[in
     backbone = backbone_of(read_tensors(weights), str(weights))
     model = build_network(backbone, "linear", hidden=1, dropout=0, attributes=1)
     load_backbone_weights(model, backbone, str(weights))
-    device = default_device()
+    device = torch.device(device_type())
     if device.type == "cpu":
         keep_freed_memory()
     model = model.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it

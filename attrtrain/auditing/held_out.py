@@ -25,6 +25,7 @@ _PLANTED_SLOPE = (
     0.545  # in logits a standard deviation: the AUROC of unit normals that far apart is Phi(0.545 / sqrt 2) = 0.65
 )
 _ALIKE = 10  # photographs, at least, that trade places with each other
+_FOLD = 102  # a word in front of the key: the splits and samples that are dealt into folds were drawn by the same ids
 _RIDGE = 10.0  # added to each standardised feature's sum of squares, as if ten more objects said "no relation"
 
 
@@ -138,7 +139,7 @@ def _folds(image_id: NDArray[np.int64], seed: int) -> tuple[NDArray[np.int64], N
     photographs, number = np.unique(image_id, return_inverse=True)
     if len(photographs) == 1:
         photographs = number = np.arange(len(image_id))
-    drawn = np.argsort(mix64(seed, photographs), kind="stable")
+    drawn = np.argsort(mix64(_FOLD, seed, photographs), kind="stable")
     objects = np.bincount(number)
     # Cut the drawn order of photographs where a fifth, two fifths, … of the objects lie before.
     folds = min(FOLDS, len(photographs))

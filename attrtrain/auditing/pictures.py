@@ -5,7 +5,6 @@ another JPEG quality, and hardly ever agree for two photographs.
 """
 
 import io
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,9 +15,11 @@ from typing import Literal, TypeVar
 import imagehash
 import numpy as np
 from PIL import Image
+from scipy.cluster.hierarchy import DisjointSet
 from tqdm import tqdm
 
 from attrtrain.auditing.document import Pictures, SamePicture
+from attrtrain.cores import usable_cores
 from attrtrain.shards.crop import LeftOutError, find_image, load_image
 
 T = TypeVar("T")
@@ -71,7 +72,7 @@ def hash_crops(jpegs: Callable[[int], bytes], rows: Sequence[int]) -> list[Hashe
 
 
 def _in_threads(one: Callable[[T], Hashed | None], items: Sequence[T], what: str) -> list[Hashed | None]:
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, len(usable_cores()))) as pool:
         return list(tqdm(pool.map(one, items), total=len(items), desc=what, unit="", disable=None))
 
 
@@ -113,23 +114,13 @@ def compare_pictures(
 def same_groups(hashed: Sequence[Hashed | None]) -> list[list[int]]:
     """Positions of pictures that look the same, in groups of at least two; a group's members need not all resemble each other."""
     usable = [(position, entry.hashes) for position, entry in enumerate(hashed) if entry is not None and entry.hashes]
-    parent = {position: position for position, _ in usable}
-
-    def root(position: int) -> int:
-        while parent[position] != position:
-            parent[position] = parent[parent[position]]
-            position = parent[position]
-        return position
-
+    groups = DisjointSet(position for position, _ in usable)
     for bucket in _buckets(usable):
         for number, (a, (phash_a, dhash_a)) in enumerate(bucket):
             for b, (phash_b, dhash_b) in bucket[number + 1 :]:
                 if (phash_a ^ phash_b).bit_count() <= _PHASH_BITS and (dhash_a ^ dhash_b).bit_count() <= _DHASH_BITS:
-                    parent[root(b)] = root(a)
-    groups = defaultdict(list)
-    for position, _ in usable:
-        groups[root(position)].append(position)
-    return [group for group in groups.values() if len(group) > 1]
+                    groups.merge(a, b)
+    return sorted(sorted(group) for group in groups.subsets() if len(group) > 1)
 
 
 def _buckets(usable: list[tuple[int, tuple[int, int]]]) -> Iterable[list[tuple[int, tuple[int, int]]]]:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from attrtrain.allocator import keep_freed_memory
-from attrtrain.bundle import default_device
 from attrtrain.data.decode import framed_crop
+from attrtrain.device import device_type
 from attrtrain.inference.members import (
     PLAIN,
     Pass,
@@ -69,7 +69,7 @@ class Predictor:
             WeightsError: there is no usable bundle.
             ConfigError: the models do not fit together.
         """
-        self.device = torch.device(device) if device is not None else default_device()
+        self.device = torch.device(device if device is not None else device_type())
         if self.device.type == "cpu":
             keep_freed_memory()
         self.members = read_members([model] if isinstance(model, str | Path) else model, self.device)

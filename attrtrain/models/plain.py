@@ -61,8 +61,7 @@ def backbone_of(tensors: dict[str, Tensor], origin: str) -> str:
 
 
 def _attrtrain_name(name: str) -> str:
-    """Torchvision's `layer1.…`, `fc.…` → `backbone.layer1.…`, `head.…`; attrtrain's own names stay. `model.` in front is cut off."""
-    name = name.removeprefix("model.")
+    """Torchvision's `layer1.…`, `fc.…` → `backbone.layer1.…`, `head.…`; attrtrain's own names stay."""
     if name.startswith(("backbone.", "head.")):
         return name
     return f"head{name.removeprefix('fc')}" if name.startswith("fc.") else f"backbone.{name}"

@@ -121,7 +121,7 @@ def _in_single_precision(tensors: dict[str, Tensor], origin: str) -> tuple[dict[
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Reads a state dict from .safetensors, or from a .pth / .pt that holds tensors only. A `state_dict` or `model` entry is unwrapped, `module.` cut off.
+    """Reads a state dict from .safetensors, or from a .pth / .pt that holds tensors only. A `state_dict` or `model` entry is unwrapped, and cut off what DistributedDataParallel (`module.`) or Lightning (`model.`) put in front of names.
 
     Raises:
         WeightsError: missing, unreadable, or holding anything but tensors.
@@ -147,7 +147,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             content = content[wrapper]
     if not isinstance(content, dict) or not content or not all(isinstance(value, Tensor) for value in content.values()):
         raise WeightsError(f"{path}: holds no state dict of tensors")
-    return {name.removeprefix("module."): tensor for name, tensor in content.items()}
+    return {name.removeprefix("module.").removeprefix("model."): tensor for name, tensor in content.items()}
 
 
 def _backbone_part(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from attrtrain.errors import AttrtrainError
+from attrtrain.files import atomic_write
 from attrtrain.tracking.trackers import NullTracker, Values
 
 
@@ -28,9 +29,8 @@ class JsonlTracker(NullTracker):
             line for line in lines if line["step"] <= step and (line["kind"] != "val" or line["epoch"] <= epoch)
         ]
         self.dropped = len(lines) - len(self.kept)
-        temporary = path.with_suffix(".partial")
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in self.kept))
-        temporary.replace(path)
+        with atomic_write(path) as file:
+            file.writelines(json.dumps(line).encode() + b"\n" for line in self.kept)
 
     def log(self, kind: str, step: int, values: Values) -> None:
         """Appends a line; opened and closed each time, so a killed run loses none.

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from attrtrain.annotations.split import split_by_image
 from attrtrain.auditing.description import describe, sample_photographs
 from attrtrain.auditing.held_out import standardised
 
@@ -49,3 +50,9 @@ def test_all_are_taken_where_there_are_few_and_a_huge_photograph_in_part():
     assert sample_photographs(np.arange(10), 600).tolist() == list(range(10))
     assert 600 <= len(sample_photographs(np.zeros(5000, dtype=np.int64), 600)) <= 1200
     assert sample_photographs(np.zeros(0, dtype=np.int64), 600).tolist() == []
+
+
+def test_a_sample_holds_its_share_of_a_split_that_was_drawn_with_the_same_seed(make_table):
+    image_id = np.arange(3000)
+    split = split_by_image(make_table(3000), 0.2, 0)
+    assert (split[sample_photographs(image_id, 1000)] == "val").mean() == pytest.approx(0.2, abs=0.04)

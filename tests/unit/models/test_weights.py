@@ -25,7 +25,7 @@ def network():
     return build_network("resnet18", "linear", 8, 0.0, 5)
 
 
-@pytest.mark.parametrize("kind", ["pth", "safetensors", "half", "wrapped", "data_parallel"])
+@pytest.mark.parametrize("kind", ["pth", "safetensors", "half", "wrapped", "data_parallel", "lightning"])
 def test_every_backbone_tensor_comes_from_the_file(resnet18, tmp_path: Path, kind: str) -> None:
     tensors = {name: tensor.clone() for name, tensor in resnet18.state_dict().items()}
     path = tmp_path / ("w.safetensors" if kind in ("safetensors", "half") else "w.pth")
@@ -38,6 +38,8 @@ def test_every_backbone_tensor_comes_from_the_file(resnet18, tmp_path: Path, kin
             torch.save({"state_dict": tensors}, path)
         case "data_parallel":
             torch.save({f"module.{name}": tensor for name, tensor in tensors.items()}, path)
+        case "lightning":
+            torch.save({"state_dict": {f"model.{name}": tensor for name, tensor in tensors.items()}}, path)
         case _:
             torch.save(tensors, path)
     model = network()

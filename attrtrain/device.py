@@ -1,0 +1,15 @@
+"""The kind of device that this process computes on: one rule for training, judging and using models."""
+
+import os
+from typing import Literal
+
+import torch
+
+
+def device_type() -> Literal["cuda", "mps", "cpu"]:
+    """A CUDA or Apple GPU where there is one, else the CPU; the CPU too where Accelerate is told so by `ACCELERATE_USE_CPU`."""
+    if os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"):
+        return "cpu"
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"

@@ -1,0 +1,55 @@
+"""What every command does with errors: a user's mistake is one line on stderr and an exit code; a defect of ours keeps its traceback."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+from attrtrain.errors import AttrtrainError, OneProcessError, PreemptedError, ProcessLostError, refused_by_system
+from attrtrain.process_exit import end_within_group
+
+
+def exit_code_of(action: Callable[[], int], going_on: str) -> int:
+    """Runs what a command does and returns its exit code.
+
+    Args:
+        action: gives the exit code of a run without errors.
+        going_on: what to do after Ctrl-C, behind "stopped; ".
+    """
+    try:
+        return action()
+    except PreemptedError as error:  # no error: it has saved all there is, and every process is about to end
+        if _speaks_for(error):
+            print(error, file=sys.stderr)
+        return error.exit_code
+    except AttrtrainError as error:
+        if _speaks_for(error):
+            print(f"error: {error}", file=sys.stderr)
+        return end_within_group(error.exit_code)
+    except KeyboardInterrupt as stop:  # of another signal than Ctrl-C's, it holds the number
+        print(f"stopped; {going_on}", file=sys.stderr)
+        return end_within_group(128 + int(stop.args[0] if stop.args else signal.SIGINT))
+    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains once more when it ends
+        return 1
+    except (OSError, MemoryError) as error:
+        if (refusal := refused_by_system(error)) is None:
+            raise
+        print(f"error: {refusal}", file=sys.stderr)
+        return end_within_group(1)
+
+
+def _speaks_for(error: AttrtrainError) -> bool:
+    """Whether this process, where it is one of several, is to print an error.
+
+    One process of each machine does: a folder may be missing on one of them alone. Being stopped is told once, by rank 0; what only one process knows, by that one.
+    """
+    rank = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))
+    local_rank = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", rank))
+    match error:
+        case OneProcessError() | ProcessLostError():  # who is left when a process dies may be any
+            return True
+        case PreemptedError():
+            return rank == "0"
+        case _:
+            return local_rank == "0"
