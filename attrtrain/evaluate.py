@@ -107,6 +107,7 @@ def run(arguments: argparse.Namespace) -> int:
         source={
             "model": " + ".join(map(str, arguments.model)),
             SHARDS: joined(arguments.shards),
+            **({"models": f"{len(members)}, averaged"} if len(members) > 1 else {}),
             **({"views": f"{len(views)} of each crop, averaged"} if len(views) > 1 else {}),
             **({"protocol": "; ".join(followed)} if followed else {}),
         },

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from attrtrain.auditing.permutation import ALPHA, PermutationTest, permutation_p
 from attrtrain.keyed_random import mix64
-from attrtrain.metrics.exchange import size_classes
+from attrtrain.metrics.exchange import LEAST_ALIKE, size_classes
 
 FOLDS = 5
 MIN_CASES = 5
@@ -24,7 +24,6 @@ PLANTED_AUROC, PLANTED_SETS = 0.65, 20
 _PLANTED_SLOPE = (
     0.545  # in logits a standard deviation: the AUROC of unit normals that far apart is Phi(0.545 / sqrt 2) = 0.65
 )
-_ALIKE = 10  # photographs, at least, that trade places with each other
 _FOLD = 102  # a word in front of the key: the splits and samples that are dealt into folds were drawn by the same ids
 _RIDGE = 10.0  # added to each standardised feature's sum of squares, as if ten more objects said "no relation"
 
@@ -116,7 +115,7 @@ def shuffle_photographs(photograph: NDArray[np.int64], rng: np.random.Generator)
     Put in the place of the rows as they were, objects that shared a photograph still share one: all of them where photographs trade places
     with others that hold as many objects; of the rare sizes, which have to make do with their like, nearly all.
     """
-    size = size_classes(np.bincount(photograph), _ALIKE)[photograph]
+    size = size_classes(np.bincount(photograph), LEAST_ALIKE)[photograph]
     key = rng.random(int(photograph.max(initial=-1)) + 1)
     rows = np.empty_like(photograph)
     rows[np.lexsort((photograph, size))] = np.lexsort((rng.random(len(photograph)), key[photograph], size))

@@ -73,8 +73,8 @@ def judge_split(
 
 def thresholds_from(predictions: Predictions, split: str, positive_at: float) -> GivenThresholds:
     """The thresholds that maximise each attribute's F1 on a split that is not the one reported."""
-    values = tune(JudgedSet.of(predictions, positive_at), THRESHOLD)
-    return GivenThresholds(values, f"thresholds tuned on split '{split}'")
+    judged = JudgedSet.of(predictions, positive_at)
+    return GivenThresholds(tune(judged, THRESHOLD), f"thresholds tuned on split '{split}'", judged)
 
 
 def attribute_table(names: Sequence[str], scores: MeanScores) -> Table:

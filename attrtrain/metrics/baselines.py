@@ -78,13 +78,20 @@ class TrainingRates:
         return np.asarray(self.counts.positives.sum(axis=0))
 
 
-def prior_guess(cells: JudgedSet, training: TrainingRates | None) -> JudgedSet:
-    """Every object gets each attribute's share of positives: of the training split, or else of the judged objects themselves."""
+def prior_guess(cells: JudgedSet, training: TrainingRates | None, objects: JudgedSet | None = None) -> JudgedSet:
+    """Every object gets each attribute's share of positives: of the training split, or else of the judged objects themselves.
+
+    Args:
+        cells: the judged objects.
+        training: what the training split holds, if there is one.
+        objects: those that get the scores, where they are not the judged ones.
+    """
     if training is not None:
         shares = training.counts.attribute_rates
     else:
         shares = np.nan_to_num(rates(cells.positives.astype(float), cells.known.counts.astype(float)), nan=0.5)
-    return cells.with_scores(np.broadcast_to(shares, cells.scores.shape), are_logits=False)
+    objects = cells if objects is None else objects
+    return objects.with_scores(np.broadcast_to(shares, objects.scores.shape), are_logits=False)
 
 
 @dataclass(frozen=True)
@@ -157,8 +164,13 @@ def category_guess(cells: JudgedSet, training: TrainingRates | None) -> Category
     first, second = (CategoryCounts(names, positives[part], known[part]) for part in parts)
     table = np.concatenate([second.category_rates[:-1], first.category_rates[:-1]])  # each half learns from the other
     return CategoryGuess(
-        *(cells, table, row, parts, positives, known),
-        "cross-fitted over the judged objects: rates of the other half of the photographs, AP and AUROC within each half",
+        judged=cells,
+        table=table,
+        row=row,
+        parts=parts,
+        positives=positives,
+        known=known,
+        source="cross-fitted over the judged objects: rates of the other half of the photographs, AP and AUROC within each half",
     )
 
 

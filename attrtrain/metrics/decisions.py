@@ -21,10 +21,12 @@ class GivenThresholds:
     Attributes:
         values: (A,) on the scale of the scores, as `tune` returns them.
         tuned_on: a sentence that says where, such as "thresholds tuned on split 'train'".
+        objects: those they were tuned on, for guessers to tune theirs on.
     """
 
     values: NDArray[np.floating]
     tuned_on: str
+    objects: JudgedSet
 
 
 @dataclass(frozen=True)

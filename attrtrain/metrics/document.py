@@ -13,7 +13,7 @@ Overall keys, in `overall`, `baselines`, `intervals`, groups and views alike (No
     …_tuned                    the same at thresholds tuned on other objects
     mA                         mean over attributes of (true positive rate + true negative rate) / 2
     mean_recall_at_15, f1_at_15  VAW's: the 15 highest scores of an object are its predicted attributes
-    instance_…                 accuracy, precision, recall and F1 of each object, averaged over objects
+    instance_…                 accuracy, precision and recall of each object, averaged over objects; F1 of these two means
     cell_accuracy              share of known cells that are right
     loss                       mean binary cross-entropy over known cells
 """

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-_LEAST = 2
+LEAST_ALIKE = 2
 """Photographs that trade places with each other. With classes of ten, of 150 photographs of very unequal sizes whose objects are strongly alike, 2.5 % of models without any skill had p <= 0.01;
 with classes of two 1.0 %, and with photographs of all sizes shuffled 4.8 %."""
 
@@ -43,7 +43,7 @@ def traded_orders(image: NDArray[np.int64], count: int, seed: int) -> Iterator[N
 
 
 def _classes_of(image: NDArray[np.int64]) -> NDArray[np.int64]:
-    return size_classes(np.bincount(image), _LEAST)
+    return size_classes(np.bincount(image), LEAST_ALIKE)
 
 
 def _in_order_of(drawn: NDArray[np.int64], classes: NDArray[np.int64], image: NDArray[np.int64]) -> NDArray[np.intp]:

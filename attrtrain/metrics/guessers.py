@@ -1,17 +1,20 @@
 """The guessers of `baselines`, measured by the code that measures the model."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from attrtrain.metrics.baselines import (
     CategoryGuess,
     TrainingRates,
+    category_guess,
     prior_guess,
     shuffled,
     shuffled_orders,
     traded_maps,
 )
+from attrtrain.metrics.decisions import GivenThresholds, tune
 from attrtrain.metrics.document import Baseline, Scores
 from attrtrain.metrics.judged_set import JudgedSet
 from attrtrain.metrics.measure import Measured, measure
@@ -26,20 +29,49 @@ _SHUFFLE_WORK = 1_500_000_000  # cells x shuffles: some ten seconds of one core
 
 
 def guesser_scores(
-    cells: JudgedSet, training: TrainingRates | None, guess: CategoryGuess | None, threshold: float, seed: int
+    cells: JudgedSet,
+    training: TrainingRates | None,
+    guess: CategoryGuess | None,
+    threshold: float,
+    seed: int,
+    tuned: GivenThresholds | None = None,
 ) -> dict[Baseline, Scores | None]:
-    """Overall keys of each guesser."""
-    return {
-        "prior": _as_json(measure(prior_guess(cells, training), threshold).overall),
-        "permutation": _as_json(_permutation_scores(cells, threshold, seed)),
-        "category": _as_json(_category_scores(guess, threshold)) if guess is not None else None,
+    """Overall keys of each guesser.
+
+    Args:
+        cells: the model's scores.
+        training: what the training split holds, if there is one.
+        guess: the guesser that knows categories, if there are any.
+        threshold: probability above which an attribute counts as predicted.
+        seed: of the shuffles.
+        tuned: the model's thresholds, where they were tuned on other objects; guessers tune theirs on the same ones. None: cross-fitted, as the model's.
+    """
+
+    def tuned_alike(guess_there: JudgedSet) -> GivenThresholds | None:
+        return None if tuned is None else replace(tuned, values=tune(guess_there, threshold))
+
+    there = tuned.objects if tuned is not None else cells
+    scores: dict[Baseline, Scores | None] = {
+        "prior": _as_json(
+            measure(prior_guess(cells, training), threshold, tuned_alike(prior_guess(cells, training, there))).overall
+        ),
+        "permutation": _as_json(_permutation_scores(cells, threshold, seed, tuned)),
+        "category": None,
     }
+    if guess is not None:
+        guess_there = category_guess(there, training)
+        scores["category"] = _as_json(
+            _category_scores(guess, threshold, tuned_alike(guess_there.cells) if guess_there is not None else None)
+        )
+    return scores
 
 
-def _permutation_scores(cells: JudgedSet, threshold: float, seed: int) -> dict[str, float]:
+def _permutation_scores(
+    cells: JudgedSet, threshold: float, seed: int, tuned: GivenThresholds | None
+) -> dict[str, float]:
     """Means over a few shuffles of the model's own scores; exact expectations where there are any."""
     count = int(np.clip(_MEASURE_WORK // max(cells.scores.size, 1), *_SHUFFLES_MEASURED))
-    drawn = [measure(shuffled(cells, order), threshold).overall for order in shuffled_orders(cells, count, seed)]
+    drawn = [measure(shuffled(cells, order), threshold, tuned).overall for order in shuffled_orders(cells, count, seed)]
     means = {key: float(np.mean([scores[key] for scores in drawn])) for key in drawn[0]}
     means["map"] = means["permutation_map"]
     for key in ("auroc", "balanced_accuracy", "mA"):
@@ -47,8 +79,8 @@ def _permutation_scores(cells: JudgedSet, threshold: float, seed: int) -> dict[s
     return means
 
 
-def _category_scores(guess: CategoryGuess, threshold: float) -> dict[str, float]:
-    measured = measure(guess.cells, threshold)
+def _category_scores(guess: CategoryGuess, threshold: float, tuned: GivenThresholds | None) -> dict[str, float]:
+    measured = measure(guess.cells, threshold, tuned)
     average, auroc = guess.average_precision_and_auroc
     both = {"map": mean_over(average, measured.judged), "auroc": mean_over(auroc, measured.judged)}
     return {**measured.overall, **{key: float(value) for key, value in both.items()}}

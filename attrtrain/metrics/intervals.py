@@ -204,6 +204,9 @@ def paired_difference(
 ) -> PairedDifference:
     """How much better b is than a, with paired bootstrap intervals over photographs. The objects' order may differ.
 
+    Scores at tuned thresholds have no interval: replicates leave the thresholds as they are, and so leave out the chance of tuning. In simulations of two equally good models, 13 % of the
+    intervals of tuned OF1 excluded 0 where those of OF1 at 0.5 did in 6 %.
+
     Args:
         a, b: predictions for the same objects and attributes with the same labels.
         positive_at: vote share from which an attribute counts as present.
@@ -236,7 +239,11 @@ def paired_difference(
         )
 
     overall = {
-        key: difference(value, other, *(one.overall[key] if one and key in one.overall else None for one in drawn))
+        key: difference(
+            value,
+            other,
+            *(one.overall[key] if one and key in one.overall and not key.endswith("_tuned") else None for one in drawn),
+        )
         for key, value in measured[0].overall.items()
         if not np.isnan(value + (other := measured[1].overall[key])) and key not in ("prior_map", "permutation_map")
     }
@@ -259,7 +266,8 @@ def mean_difference(
     """How much better one recipe is than another, each trained K times: the mean over pairs (a_k, b_k) of one overall score's difference.
 
     A replicate draws photographs, the same for all runs, and K of the K pairs, both with replacement: so the interval holds the chance of what was judged on and, as far as K pairs
-    tell, that of training. Of three pairs little can be told: look at the single differences too.
+    tell, that of training. Of three pairs little can be told: where training varies more than
+    photographs do, the interval excludes 0 in a quarter of cases without a difference. Look at the single differences too.
 
     Args:
         a, b: predictions of K runs each for the same objects, paired by what they share, such as the seed.

@@ -11,6 +11,7 @@ from attrtrain.metrics.document import (
     AttributeEntry,
     Bootstrap,
     Frequency,
+    Interval,
     LeftOut,
     MetricsDocument,
     ViewEntry,
@@ -98,7 +99,7 @@ def judge_cells(
         if drawn
         else {},
         bootstrap=Bootstrap(replicates=len(weights), seed=seed, unit="image" if unit_is_image else "object"),
-        baselines=guesser_scores(cells, training, guess, threshold, seed),
+        baselines=guesser_scores(cells, training, guess, threshold, seed, tuned),
         permutation_p=permutation_p(cells, measured, count, seed),
         category_from=guess.source if guess else None,
         frequency_from=frequency_from,
@@ -154,10 +155,15 @@ def _attributes(
             positives=int(at.positives[column]),
             negatives=int(at.known[column] - at.positives[column]),
             unknowns=len(cells) - int(at.known[column]),
-            ap_interval=interval(replicates[:, column], measured.average_precision[column], cells.images)
+            ap_interval=_interval_of_one(replicates[:, column], measured.average_precision[column], cells.images)
             if replicates is not None
             else None,
             **{key: none_if_nan(values[column] if at.known[column] else None) for key, values in columns.items()},
         )
         for column, name in enumerate(cells.names)
     ]
+
+
+def _interval_of_one(replicates: NDArray[np.float64], score: float, images: int) -> Interval | None:
+    """As `interval`, and None for a perfect ranking: whatever is drawn of it is perfect too, which says nothing of other objects."""
+    return None if score == 1 else interval(replicates, score, images)

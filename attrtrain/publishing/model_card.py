@@ -33,7 +33,7 @@ _SCORES = {
     "cf1_tuned": "the same at tuned thresholds",
     "of1": "F1 over all known labels together",
     "of1_tuned": "the same at tuned thresholds",
-    "instance_f1": "F1 averaged over objects",
+    "instance_f1": "harmonic mean of precision and recall, each averaged over objects",
     "ece": "expected gap between score and share present; lower is better",
 }
 _SETTINGS = {
@@ -141,7 +141,7 @@ def _judged(metrics: MetricsDocument) -> dict[str, Any]:
         "judged": judged,
         "sentence": headline.sentence(metrics),
         "ladder": _ladder(metrics),
-        "above": sum(_is_above_chance(entry) for entry in judged),
+        "above": sum(_is_above_chance(entry) for entry in judged) if metrics.bootstrap.replicates else 0,
         "scores": scores,
         "tables": _tables(judged),
     }
@@ -164,7 +164,9 @@ def _ladder(metrics: MetricsDocument) -> list[_Score]:
 
 def _is_above_chance(entry: AttributeEntry) -> bool:
     chance = max(entry.prior or 0.0, entry.permutation_ap or 0.0)
-    return entry.ap_interval is not None and entry.ap_interval[0] > chance
+    if entry.ap_interval is None:  # a perfect ranking has none
+        return entry.ap == 1
+    return entry.ap_interval[0] > chance
 
 
 def _tables(judged: list[AttributeEntry]) -> list[tuple[str, list[AttributeEntry]]]:

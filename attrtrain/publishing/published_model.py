@@ -105,10 +105,10 @@ def _read_metrics(run: Path, given: Path | None, card: bundle.ModelCard) -> Metr
     metrics = read_metrics(folder / METRICS)
     if [entry.name for entry in metrics.attributes] != card.vocabulary.names:
         raise PredictionsError(f"{folder / METRICS}: is of other attributes than the model {run}")
-    judged = metrics.source.get("model") or ""
-    if metrics.source.get("views") or " + " in judged:
+    several = [f"several {name}" for name in ("models", "views") if metrics.source.get(name)]
+    if several:
         raise PredictionsError(
-            f"{folder / METRICS}: is of {judged}{', several views of each crop' if metrics.source.get('views') else ''}, not of this model as it is; "
+            f"{folder / METRICS}: is of {' and '.join(several)} together ({metrics.source.get('model')}), not of this model as it is; "
             "evaluate it alone, without --tta flags, and name that folder with --evaluation"
         )
     return metrics

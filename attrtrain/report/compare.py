@@ -105,7 +105,7 @@ def _notes_on_tuning(a: MetricsDocument, b: MetricsDocument, scores: list[ScoreR
         return [f"Tuned scores are not compared: A has {a.tuned_on}, B has {b.tuned_on}."]
     if any(row.section == TUNED and row.difference is not None and row.interval is None for row in scores):
         return [
-            f"Differences of tuned scores have no interval: both have {a.tuned_on}, and those objects are not drawn again here."
+            "Differences of tuned scores have no interval: drawing photographs again leaves thresholds as they are, and so leaves out the chance of tuning them."
         ]
     return []
 

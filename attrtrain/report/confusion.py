@@ -4,10 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import hypergeom
 
 _MIN_OBJECTS = 10  # on either side of the comparison; below it a rate is little more than luck
 _MIN_ERRORS = 5  # z means little for fewer
-_MIN_Z = 3.0  # below it a pair is expected among so many
+_MIN_Z = 3.0  # of the pairs of few attributes, what is less clear is not worth a look
+# Chance that any pair is shown of a model that confuses nothing: of 204 attributes there are 41,412 pairs.
+_ALPHA = 0.05
 _MAP_SIDE = 14
 
 
@@ -57,6 +60,8 @@ def find_confusion(
 ) -> Confusion:
     """Counts every pair of attributes over cells that are known for both.
 
+    A pair is shown where Fisher's exact test, with Bonferroni's correction for all pairs that could have been, finds its rate above that elsewhere.
+
     Args:
         predicted: (N, A) what the model names.
         labels: (N, A) vote shares, NaN = unknown.
@@ -74,15 +79,21 @@ def find_confusion(
         rate, elsewhere = errors / objects, errors_of_others / others
         pooled = (errors + errors_of_others) / (objects + others)
         z = (rate - elsewhere) / np.sqrt(pooled * (1 - pooled) * (1 / objects + 1 / others))
-    z[(objects < _MIN_OBJECTS) | (others < _MIN_OBJECTS) | (errors < _MIN_ERRORS) | ~np.isfinite(z)] = -np.inf
-    np.fill_diagonal(z, -np.inf)
+    testable = (objects >= _MIN_OBJECTS) & (others >= _MIN_OBJECTS) & (errors + errors_of_others >= _MIN_ERRORS)
+    np.fill_diagonal(testable, False)
+    clear = testable & (errors >= _MIN_ERRORS) & (z >= _MIN_Z)
+    p_value = hypergeom.sf(
+        errors[clear] - 1, (objects + others)[clear], (errors + errors_of_others)[clear], objects[clear]
+    )
+    clear[clear] = p_value * testable.sum() <= _ALPHA
+    z[~clear] = -np.inf
     best = np.argsort(-z, axis=None, kind="stable")[:top]
     pairs = [
         ConfusedPair(
             int(i), int(j), int(errors[i, j]), int(objects[i, j]), float(rate[i, j]), float(elsewhere[i, j]), float(z[i, j])
         )
         for i, j in zip(*np.unravel_index(best, z.shape), strict=True)
-        if z[i, j] >= _MIN_Z
+        if clear[i, j]
     ]  # fmt: skip
     rows = list(dict.fromkeys(pair.present for pair in pairs))[:_MAP_SIDE]
     columns = list(dict.fromkeys(pair.named for pair in pairs))[:_MAP_SIDE]

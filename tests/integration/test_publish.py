@@ -193,7 +193,10 @@ def test_a_card_can_tell_of_another_evaluation(run: Path, tmp_path: Path, capsys
     assert "of split train of other data than it was trained with" in card.text
     assert {result.dataset_name for result in card.data.eval_results} == {"not named"}
     assert "Judged on what it was trained on" not in card.text
-    for source in ({"model": "runs/one + runs/two"}, {"model": "runs/one", "views": "6 of each crop, averaged"}):
+    for source in (
+        {"model": "runs/one + runs/two", "models": "2, averaged"},
+        {"model": "runs/one", "views": "6 of each crop, averaged"},
+    ):
         Path(out, "metrics.json").write_text(json.dumps({**found, "source": source}))
         assert "not of this model as it is" in failing(["card", str(run), "--evaluation", out], capsys)
     assert "has no metrics.json" in failing(["card", str(run), "--evaluation", str(tmp_path)], capsys)

@@ -16,7 +16,7 @@ from attrtrain.metrics.baselines import (
     shuffled_orders,
     traded_maps,
 )
-from attrtrain.metrics.decisions import second_half
+from attrtrain.metrics.decisions import GivenThresholds, second_half, tune
 from attrtrain.metrics.exchange import by_size, traded_orders
 from attrtrain.metrics.guessers import guesser_scores, permutation_p
 from attrtrain.metrics.judged_set import JudgedSet
@@ -159,6 +159,21 @@ def test_guessers_are_measured_as_the_model_is():
     rates = counts.positives[1:] / counts.known[1:]
     expected = (counts.predicted[1:] * rates).sum() / counts.predicted.sum()
     assert scores["permutation"]["op"] == pytest.approx(expected, abs=0.02)
+
+
+def test_guessers_are_judged_at_thresholds_of_the_objects_that_the_models_were_tuned_on():
+    judging, tuning = (JudgedSet.of(draw_predictions(n=300, seed=seed), 0.5) for seed in (1, 2))
+    given = GivenThresholds(tune(tuning, 0.5), "thresholds tuned on split 'train'", tuning)
+    guess = category_guess(judging, None)
+    scores = guesser_scores(judging, None, guess, 0.5, 0, given)
+    shuffled_ones = [measure(shuffled(judging, order), 0.5, given).overall for order in shuffled_orders(judging, 10, 0)]
+    assert scores["permutation"]["cf1_tuned"] == pytest.approx(np.mean([one["cf1_tuned"] for one in shuffled_ones]))
+    at = tune(category_guess(tuning, None).cells, 0.5)
+    said = guess.cells.scores > at
+    known, positive = known_and_positive(judging)
+    expected = 2 * (said & positive).sum() / ((said & known).sum() + positive.sum())
+    assert scores["category"]["of1_tuned"] == pytest.approx(expected)
+    assert guesser_scores(judging, None, guess, 0.5, 0)["category"]["of1_tuned"] != pytest.approx(expected)
 
 
 def test_p_is_small_for_skill_and_uniform_without():

@@ -76,7 +76,7 @@ def test_given_thresholds_are_used_as_they_are():
     tuning, judging = (JudgedSet.of(draw_predictions(seed=seed), 0.5) for seed in (1, 2))
     values = tune(tuning, 0.5)
     assert values[0] == 0  # nothing known: the default, as a logit
-    tuned = measure(judging, 0.5, GivenThresholds(values, "thresholds tuned on split 'train'")).decisions.tuned
+    tuned = measure(judging, 0.5, GivenThresholds(values, "thresholds tuned on split 'train'", tuning)).decisions.tuned
     np.testing.assert_array_equal(spread(judging, tuned), (judging.scores > values) & known_and_positive(judging)[0])
 
 

@@ -1,6 +1,7 @@
 """The whole document: every number in its place, each beside what guessing scores."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -210,7 +211,7 @@ def test_the_exhaustive_view_takes_objects_with_more_than_175_known_attributes()
 
 def test_tuned_thresholds_given_or_cross_fitted_are_told(predictions, document):
     assert document.tuned_on.startswith("cross-fitted") and document.attributes[5].threshold_tuned is None
-    given = GivenThresholds(np.linspace(-1, 1, 12), "thresholds tuned on split 'train'")
+    given = GivenThresholds(np.linspace(-1, 1, 12), "thresholds tuned on split 'train'", JudgedSet.of(predictions, 0.5))
     told = judge(predictions, source={}, tuned=given, replicates=0)
     assert told.tuned_on == "thresholds tuned on split 'train'"
     assert told.attributes[11].threshold_tuned == pytest.approx(1 / (1 + np.exp(-1)))
@@ -272,3 +273,12 @@ def test_fair_coins_are_told_as_guessing():
     assert document.intervals["cell_accuracy"][0] < 0.5 < document.intervals["cell_accuracy"][1]
     assert document.intervals["map"][0] < document.overall["permutation_map"] < document.intervals["map"][1]
     assert document.permutation_p > 0.05
+
+
+def test_a_perfect_ranking_has_no_interval_of_its_own(predictions):
+    column = 5
+    logits = predictions.logits.copy()
+    logits[:, column] = np.where(predictions.labels[:, column] >= 0.5, 3, -3)
+    document = judge(replace(predictions, logits=logits), source={}, replicates=100)
+    assert document.attributes[column].ap == 1 and document.attributes[column].ap_interval is None
+    assert document.attributes[column + 1].ap_interval is not None and document.intervals["map"] is not None
