@@ -18,7 +18,7 @@ from torch import Tensor
 from attrtrain import __version__, hub
 from attrtrain.config.schema import Head, Mirroring, Precision
 from attrtrain.device import device_type
-from attrtrain.errors import ConfigError, WeightsError, first_line
+from attrtrain.errors import ConfigError, LabelError, WeightsError, first_line
 from attrtrain.files import atomic_folder, sha256_of
 from attrtrain.framing import Framing
 from attrtrain.models.network import IMAGE_MEAN, IMAGE_STD, AttributeModel, build_network
@@ -44,7 +44,7 @@ class Architecture(Contract):
 
     backbone: str
     head: Head
-    hidden: Annotated[int, Field(ge=1)]
+    hidden: Annotated[int, Field(ge=1, le=2**16)]
     dropout: Annotated[float, Field(ge=0, le=1)]
     mean: tuple[float, float, float] = IMAGE_MEAN
     std: tuple[_Positive, _Positive, _Positive] = IMAGE_STD
@@ -73,7 +73,7 @@ class ModelCard(Contract):
     attrtrain_version: str = __version__
     architecture: Architecture
     vocabulary: VocabularyRecord
-    image_px: Annotated[int, Field(ge=1)]
+    image_px: Annotated[int, Field(ge=1, le=2**14)]
     crop: CropSettings
     framing: Framing = Field(default_factory=Framing)
     positive_at: float
@@ -85,6 +85,16 @@ class ModelCard(Contract):
     thresholds: list[Annotated[float, Field(ge=0, le=1)] | None] | None = None
     mirrored: Mirroring | None = None
     metrics: dict[str, float | None]
+
+    @model_validator(mode="after")
+    def _has_a_vocabulary(self) -> Self:
+        try:
+            fits = self.vocabulary.vocabulary().fingerprint == self.vocabulary.fingerprint
+        except LabelError as error:
+            raise ValueError(str(error)) from None
+        if not fits:
+            raise ValueError("the vocabulary's fingerprint is of other attributes")
+        return self
 
     @model_validator(mode="after")
     def _has_a_threshold_for_each_attribute(self) -> Self:
@@ -142,7 +152,7 @@ def model_name(path: str | Path) -> str:
 def read_card(folder: Path) -> ModelCard:
     """Reads the card of a bundle folder. Raises WeightsError if it is damaged, or a newer attrtrain's."""
     try:
-        return ModelCard.model_validate_json((folder / CARD).read_bytes())
+        return ModelCard.model_validate_json((folder / CARD).read_bytes(), strict=True)
     except OSError as error:
         raise WeightsError(f"{folder / CARD}: {error.strerror or error}") from None
     except ValidationError as error:

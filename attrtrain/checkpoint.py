@@ -140,13 +140,15 @@ def damage(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint's files, or None when every byte is as written."""
     try:
         files = json.loads((checkpoint / COMPLETE).read_text())
+        if missing := {OPTIMIZER, STATE} - files.keys():
+            return f"{COMPLETE} lists no {min(missing)}"
         for name, expected in files.items():
             path = checkpoint / name
             if not path.is_file():
                 return f"{name} is missing"
             if path.stat().st_size != expected["bytes"] or sha256_of(path) != expected["sha256"]:
                 return f"{name} is not as it was written"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return f"{COMPLETE}: {error}"
     return None
 
@@ -169,7 +171,7 @@ def load(checkpoint: Path) -> Checkpoint:
                 for path in sorted(checkpoint.glob(f"{RANK}*.pt"))
             ],
         )
-    except (pickle.UnpicklingError, RuntimeError, ValueError, OSError) as error:
+    except (pickle.UnpicklingError, SafetensorError, RuntimeError, ValueError, OSError) as error:
         raise CheckpointError(
             f"{checkpoint}: whole, but not written by attrtrain: {OPTIMIZER} or another file is refused ({type(error).__name__})"
         ) from None

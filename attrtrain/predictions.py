@@ -1,7 +1,6 @@
 """What a model said of each object of a split, beside what is known of it: all that metrics and the report start from."""
 
-import zipfile
-import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -18,22 +17,22 @@ PREDICTIONS = "predictions.npz"
 
 
 @contextmanager
-def errors_naming(path: Path, what: str, *more: type[Exception]) -> Iterator[None]:
+def errors_naming(path: Path, what: str) -> Iterator[None]:
     """Turns whatever goes wrong while a file is read into a PredictionsError of one line that names the file.
 
     Args:
         path: the file.
         what: what is said of a file that can be opened, but not read as what it should be.
-        more: errors that mean so, besides those of NumPy's files.
     """
-    damaged: tuple[type[Exception], ...] = (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, *more)
     try:
         yield
     except OSError as error:
         raise PredictionsError(f"{path}: {error.strerror or error}") from None
     except PredictionsError as error:
         raise PredictionsError(f"{path}: {error}") from None
-    except damaged as error:
+    except (MemoryError, NameError):  # this machine's failure, or ours
+        raise
+    except Exception as error:  # noqa: BLE001  damaged files make NumPy and Arrow raise nearly anything
         raise PredictionsError(f"{path}: {what} ({first_line(error)})") from None
 
 
@@ -66,7 +65,7 @@ class Predictions:
         for column, expected in shapes.items():
             if (actual := getattr(self, column).shape) != expected:
                 raise PredictionsError(f"predictions: {column} has shape {actual}, expected {expected}")
-        if repeated := sorted({name for name in self.names if self.names.count(name) > 1}):
+        if repeated := sorted(name for name, times in Counter(self.names).items() if times > 1):
             raise PredictionsError(f"predictions: attribute names given twice: {', '.join(repeated)}")
         ids, counts = np.unique(self.object_id, return_counts=True)
         if (counts > 1).any():

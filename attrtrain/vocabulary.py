@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+from unicodedata import category
 
 from attrtrain.errors import LabelError
 
@@ -29,9 +31,13 @@ class AttributeVocabulary:
             raise LabelError("vocabulary: names, ids and groups differ in number")
         if not self.names:
             raise LabelError("vocabulary: no attributes")
-        if duplicates := sorted({name for name in self.names if self.names.count(name) > 1}):
+        if duplicates := sorted(name for name, times in Counter(self.names).items() if times > 1):
             raise LabelError(
                 f"vocabulary: attribute names given twice: {', '.join(duplicates)}; rename or drop one of each"
+            )
+        if odd := [name for name in self.names if any(category(sign) == "Cc" for sign in name)]:
+            raise LabelError(
+                f"vocabulary: attribute name {odd[0]!a} holds a control character, such as the end of a line; rename it"
             )
         if not all(self.names):
             raise LabelError("vocabulary: an attribute has no name")

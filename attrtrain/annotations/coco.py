@@ -157,7 +157,7 @@ def _read_one(path: Path) -> CocoInstances:
             ).reshape(-1, 2),
             box=box,
             category=np.array(
-                _looked_up(annotations, "category_id", lambda number: categories.get(number, ""), ""), dtype=str
+                _looked_up(annotations, "category_id", lambda number: categories.get(number, ""), ""), dtype=object
             ),
             crowd=np.array(_looked_up(annotations, "iscrowd", bool, False), dtype=bool),
             sources=(SourceFile.of(path),),

@@ -138,4 +138,4 @@ def _matrix(vectors: list[Any], width: int) -> NDArray[np.float32]:
 
 
 def _split_names(splits: Iterable[str]) -> NDArray[Any]:
-    return np.array([text_of(split).removesuffix("2014").removesuffix("2017") for split in splits], dtype=str)
+    return np.array([text_of(split).removesuffix("2014").removesuffix("2017") for split in splits], dtype=object)

@@ -42,12 +42,12 @@ class ObjectTable:
         vocabulary: what the A columns of `labels` mean.
         object_id: (N,) int64, distinct and not negative. COCO: the annotation id.
         image_id: (N,) int64; objects of one photograph share it.
-        image: (N,) object, file name or path below one of the image folders: references to one `str` a photograph, since
-            NumPy's own strings take four bytes for each character of the longest, in every row.
+        image: (N,) object, file name or path below one of the image folders. Texts are references to one `str` each, since NumPy's own
+            strings take four bytes for each character of the longest, in every row.
         image_size: (N, 2) int64 width and height in pixels as the annotation says, 0 where it says nothing.
         box: (N, 4) float64 x, y, width, height in pixels; may hold nonsense, which the writer leaves out and counts.
-        category: (N,) str, "" where unknown.
-        split: (N,) str such as "train" or "val", "" where the file has none.
+        category: (N,) object, "" where unknown.
+        split: (N,) object, such as "train" or "val", "" where the file has none.
         crowd: (N,) bool, COCO's iscrowd.
         labels: (N, A) float32 vote shares in [0, 1], NaN = unknown.
         unmatched: (U,) int64 ids of labelled objects for which no annotation was found.

@@ -142,9 +142,9 @@ class _Texts:
     def append(self, text: str) -> None:
         self._numbers.append(self._number_of.setdefault(text, len(self._number_of)))
 
-    def column(self, dtype: type) -> NDArray[Any]:
-        """The texts (M,), as NumPy's own (`str`) or as references to one Python string each (`object`)."""
-        return np.array(list(self._number_of), dtype=dtype)[np.frombuffer(self._numbers, dtype=np.int64)]
+    def column(self) -> NDArray[Any]:
+        """The texts (M,), as references to one Python string each."""
+        return np.array(list(self._number_of), dtype=object)[np.frombuffer(self._numbers, dtype=np.int64)]
 
     def photograph_ids(self) -> NDArray[np.int64]:
         """A number (M,) for each photograph that these texts name, of 52 bits, which JSON keeps in every language. It follows from the name alone, so that one name is one photograph in all files."""
@@ -193,10 +193,10 @@ class _BoxRows:
             image_id=np.frombuffer(self._image_id, dtype=np.int64)
             if self._has_image_id
             else self._image.photograph_ids(),
-            image=self._image.column(object),
+            image=self._image.column(),
             box=box,
-            category=self._category.column(str),
-            split=self._split.column(str),
+            category=self._category.column(),
+            split=self._split.column(),
             source=source,
         )
 

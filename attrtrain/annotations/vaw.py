@@ -55,8 +55,8 @@ def read_vaw(paths: Sequence[str | Path]) -> ObjectTable:
             box=np.array([entry["instance_bbox"] or [math.nan] * 4 for _, entry in entries], dtype=np.float64).reshape(
                 -1, 4
             ),
-            category=np.array([text_of(entry["object_name"]) for _, entry in entries], dtype=str),
-            split=np.array([split for split, _ in entries], dtype=str),
+            category=np.array([text_of(entry["object_name"]) for _, entry in entries], dtype=object),
+            split=np.array([split for split, _ in entries], dtype=object),
             crowd=np.zeros(len(entries), dtype=bool),
             labels=labels,
             unmatched=np.zeros(0, dtype=np.int64),

@@ -19,6 +19,8 @@ if TYPE_CHECKING:  # imported where they are used: `--help` needs neither this n
 
 DEFAULT_PRESET = "resnet50"
 _SECTIONS: dict[str, type[Any]] = get_type_hints(TrainConfig)
+YAML_ERRORS = (ValueError, LookupError, RecursionError)
+"""What PyYAML raises, besides its own YAMLError, for a text that is no UTF-8, a date that no calendar has, or lists in lists without end."""
 _LIST_FLAGS = {
     f"--{section}.{name}{plus}"
     for section, kind in _SECTIONS.items()
@@ -135,12 +137,14 @@ def _config_file(source: str) -> Path:
     try:
         text = path.read_text(encoding="utf-8")
         content = yaml.safe_load(text)
-        _require_each_key_once(yaml.compose(text), source)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        _require_each_key_once(yaml.compose(text), source, set())
+    except (OSError, *YAML_ERRORS, yaml.YAMLError) as error:
         raise ConfigError(f"{source}: cannot be read as YAML ({' '.join(str(error).split())})") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{source}: holds no sections such as `train:`")
     for section, settings in content.items():
+        if section not in _SECTIONS:
+            raise ConfigError(f"{source}: {section}: no such section; there are {', '.join(_SECTIONS)}")
         if not isinstance(settings, dict):
             raise ConfigError(f"{source}: {section}: must hold settings such as `name: value`, not {settings!r}")
     if content.get("train", {}).get("precision") is False:
@@ -148,11 +152,18 @@ def _config_file(source: str) -> Path:
     return path
 
 
-def _require_each_key_once(node: Any, source: str) -> None:
-    """Refuses a key that stands twice in a mapping, of which YAML would keep the last. `node`: as `yaml.compose` gives it."""
+def _require_each_key_once(node: Any, source: str, seen: set[int]) -> None:
+    """Refuses a key that stands twice in a mapping, of which YAML would keep the last.
+
+    Args:
+        node: as `yaml.compose` gives it.
+        source: for messages.
+        seen: mappings that have been looked at: aliases lead to one again and again, and to those that it lies in.
+    """
     import yaml
 
-    if isinstance(node, yaml.MappingNode):
+    if isinstance(node, yaml.MappingNode) and id(node) not in seen:
+        seen.add(id(node))
         lines: dict[str, int] = {}
         for key, value in node.value:
             line = key.start_mark.line + 1
@@ -160,7 +171,7 @@ def _require_each_key_once(node: Any, source: str) -> None:
                 raise ConfigError(
                     f"{source}: {key.value} stands on line {first} and again on line {line}; join the two"
                 )
-            _require_each_key_once(value, source)
+            _require_each_key_once(value, source, seen)
 
 
 def _join_lists(argv: list[str]) -> list[str]:

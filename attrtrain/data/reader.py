@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from attrtrain.data.cache import ShardCache
 from attrtrain.data.shard_files import ShardFiles, files_of
-from attrtrain.errors import ConfigError, ShardError
-from attrtrain.shards.manifest import COUNTED_AT, INDEX, LABELS, Manifest, fingerprint_of, read_manifest
+from attrtrain.errors import AttrtrainError, ConfigError, ShardError
+from attrtrain.shards.manifest import COUNTED_AT, INDEX, INDEX_DTYPE, LABELS, Manifest, fingerprint_of, read_manifest
 from attrtrain.urls import as_place, is_url
 from attrtrain.vocabulary import AttributeVocabulary
 
@@ -213,16 +213,26 @@ class _Part:
         self.shard_samples = [samples[number] for number in own]
         self.remote_bytes = [manifest.shards[number].bytes for number in own] if is_url(files.place) else []
         begin, end = (sum(samples[: own[0]]), sum(samples[: own[-1] + 1])) if own else (0, 0)
-        try:
-            # Plain arrays over the mapped files: taking some rows of a `numpy.memmap` costs several times as much.
-            self.index, self.labels = (
-                np.asarray(np.load(files.path(name, sha256), mmap_mode="r", allow_pickle=False))[begin:end]
-                for name, sha256 in ((INDEX, manifest.index_sha256), (LABELS, manifest.labels_sha256))
-            )
-        except (OSError, ValueError) as error:
-            raise ShardError(f"{files.place}: {error}; {self._how_to_check}") from None
+        self.index = self._mapped(INDEX, manifest.index_sha256, INDEX_DTYPE, ())[begin:end]
+        self.labels = self._mapped(
+            LABELS, manifest.labels_sha256, np.dtype(np.float32), (len(manifest.vocabulary.names),)
+        )[begin:end]
         if len(self.index) != end - begin or len(self.labels) != end - begin:
             raise ShardError(f"{files.place}: {INDEX} or {LABELS} is too short; {self._how_to_check}")
+
+    def _mapped(self, name: str, sha256: str, dtype: np.dtype[Any], row_shape: tuple[int, ...]) -> NDArray[Any]:
+        """A file of the folder, mapped into memory. Plain arrays: taking some rows of a `numpy.memmap` costs several times as much."""
+        try:
+            array = np.asarray(np.load(self._files.path(name, sha256), mmap_mode="r", allow_pickle=False))
+        except AttrtrainError:
+            raise
+        except OSError as error:
+            raise ShardError(f"{self.place}/{name}: {error.strerror or error}; {self._how_to_check}") from None
+        except Exception:  # noqa: BLE001  damaged files make NumPy raise nearly anything
+            array = np.empty((), dtype)
+        if array.dtype != dtype or array.shape[1:] != row_shape or array.ndim == 0:
+            raise ShardError(f"{self.place}/{name}: damaged; {self._how_to_check}")
+        return array
 
     def __len__(self) -> int:
         return len(self.index)

@@ -1,6 +1,7 @@
 """Scores and labels in anybody's files: NumPy arrays, Parquet, CSV. Nothing in a file can run."""
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def read_matrix(place: str) -> Matrix:
         PredictionsError: naming the file, if it is not there, damaged, of another kind, not numeric or not a matrix.
     """
     path, member = _split_member(place)
-    with errors_naming(path, "damaged, or not what its name says", pa.ArrowException):
+    with errors_naming(path, "damaged, or not what its name says"):
         match path.suffix.lower():
             case ".npy" | ".npz":
                 matrix = Matrix(_as_floats(_read_numpy(path, member)), None)
@@ -59,7 +60,7 @@ def read_column(place: Path) -> NDArray[Any]:
     Raises:
         PredictionsError: naming the file, if it cannot be read or is no such list.
     """
-    with errors_naming(place, "cannot be read", RecursionError):
+    with errors_naming(place, "cannot be read"):
         match place.suffix.lower():
             case ".npy":
                 values = _read_numpy(place, None)
@@ -87,7 +88,7 @@ def read_names(path: Path) -> tuple[str, ...]:
     Raises:
         PredictionsError: naming the file, if it is neither.
     """
-    with errors_naming(path, "not valid JSON", RecursionError):
+    with errors_naming(path, "not valid JSON"):
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     if isinstance(content, dict) and sorted(content.values(), key=str) == sorted(range(len(content)), key=str):
         return tuple(sorted(content, key=lambda name: int(content[name])))
@@ -155,7 +156,7 @@ def _from_table(table: pa.Table) -> Matrix:
     ]
     if wrong:
         raise PredictionsError(f"columns that are not numbers: {_some(wrong)}; leave only one column an attribute")
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
+    if repeated := sorted(name for name, times in Counter(names).items() if times > 1):
         raise PredictionsError(f"column names given twice: {_some(repeated)}")
     single = all(kind in (pa.float32(), pa.float16()) for kind in table.schema.types)
     values = np.empty((table.num_rows, len(names)), dtype=np.float32 if single else np.float64)

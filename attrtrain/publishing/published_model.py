@@ -138,7 +138,7 @@ def _read_result(path: Path) -> dict[str, Any]:
         return {}
     try:
         content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: damaged; the same training command writes it anew")

@@ -1,13 +1,15 @@
 """The curves of a training run, from its metrics.jsonl."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 _POINTS = 300
+_MOST = (
+    2.0**63
+)  # no step is as large, and no float of ours; NaN is not below it, and a whole number of 400 digits fits no float
 Points = list[tuple[float, float]]
 
 
@@ -47,14 +49,14 @@ def best_epoch(history: Path | None) -> tuple[int, int] | None:
 def _parsed(text: str) -> dict[str, Any] | None:
     try:
         line = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     whole = isinstance(line, dict) and isinstance(line.get("kind"), str) and _is_number(line.get("step"))
     return line if whole else None
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MOST
 
 
 def _points(lines: list[dict[str, Any]], kind: str, name: str) -> Points:

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from attrtrain.config.load import YAML_ERRORS
 from attrtrain.data.reader import ShardSet
 from attrtrain.errors import AttrtrainError, ConfigError, LabelError, PredictionsError
 from attrtrain.metrics.document import METRICS, SHARDS, MetricsDocument, read_metrics
@@ -141,7 +142,7 @@ def read_config(path: Path) -> tuple[str, dict[str, Any]]:
     try:
         settings = path.read_text(encoding="utf-8")
         content = yaml.safe_load(settings) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, *YAML_ERRORS, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: holds no sections such as `train:`")
@@ -154,7 +155,7 @@ def read_audit(path: Path) -> dict[str, Any] | None:
         return None
     try:
         content = json.loads(path.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
         raise LabelError(f"{path}: damaged; remove it, or make it anew with `attrtrain audit`")

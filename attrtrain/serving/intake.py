@@ -136,7 +136,7 @@ def cut_crops(
     content = asked.picture.read()
     _check_header(content, limits)
     try:
-        image = load_image(FetchedImage("picture", content))
+        image = load_image(FetchedImage("picture", content), formats=FORMATS)
     except LeftOutError as error:
         status = 413 if error.reason == "image_too_large" else 422
         raise RefusedError(status, error.reason, _REASONS.get(error.reason, "the picture cannot be used")) from None

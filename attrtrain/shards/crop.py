@@ -24,6 +24,7 @@ from attrtrain.urls import below, read_url
 Box = tuple[float, float, float, float]
 _JPEG_MAGIC = b"\xff\xd8\xff"
 _LONGEST_JPEG_SIDE = 65500  # pixels that libjpeg writes
+_WIDEST = 2**31 // 32  # pixels whose bits Pillow can count; of more, it says that memory is short
 
 
 class LeftOutError(AttrtrainError):
@@ -66,10 +67,10 @@ def find_image(name: str, folders: Sequence[Path | str]) -> Path | FetchedImage:
     different files of one name, nothing tells which is meant.
 
     Raises:
-        LeftOutError: `image_missing`, or `image_ambiguous`.
+        LeftOutError: `image_missing`, `image_ambiguous`, or `image_outside` for a name that leads out of the folders: under another spelling, a photograph would be another one.
         ShardError: a URL cannot be read, for another reason than that there is no such file.
     """
-    path = Path(name)
+    path = Path(_below(name, folders))
     if not path.name:
         raise LeftOutError("image_missing", f"'{name}' names no file")
     for candidate in _names_of(str(path)):
@@ -82,6 +83,22 @@ def find_image(name: str, folders: Sequence[Path | str]) -> Path | FetchedImage:
                 _require_no_other(found, candidate, folders[number + 1 :])
                 return Path(found)
     raise LeftOutError("image_missing", f"{name} is in none of {', '.join(map(str, folders))}")
+
+
+def _below(name: str, folders: Sequence[Path | str]) -> str:
+    """The name of a photograph as a path below a folder: as it is, but for an absolute one that lies below one of them."""
+    if ".." not in name and not name.startswith("/"):
+        return name
+    tidy = Path(os.path.normpath(name))
+    if not tidy.is_absolute() and tidy.parts[:1] != ("..",):
+        return name
+    for folder in folders:
+        if isinstance(folder, Path) and tidy.is_relative_to(folder.absolute()):
+            return str(tidy.relative_to(folder.absolute()))
+    raise LeftOutError(
+        "image_outside",
+        f"{name} is not below {', '.join(map(str, folders))}; name photographs by their path below a folder of images",
+    )
 
 
 def _in(folder: Path, name: str) -> str:
@@ -115,7 +132,9 @@ def _names_of(name: str) -> Iterator[str]:
             yield other
 
 
-def load_image(source: Path | FetchedImage, declared_size: tuple[int, int] = (0, 0)) -> NDArray[np.uint8]:
+def load_image(
+    source: Path | FetchedImage, declared_size: tuple[int, int] = (0, 0), formats: tuple[str, ...] | None = None
+) -> NDArray[np.uint8]:
     """Reads a photograph of any format Pillow reads as upright 8-bit RGB, (H, W, 3). What is transparent becomes white,
     as a viewer shows it.
 
@@ -123,6 +142,7 @@ def load_image(source: Path | FetchedImage, declared_size: tuple[int, int] = (0,
         source: its file.
         declared_size: width and height that the annotation gives, 0 where it gives none. Boxes are meant in that frame:
             a picture that has this size only as stored, not as its EXIF orientation turns it, is left as stored.
+        formats: names of the formats that it may have; None: all that Pillow reads.
 
     Raises:
         LeftOutError: `image_unreadable` when the file may not or cannot be read, `image_broken` when its content is
@@ -131,7 +151,7 @@ def load_image(source: Path | FetchedImage, declared_size: tuple[int, int] = (0,
     """
     path = source.url if isinstance(source, FetchedImage) else source
     try:
-        pixels, orientation = _as_stored(source)
+        pixels, orientation = _as_stored(source, formats)
     except UnidentifiedImageError:
         raise LeftOutError("image_broken", f"{path}: no picture of a known format") from None
     except Image.DecompressionBombError as error:
@@ -171,7 +191,7 @@ _TO_UPRIGHT: dict[int, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
 _SIDEWAYS = tuple(_TO_UPRIGHT[orientation] for orientation in (5, 6, 7, 8))
 
 
-def _as_stored(source: Path | FetchedImage) -> tuple[NDArray[np.uint8], int]:
+def _as_stored(source: Path | FetchedImage, formats: tuple[str, ...] | None) -> tuple[NDArray[np.uint8], int]:
     """The pixels (H, W, 3) of a photograph as they are stored, and its EXIF orientation.
 
     A sound JPEG in colour or grey, as nearly all photographs are, is decoded by libjpeg-turbo itself: the pixels that Pillow would give, in four fifths of the time. Pillow is asked about its
@@ -183,10 +203,12 @@ def _as_stored(source: Path | FetchedImage) -> tuple[NDArray[np.uint8], int]:
         return pixels, 1
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata in thousands of good photographs
-        with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as image:
+        with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content, formats=formats) as image:
             if image.format in _PROGRAMS:
                 raise OSError(f"{image.format} is a drawing program, not a photograph")
             if pixels is None or image.format != "JPEG":
+                if image.width > _WIDEST:
+                    raise Image.DecompressionBombError(f"{image.width} pixels are more than a line may have")
                 image.load()
                 pixels = np.asarray(_rgb(image))
             return pixels, _orientation(image)

@@ -31,7 +31,6 @@ from attrtrain.urls import read_url
 from attrtrain.vocabulary import AttributeVocabulary
 
 C = TypeVar("C", bound="Contract")
-SCHEMA_VERSION = 1
 MANIFEST, INDEX, LABELS = "manifest.json", "index.npy", "labels.npy"
 _COUNTED_ROWS = 4096
 COUNTED_AT = 0.5
@@ -104,8 +103,8 @@ class Failure(Contract):
 class ShardInfo(Contract):
     name: str
     split: str
-    samples: int
-    bytes: int
+    samples: Annotated[int, Field(ge=0)]
+    bytes: Annotated[int, Field(ge=0)]
     sha256: str
 
 
@@ -245,7 +244,7 @@ def read_contract(kind: type[C], path: Path) -> C:
 
 def _parse(kind: type[C], content: bytes, place: Path | str) -> C:
     try:
-        return kind.model_validate_json(content)
+        return kind.model_validate_json(content, strict=True)
     except ValidationError as error:
         raise ShardError(
             f"{place}: damaged or written by another version of attrtrain ({first_fault(error)})"

@@ -55,7 +55,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     for text in path.read_text(errors="replace").splitlines():
         try:
             line = json.loads(text)
-        except ValueError:  # the line a killed process was writing
+        except (ValueError, RecursionError):  # the line a killed process was writing
             continue
         if isinstance(line, dict) and {"kind", "step"} <= line.keys():
             lines.append(line)

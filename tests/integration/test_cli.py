@@ -131,6 +131,7 @@ class Failing:
     [
         (ShardError("no space"), 1, "error: no space\n"),
         (ConfigError("--workers 0"), 2, "error: --workers 0\n"),
+        (ShardError("column 're\nerror: all fine\x1b[2J'"), 1, "error: column 're\\nerror: all fine\\x1b[2J'\n"),
         (PermissionError(13, "Permission denied", "shards/locked"), 1, "error: shards/locked: Permission denied\n"),
         (
             MemoryError("Unable to allocate 9 GiB"),

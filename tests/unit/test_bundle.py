@@ -74,6 +74,11 @@ def test_thresholds_come_back_as_they_were_saved(tmp_path):
         {"mirrored": "often"},
         {"more": 1},
         {"image_px": 0},
+        {"image_px": 10**9},
+        {"image_px": "64"},
+        {"vocabulary": {"names": ["a"], "source_ids": [0], "groups": [], "fingerprint": "x"}},
+        {"vocabulary": {"names": ["\x1b[2J"], "source_ids": [0], "groups": [""], "fingerprint": "x"}},
+        {"vocabulary": {"names": ["a"], "source_ids": [0], "groups": [""], "fingerprint": "x"}},
         *({"architecture": {"backbone": "resnet18", "head": "linear", "hidden": 16, "dropout": 0.0, **wrong}} for wrong in
           ({"hidden": -1}, {"dropout": 7}, {"std": [0.2, 0.0, 0.2]})),
     ],
@@ -84,7 +89,13 @@ def test_a_card_that_does_not_fit_is_one_line_that_names_the_field(tmp_path, fie
         read_bundle(folder)
     (field,) = fields
     told = str(caught.value)
-    assert "\n" not in told and (f"({field}" in told or "(file: Value error, 1 thresholds for 7 attributes)" in told)
+    assert "\n" not in told and "\x1b" not in told
+    assert (
+        f"({field}" in told
+        or "(file: Value error, 1 thresholds for 7 attributes)" in told
+        or "(file: Value error, vocabulary: " in told
+        or "the vocabulary's fingerprint" in told
+    )
 
 
 def test_a_model_is_called_as_people_know_it(tmp_path, monkeypatch):

@@ -34,7 +34,9 @@ def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
     assert (tmp_path / "latest").read_text() == "step-00000007"
 
 
-@pytest.mark.parametrize("harm", ["flip", "cut", "delete", "no_marker", "marker_garbage"])
+@pytest.mark.parametrize(
+    "harm", ["flip", "cut", "delete", "no_marker", "marker_garbage", "marker_empty", "marker_deep"]
+)
 def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_taken(tmp_path: Path, harm: str) -> None:
     save(tmp_path, 5)
     newest = save(tmp_path, 10)
@@ -52,6 +54,10 @@ def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_taken(tmp_path: 
             (newest / "complete.json").unlink()
         case "marker_garbage":
             (newest / "complete.json").write_text("[1]")
+        case "marker_empty":
+            (newest / "complete.json").write_text("{}")
+        case "marker_deep":
+            (newest / "complete.json").write_text("[" * 100_000)
     found, complaints = checkpoint.find_latest(tmp_path)
     assert found == tmp_path / "step-00000005"
     assert len(complaints) == 1 and str(newest) in complaints[0]

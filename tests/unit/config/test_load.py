@@ -91,6 +91,12 @@ def test_flags_alone_start_from_the_default_preset() -> None:
         ("train:\n  epochs: 3\n  epochs: 4", ["epochs stands on line 2 and again on line 3"]),
         ("train: {precision: no}", ["train.precision", 'write "no" with quotes']),
         ("run: {dir: ''}", ["run.dir: is empty"]),
+        ("track: {name: 2026-11-31}", ["YAML", "day is out of range"]),
+        ("train: {compile: !!bool maybe}", ["YAML", "maybe"]),
+        ("[" * 20_000, ["YAML"]),
+        ("config: {a: b}", ["config: no such section"]),
+        ("train: &train {epochs: *train}", ["train.epochs"]),
+        ("\n".join(["a0: &a0 {x: 1}", *(f"a{n}: &a{n} {{p: *a{n - 1}, q: *a{n - 1}}}" for n in range(1, 32))]), ["a0"]),
     ],
 )
 def test_a_fault_in_a_file_is_one_line_naming_file_and_key(tmp_path: Path, yaml_text: str, told: list[str]) -> None:

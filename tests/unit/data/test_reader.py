@@ -3,15 +3,18 @@
 import gc
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 import tarfile
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import webdataset
+from numpy.typing import NDArray
 
 from attrtrain.data import shard_files
 from attrtrain.data.reader import ShardSet
@@ -99,6 +102,25 @@ def test_a_tar_that_ends_early_names_the_sample(toy_shards: Path, tmp_path: Path
         ShardError, match=r"train-000000\.tar: ends inside sample \d{12}; check it with `attrtrain verify"
     ):
         shards.jpeg(3)
+
+
+@pytest.mark.parametrize("name", ["index.npy", "labels.npy"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\x93NUM", "header", np.zeros(3), np.zeros((2000, 2)), np.array(["x"] * 2000)]
+)
+def test_arrays_that_are_damaged_or_others_are_one_line(
+    toy_shards: Path, tmp_path: Path, name: str, content: bytes | str | NDArray[Any]
+) -> None:
+    copy = Path(shutil.copytree(toy_shards, tmp_path / "copy"))
+    match content:
+        case bytes():
+            (copy / name).write_bytes(content)
+        case str():
+            (copy / name).write_bytes((copy / name).read_bytes().replace(b", }", b"(, ", 1))
+        case _:
+            np.save(copy / name, content)
+    with pytest.raises(ShardError, match=rf"{name}: damaged; check it with `attrtrain verify"):
+        ShardSet([copy], "train")
 
 
 def test_shard_samples_are_those_of_the_tars_in_order(toy_shards: Path) -> None:

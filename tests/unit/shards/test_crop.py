@@ -317,6 +317,20 @@ def test_a_decompression_bomb_is_left_out_before_it_is_unpacked(tmp_path, monkey
     assert load_image(tmp_path / "large.png").shape == (40, 40, 3)
 
 
+def test_a_line_wider_than_pillow_can_count_is_too_large_and_no_lack_of_memory(tmp_path):
+    Image.new("1", (2**26 + 1, 1)).save(tmp_path / "wide.png")
+    with pytest.raises(LeftOutError, match=r"wide\.png") as caught:
+        load_image(tmp_path / "wide.png")
+    assert caught.value.reason == "image_too_large"
+
+
+def test_only_the_formats_that_are_asked_for_are_read(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.tga")
+    assert load_image(tmp_path / "a.tga").shape == (8, 8, 3)
+    with pytest.raises(LeftOutError, match="known format"):
+        load_image(tmp_path / "a.tga", formats=("JPEG", "PNG"))
+
+
 def test_a_drawing_program_is_not_run(tmp_path, monkeypatch):
     monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_: pytest.fail("the program was run"))
     Image.new("RGB", (8, 8)).save(tmp_path / "drawing.eps")
@@ -409,7 +423,19 @@ def test_what_names_no_file_is_missing(tmp_path, name):
     (tmp_path / "file.jpg").touch()
     with pytest.raises(LeftOutError) as caught:
         find_image(name, [tmp_path])
-    assert caught.value.reason == "image_missing"
+    assert caught.value.reason == ("image_outside" if name in ("..", "/") else "image_missing")
+
+
+@pytest.mark.parametrize("name", ["../photos/a.jpg", "x/../../photos/a.jpg", "../secret.jpg", "ABSOLUTE/secret.jpg"])
+def test_a_name_that_leads_out_of_the_folders_is_refused(tmp_path, name):
+    """Under another spelling, a photograph would have another id, and be trained on and judged at once."""
+    (tmp_path / "photos").mkdir()
+    for path in (tmp_path / "photos" / "a.jpg", tmp_path / "secret.jpg"):
+        path.touch()
+    with pytest.raises(LeftOutError, match=r"not below .*photos") as caught:
+        find_image(name.replace("ABSOLUTE", str(tmp_path)), [tmp_path / "photos"])
+    assert caught.value.reason == "image_outside"
+    assert find_image(str(tmp_path / "photos" / "a.jpg"), [tmp_path / "photos"]) == tmp_path / "photos" / "a.jpg"
 
 
 # --- cut
