@@ -28,7 +28,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from attrtrain.errors import CheckpointError
+from attrtrain.errors import CheckpointError, first_line
 from attrtrain.files import atomic_write, fsync, sha256_of
 
 COMPLETE, LATEST, STATE, OPTIMIZER = "complete.json", "latest", "state.json", "optimizer.pt"
@@ -91,7 +91,11 @@ def save(folder: Path, step: int, content: Checkpoint, rank: int, barrier: Calla
             raise
         if rank == 0:
             shutil.rmtree(partial, ignore_errors=True)
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        reason = (
+            error.strerror
+            if isinstance(error, OSError) and error.strerror
+            else f"the disk is full, or cannot be written ({first_line(error)})"
+        )
         raise CheckpointError(
             f"{final}: {reason}; free space and run the same command again to go on from the checkpoint before"
         ) from None

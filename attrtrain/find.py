@@ -6,6 +6,7 @@ from pathlib import Path
 
 from attrtrain.errors import ConfigError
 
+_HIGHEST = 1e12
 TAKES_MORE = True  # of the words that `attrtrain train` takes
 EXAMPLES = """A few steps are made with micro-batches of several sizes, and the largest that fits into memory and is nearly as fast as the fastest is taken. Then a rate that rises in
 every step is tried until the loss goes up, and a tenth of the rate at which the loss was lowest is taken. That is a start, not an optimum: hold it against others
@@ -38,9 +39,9 @@ def run(arguments: argparse.Namespace) -> int:
     from attrtrain.config.load import dump_config, load_config
     from attrtrain.files import atomic_write
 
-    if not 0 < arguments.low < arguments.high:
+    if not 0 < arguments.low < arguments.high <= _HIGHEST * arguments.low:
         raise ConfigError(
-            f"--from {arguments.low:g} --to {arguments.high:g}: the first must be above 0 and below the second"
+            f"--from {arguments.low:g} --to {arguments.high:g}: the first must be above 0 and below the second, which may be {_HIGHEST:g} times as large"
         )
     if arguments.steps < 10:
         raise ConfigError(f"--steps {arguments.steps}: fewer than 10 show nothing")

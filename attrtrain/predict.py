@@ -98,6 +98,8 @@ def predict(
     from attrtrain.shards.crop import LeftOutError, load_image, whole_picture
 
     names = predictor.names
+    if image_path.is_dir():
+        raise ImageError(f"{image_path}: is a folder; give a picture, or look at many with `attrtrain annotate`")
     if not image_path.is_file():
         raise ImageError(f"{image_path}: no such picture")
     try:

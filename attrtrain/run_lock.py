@@ -54,6 +54,22 @@ def locked(folder: Path, runtime: Runtime, patience_seconds: float = _PATIENCE_S
             os.close(descriptor)
 
 
+def require_held(folder: Path) -> None:
+    """Raises CheckpointError where the run directory is no longer that which this process has locked: it was removed, and perhaps another training began in one of that name."""
+    try:
+        is_held = (folder / LOCK).read_text(errors="replace") == _holder()
+    except FileNotFoundError:
+        is_held = False
+    if not is_held:
+        raise CheckpointError(
+            f"{folder} was removed, or begun anew by another training, while this one was in it; nothing more is written there"
+        )
+
+
+def _holder() -> str:
+    return f"process {os.getpid()} on {socket.gethostname()}\n"
+
+
 def _acquire(folder: Path, patience_seconds: float) -> int:
     """Returns the descriptor that holds the lock."""
     here = socket.gethostname()
@@ -64,7 +80,7 @@ def _acquire(folder: Path, patience_seconds: float) -> int:
         if _try_lock(descriptor):
             if _is_still(folder / LOCK, descriptor):
                 os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, f"process {os.getpid()} on {here}\n".encode(), 0)
+                os.pwrite(descriptor, _holder().encode(), 0)
                 return descriptor
             os.close(descriptor)  # removed by its last holder, between open and lock
             continue

@@ -15,6 +15,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import (
     DDPCommunicationHookType,
     DistributedDataParallelKwargs,
+    GradientAccumulationPlugin,
     InitProcessGroupKwargs,
     KwargsHandler,
     broadcast,
@@ -145,7 +146,14 @@ def build_runtime(
     handlers: list[KwargsHandler] = [InitProcessGroupKwargs(timeout=timedelta(seconds=timeout_seconds))]
     if distributed is not None:
         handlers.append(distributed.handler())
-    accelerator = Accelerator(mixed_precision=chosen, cpu=device == "cpu", kwargs_handlers=handlers)
+    # Said here, because Accelerate would else take them from the environment, and divide gradients that we accumulate ourselves.
+    accelerator = Accelerator(
+        mixed_precision=chosen,
+        cpu=device == "cpu",
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+        dynamo_backend="no",
+        kwargs_handlers=handlers,
+    )
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if launched != accelerator.num_processes:
         raise ConfigError(

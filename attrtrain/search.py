@@ -1,6 +1,7 @@
 """`attrtrain search`: finds objects by their attributes, or by what they look like."""
 
 import argparse
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,7 +91,9 @@ def _write_page(
         write_search_page(arguments.html, arguments.expression, by, total, cards)
     except OSError as error:
         raise ConfigError(f"--html {arguments.html}: {error.strerror or error}") from None
-    print(f"{arguments.html} shows them")
+    reasons = Counter(why for uri, why in pictures if not uri)
+    without = f"; {reasons.total()} without a picture: {'; '.join(reasons)}" if reasons else ""
+    print(f"{arguments.html} shows them{without}")
 
 
 def _annotated_folders(info: "ResultInfo") -> list[Path | str]:

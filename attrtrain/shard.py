@@ -159,7 +159,8 @@ def _why_none(summary: "Summary", failures: Path) -> str:
     reasons = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in summary.left_out.items())
     with failures.open("rb") as lines:
         first = Failure.model_validate_json(next(lines))
-    return f"not one crop was written: {reasons}; the first: object {first.object_id}, {first.detail}"
+    advice = "; --images takes the folders that file names start from" if first.reason == "image_missing" else ""
+    return f"not one crop was written: {reasons}; the first: object {first.object_id}, {first.detail}{advice}"
 
 
 def _write(

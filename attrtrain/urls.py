@@ -134,7 +134,10 @@ def require_folders(flag: str, places: Sequence[Path | str]) -> None:
     """
     for place in places:
         if not (place.is_dir() if isinstance(place, Path) else is_there(place)):
-            raise LabelError(f"{flag} {place}: no such folder")
+            is_file = isinstance(place, Path) and place.exists()
+            raise LabelError(
+                f"{flag} {place}: {'is a file; give the folder it is in' if is_file else 'no such folder'}"
+            )
 
 
 def require_writable(flag: str, folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,8 @@ from attrtrain.data.order import TrainOrder
 from attrtrain.data.overlap import leaks, require_each_once
 from attrtrain.data.reader import ShardSet
 from attrtrain.engine.compiling import explained_compile_failure
-from attrtrain.engine.evaluate import evaluate
-from attrtrain.engine.fit import fit, is_finished, prepare_learner
+from attrtrain.engine.evaluate import EvaluationStoppedError, evaluate
+from attrtrain.engine.fit import fit, is_finished, preempted, prepare_learner
 from attrtrain.engine.going_on import checkpoint_to_resume, nothing_to_do, put_in_order
 from attrtrain.engine.judging import headline, judge_split, predictions_of, write_judgement
 from attrtrain.engine.objective import Objective
@@ -47,11 +47,12 @@ from attrtrain.errors import (
 )
 from attrtrain.files import atomic_write, remove_partials
 from attrtrain.framing import Framing
+from attrtrain.metrics.document import SHARDS
 from attrtrain.models.network import AttributeModel
 from attrtrain.models.timm_backbone import resizing
 from attrtrain.models.weights import load_backbone_weights
 from attrtrain.report.for_trackers import describe_bundle, describe_shards, track_judgement
-from attrtrain.report.run_directory import AUDIT, CONFIG, EVALUATION, read_config, read_run, write_run_report
+from attrtrain.report.run_directory import AUDIT, CONFIG, EVALUATION, joined, read_config, read_run, write_run_report
 from attrtrain.run_lock import locked
 from attrtrain.runtime import Runtime, explained_process_loss, leave_group, seed_everything
 from attrtrain.shards.manifest import unlabelled_attributes, write_contract
@@ -84,14 +85,14 @@ def run(config: TrainConfig) -> None:
     stop.listen()
     order = build_order(config, train_shards, runtime)
     require_augmentation(config, order, train_shards.vocabulary.names)
-    preempted: PreemptedError | None = None
+    stopped: PreemptedError | None = None
     try:
         _train(config, runtime, train_shards, val_shards, order, stop)
     except PreemptedError as error:
-        preempted = error.with_traceback(None)  # whose frames hold the model
+        stopped = error.with_traceback(None)  # whose frames hold the model
     leave_group(runtime)
-    if preempted is not None:
-        raise preempted
+    if stopped is not None:
+        raise stopped
 
 
 def _train(
@@ -299,17 +300,22 @@ def _finish(task: Task, state: RunState) -> None:
     runtime, folder = task.runtime, task.folder
     runtime.accelerator.wait_for_everyone()  # the bundle is rank 0's to write
     model, card = bundle.read_bundle(folder)
-    evaluation = evaluate(
-        runtime,
-        model.to(runtime.device),
-        task.val_shards,
-        image_px=card.image_px,
-        framing=card.framing,
-        positive_at=card.positive_at,
-        channels_last=card.channels_last,
-        categories=model.categories,
-        workers=runtime.workers(task.config.data.workers),
-    )
+    evaluation = None
+    with suppress(EvaluationStoppedError):
+        evaluation = evaluate(
+            runtime,
+            model.to(runtime.device),
+            task.val_shards,
+            image_px=card.image_px,
+            framing=card.framing,
+            positive_at=card.positive_at,
+            channels_last=card.channels_last,
+            categories=model.categories,
+            workers=runtime.workers(task.config.data.workers),
+            stop=task.stop,
+        )
+    if evaluation is None:  # the last checkpoint is there, and result.json is not: started again, the run is judged
+        raise preempted(task, state)
     if not runtime.is_main:
         return
     predictions = predictions_of(evaluation, task.val_shards)
@@ -317,7 +323,7 @@ def _finish(task: Task, state: RunState) -> None:
         predictions,
         task.val_shards,
         task.train_shards,
-        source={"model": folder.name, "epoch": str(state.best_epoch)},
+        source={"model": folder.name, "epoch": str(state.best_epoch), SHARDS: joined(task.val_shards.folders)},
         positive_at=card.positive_at,
     )
     write_judgement(folder / EVALUATION, document, predictions)

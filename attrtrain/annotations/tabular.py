@@ -45,6 +45,7 @@ _BOX_NAMES: tuple[tuple[tuple[str, str, str, str], bool], ...] = (  # names, and
     (("xmin", "ymin", "xmax", "ymax"), True),
 )
 _OPTIONAL_NAMES = ("split", "category", "object_id", "image_id")
+_NO_ATTRIBUTE = f"if the column is no attribute, drop it, or name it as what it is ({', '.join(_OPTIONAL_NAMES)})"
 _TRUTH = {"true": 1.0, "false": 0.0, "": math.nan, "nan": math.nan, "none": math.nan, "null": math.nan}
 
 
@@ -224,7 +225,7 @@ def _text(line: int, column: str, row: dict[str, Any]) -> str:
 def _integer(line: int, column: str, row: dict[str, Any]) -> int:
     cell = row.get(column)
     try:
-        if isinstance(cell, bool | float):
+        if isinstance(cell, bool | float) or (isinstance(cell, str) and "_" in cell):  # int("2024_11") is 202411
             raise ValueError
         value = int(cell)  # type: ignore[arg-type]  # None raises TypeError
     except (TypeError, ValueError):
@@ -234,6 +235,12 @@ def _integer(line: int, column: str, row: dict[str, Any]) -> int:
     if not 0 <= value < 2**63:
         raise LabelError(f"line {line}: column '{column}' holds {value}; ids are 0 or more and fit 63 bits")
     return value
+
+
+def _float(cell: Any) -> float:
+    if isinstance(cell, str) and "_" in cell:  # float("6_0") is 60
+        raise ValueError(cell)
+    return float(cell)
 
 
 def _is_blank(cell: Any) -> bool:
@@ -274,9 +281,9 @@ class _RowReader:
                 )
         try:
             try:
-                a, b, c, d = map(float, cells)  # type: ignore[arg-type]  # None raises TypeError
+                a, b, c, d = map(_float, cells)
             except (TypeError, ValueError):  # few boxes have a blank cell; looking at each costs more than reading it
-                a, b, c, d = (math.nan if _is_blank(cell) else float(cell) for cell in cells)  # type: ignore[arg-type]  # None is blank
+                a, b, c, d = (math.nan if _is_blank(cell) else _float(cell) for cell in cells)
         except (TypeError, ValueError, OverflowError):
             raise LabelError(f"line {line}: the box {cells} is not four numbers") from None
         return (a, b, c - a, d - b) if self.corners else (a, b, c, d)
@@ -287,16 +294,16 @@ class _RowReader:
             cell = row.get(name)
             text = "" if cell is None else str(cell).strip().lower()
             try:
-                value = _TRUTH[text] if text in _TRUTH else float(text)
+                value = _TRUTH[text] if text in _TRUTH else _float(text)
             except ValueError:
                 raise LabelError(
-                    f"line {line}: column '{name}' holds '{cell}', not a label from 0 to 1 (-1 or empty: unknown); drop the column if it is no attribute"
+                    f"line {line}: column '{name}' holds '{cell}', not a label from 0 to 1 (-1 or empty: unknown); {_NO_ATTRIBUTE}"
                 ) from None
             if value == -1:
                 value = math.nan
             elif value < 0 or value > 1:
                 raise LabelError(
-                    f"line {line}: column '{name}' holds {cell}; a label is 0 to 1, or -1 or empty for unknown"
+                    f"line {line}: column '{name}' holds {cell}; a label is 0 to 1, or -1 or empty for unknown; {_NO_ATTRIBUTE}"
                 )
             values.append(value)
         return values

@@ -10,6 +10,7 @@ from attrtrain.auditing.document import OddBoxes
 TINY_PX = 12
 EXTREME_ASPECT = 10
 _REPEATED_SHARE = 0.02
+_CORNERS_LEAST, _CORNERS_SHARE = 20, 0.1  # boxes over the edge, and their share of all: annotators overshoot seldom
 _REPEATED_LEAST = 5
 
 
@@ -29,7 +30,7 @@ def odd_boxes(table: ObjectTable) -> list[OddBoxes]:
             ("not_finite", "no box, or one that holds no numbers (left out of shards)", ~finite),
             ("empty", "width or height is not above 0 (left out of shards)", finite & ~good),
             ("outside", "outside the photograph (left out of shards)", outside),
-            ("over_the_edge", "more than a pixel over the photograph's edge (cut off there)", good & ~outside & over),
+            _over_the_edge(good & ~outside & over),
             (
                 "tiny",
                 f"narrower or lower than {TINY_PX} pixels: too little to see attributes",
@@ -50,6 +51,15 @@ def odd_boxes(table: ObjectTable) -> list[OddBoxes]:
         for kind, what, odd in kinds
         if odd.any()
     ]
+
+
+def _over_the_edge(over: NDArray[np.bool_]) -> tuple[str, str, NDArray[np.bool_]]:
+    """Boxes (N,) that reach over the edge; of many, there is a reason."""
+    reaching = "more than a pixel over the photograph's edge (cut off there)"
+    if over.sum() >= max(_CORNERS_LEAST, _CORNERS_SHARE * len(over)):
+        question = f"; that is {over.mean():.0%} of all: are width and height really x2 and y2? name them so"
+        return "corners_as_sizes", reaching + question, over
+    return "over_the_edge", reaching, over
 
 
 def _repeated(table: ObjectTable, good: NDArray[np.bool_]) -> NDArray[np.bool_]:

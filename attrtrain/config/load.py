@@ -19,6 +19,13 @@ if TYPE_CHECKING:  # imported where they are used: `--help` needs neither this n
 
 DEFAULT_PRESET = "resnet50"
 _SECTIONS: dict[str, type[Any]] = get_type_hints(TrainConfig)
+_CALLED_ELSEWHERE = {
+    "learning_rate": "lr",
+    "batch_size": "global_batch",
+    "num_epochs": "epochs",
+    "num_workers": "workers",
+    "output_dir": "dir",
+}
 YAML_ERRORS = (ValueError, LookupError, RecursionError)
 """What PyYAML raises, besides its own YAMLError, for a text that is no UTF-8, a date that no calendar has, or lists in lists without end."""
 _LIST_FLAGS = {
@@ -257,6 +264,11 @@ def _one_line(message: str) -> str:
 
 
 def _suggestion(key: str) -> str:
-    keys = [f"{section}.{knob.name}" for section, kind in _SECTIONS.items() for knob in dataclasses.fields(kind)]
-    close = get_close_matches(key, keys, n=1)
-    return f"; did you mean {close[0]}?" if close else "; `--help` lists them"
+    """What a setting that is not there may have been meant to be: one of that name, or nearly, in any section, or what other trainers call so."""
+    keys = {
+        knob.name: f"{section}.{knob.name}" for section, kind in _SECTIONS.items() for knob in dataclasses.fields(kind)
+    }
+    name = key.rpartition(".")[2]
+    meant = [_CALLED_ELSEWHERE.get(name, name), *get_close_matches(name, keys, n=1, cutoff=0.7)]
+    found = next((keys[one] for one in meant if one in keys), None)
+    return f"; did you mean {found}?" if found else "; `--help` lists them"

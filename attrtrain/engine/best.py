@@ -5,7 +5,7 @@ from pathlib import Path
 
 from attrtrain import bundle, checkpoint
 from attrtrain.engine.bundles import BUNDLE, write_bundles
-from attrtrain.engine.fit import evaluate_learner, framing_of, is_finished
+from attrtrain.engine.fit import evaluate_or_leave, framing_of
 from attrtrain.engine.resume import restore
 from attrtrain.engine.state import Learner, RunState, Task
 from attrtrain.engine.window import Window
@@ -25,6 +25,7 @@ def require_best_bundle(task: Task, learner: Learner, state: RunState, window: W
 
     Raises:
         CheckpointError: nothing is left of the best epoch, and none is to come.
+        PreemptedError: some rank was asked to stop.
     """
     has_it = task.runtime.is_main and _holds_best(task.folder, state)
     if state.best_epoch == 0 or task.runtime.any_rank(has_it)[0]:
@@ -33,14 +34,14 @@ def require_best_bundle(task: Task, learner: Learner, state: RunState, window: W
     best = next((place for place in places if checkpoint.damage(place) is None), None)
     if best is None:
         epoch = state.best_epoch
-        if is_finished(task.config, state):
+        if state.epoch >= task.config.train.epochs:
             raise CheckpointError(
                 f"{task.folder}: has neither the bundle nor the checkpoint of epoch {epoch}, its best, and no epoch is left; give more --train.epochs, or begin anew in another --run.dir"
             )
-        state.best_epoch, state.best_map, state.best_step = 0, -math.inf, 0
+        state.best_epoch, state.best_map, state.best_step, state.sought_since = 0, -math.inf, 0, state.epoch
         return f"neither bundle nor checkpoint of epoch {epoch}, the best so far, is there: the best is looked for from here on"
     restore(task, learner, RunState(), Window(task.runtime), best)
-    evaluation = evaluate_learner(task, learner, None)
+    evaluation = evaluate_or_leave(task, learner, state)
     framing = framing_of(task.config, task.train_shards)
     write_bundles(task, learner, evaluation, framing, [task.folder / BUNDLE])
     restore(task, learner, state, window, source)

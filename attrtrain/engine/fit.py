@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 
 import torch
@@ -30,6 +31,7 @@ from attrtrain.models.layers import layer_groups, synchronise_batchnorm, undecay
 from attrtrain.models.network import AttributeModel, pretrained_interpolation
 from attrtrain.models.recompute import checkpoint_activations
 from attrtrain.optim import MovingAverage, build_optimizer, learning_rate, set_learning_rate, trains_head_alone
+from attrtrain.run_lock import require_held
 from attrtrain.runtime import Runtime
 from attrtrain.signals import StopRequest
 
@@ -94,15 +96,12 @@ def fit(task: Task, learner: Learner, state: RunState, window: Window) -> None:
         task.runtime.device,
         task.runtime.workers(config.data.workers),
     )
-    clock, settings = _SaveClock(task), step_settings(config, task.objective, task.train_shards)
+    clock, settings = _Clock(task), step_settings(config, task.objective, task.train_shards)
     while not is_finished(config, state):
-        started = time.monotonic()
         _train_epoch(task, learner, state, window, batches, settings, clock)
-        trained = time.monotonic()
-        state.seconds += trained - started
-        evaluation = _evaluate(task, learner, state, window)
-        state.seconds += time.monotonic() - trained
-        _close_epoch(task, learner, state, evaluation, time.monotonic() - started)
+        evaluation = _evaluate(task, learner, state, window, clock)
+        clock.count(state)
+        _close_epoch(task, learner, state, evaluation)
         if _is_saved_after(config, state):
             save_checkpoint(task, learner, state, window)
             _leave_if_asked(task, state)
@@ -113,8 +112,7 @@ def fit(task: Task, learner: Learner, state: RunState, window: Window) -> None:
 
 def is_finished(config: TrainConfig, state: RunState) -> bool:
     """Whether no epoch is left, or the last `train.patience` of them found nothing better. Follows from the state alone, so a resumed run stops where another would have."""
-    stale = state.epoch - state.best_epoch
-    return state.epoch >= config.train.epochs or 0 < config.train.patience <= stale
+    return state.epoch >= config.train.epochs or 0 < config.train.patience <= state.stale_epochs
 
 
 def early_stop(config: TrainConfig, state: RunState) -> str:
@@ -123,7 +121,7 @@ def early_stop(config: TrainConfig, state: RunState) -> str:
         return ""
     return (
         f"stopped early after epoch {state.epoch} of {config.train.epochs}: no better val mAP than {state.best_map:.4f}, "
-        f"of epoch {state.best_epoch}, for {state.epoch - state.best_epoch} epochs (train.patience)"
+        f"of epoch {state.best_epoch}, for {state.stale_epochs} epochs (train.patience)"
     )
 
 
@@ -169,7 +167,7 @@ def _train_epoch(
     window: Window,
     batches: Iterator[Batch],
     settings: StepSettings,
-    clock: "_SaveClock",
+    clock: "_Clock",
 ) -> None:
     """Trains to the end of the epoch. Losses stay on the device until a line is logged."""
     config, order = task.config, task.order
@@ -209,6 +207,8 @@ def _train_epoch(
 def _log(task: Task, state: RunState, window: Window, rate: float) -> dict[str, float]:
     steps = window.steps
     values = window.close(task.order.global_batch)
+    if task.runtime.is_main:
+        require_held(task.folder)
     if not math.isfinite(values["loss"]):
         raise diverged(task, state.step, "the loss is not a finite number")
     state.epoch_loss += values["loss"] * steps
@@ -216,38 +216,47 @@ def _log(task: Task, state: RunState, window: Window, rate: float) -> dict[str, 
     return values
 
 
-class _SaveClock:
-    """When, inside an epoch, a checkpoint is due or the run is asked to stop. All ranks come to the same answer at the same step."""
+class _Clock:
+    """How long training takes, and when, inside an epoch, a checkpoint is due or the run is asked to stop. All ranks come to the same answer at the same step."""
 
     def __init__(self, task: Task) -> None:
         self._world_size = task.runtime.accelerator.num_processes
         self._seconds = task.config.checkpoint.every_minutes * 60 or math.inf
-        self._last = time.monotonic()
+        self._saved = self._counted = time.monotonic()
+
+    def count(self, state: RunState) -> None:
+        """Adds the time since the last count to what was spent: before each save, so that a run that is stopped tells it all."""
+        now = time.monotonic()
+        state.spend(now - self._counted)
+        self._counted = now
 
     def save_or_leave(self, task: Task, learner: Learner, state: RunState, window: Window) -> None:
         every_steps = task.config.checkpoint.every_steps
         due = every_steps > 0 and state.step % every_steps == 0
         if self._world_size == 1 or state.step % _AGREE_EVERY == 0:
-            time_is_up = task.runtime.any_rank(time.monotonic() - self._last > self._seconds)[0]
+            time_is_up = task.runtime.any_rank(time.monotonic() - self._saved > self._seconds)[0]
             due = due or time_is_up
+            self.count(state)
             _save_and_leave_if_asked(task, learner, state, window)
         if due:
+            self.count(state)
             save_checkpoint(task, learner, state, window)
-            self._last = time.monotonic()
+            self._saved = time.monotonic()
 
 
 def _save_and_leave_if_asked(task: Task, learner: Learner, state: RunState, window: Window) -> None:
     if task.runtime.any_rank(task.stop.received is not None)[0]:
         save_checkpoint(task, learner, state, window)
-        raise _preempted(task, state)
+        raise preempted(task, state)
 
 
 def _leave_if_asked(task: Task, state: RunState) -> None:
     if task.runtime.any_rank(task.stop.received is not None)[0] and not is_finished(task.config, state):
-        raise _preempted(task, state)
+        raise preempted(task, state)
 
 
-def _preempted(task: Task, state: RunState) -> PreemptedError:
+def preempted(task: Task, state: RunState) -> PreemptedError:
+    """The error of a run that was asked to stop and is on the disk."""
     cause = task.stop.received.name if task.stop.received is not None else "a signal to another process"
     return PreemptedError(
         f"stopped by {cause} at step {state.step}, epoch {state.epoch + 1}; saved in {task.folder}/checkpoints: run the same command again to go on"
@@ -286,21 +295,31 @@ def evaluate_learner(task: Task, learner: Learner, stop: StopRequest | None) -> 
     )
 
 
-def _evaluate(task: Task, learner: Learner, state: RunState, window: Window) -> Evaluation:
+def evaluate_or_leave(task: Task, learner: Learner, state: RunState) -> Evaluation:
+    """As `evaluate_learner`, of a run that is on the disk as it is. Raises PreemptedError where some rank was asked to stop."""
+    with suppress(EvaluationStoppedError):
+        return evaluate_learner(task, learner, task.stop)
+    raise preempted(
+        task, state
+    )  # not in an `except`: the other error's frames hold the network, which must go before the group of processes does
+
+
+def _evaluate(task: Task, learner: Learner, state: RunState, window: Window, clock: _Clock) -> Evaluation:
     """Evaluates the epoch just trained. A stop in the middle of it is a stop before it: it will be done again from its beginning."""
     task.runtime.agree_on_buffers(learner.judged)
-    try:
+    with suppress(EvaluationStoppedError):
         return evaluate_learner(task, learner, task.stop)
-    except EvaluationStoppedError:
-        save_checkpoint(task, learner, state, window)
-        raise _preempted(task, state) from None
+    clock.count(state)
+    save_checkpoint(task, learner, state, window)
+    raise preempted(task, state)
 
 
-def _close_epoch(task: Task, learner: Learner, state: RunState, evaluation: Evaluation, seconds: float) -> None:
+def _close_epoch(task: Task, learner: Learner, state: RunState, evaluation: Evaluation) -> None:
     """Moves the state past the epoch, logs and prints it, and keeps its model when it is the best so far."""
     config, scores = task.config, evaluation.scores
     state.epoch, state.samples_in_epoch = state.epoch + 1, 0
     train_loss, state.epoch_loss = state.epoch_loss / task.order.steps_per_epoch, 0.0
+    seconds, state.epoch_seconds = state.epoch_seconds, 0.0
     # Where nothing can be judged, the last epoch is as good a choice as any.
     is_best = state.best_epoch == 0 or scores.map > state.best_map or math.isnan(scores.map)
     if is_best:

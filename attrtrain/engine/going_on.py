@@ -7,6 +7,7 @@ from attrtrain import checkpoint
 from attrtrain.config.schema import TrainConfig
 from attrtrain.engine.best import require_best_bundle
 from attrtrain.engine.fit import early_stop
+from attrtrain.engine.resume import changes_numbers
 from attrtrain.engine.state import Learner, RunState, Task
 from attrtrain.engine.window import Window
 from attrtrain.errors import CheckpointError
@@ -39,10 +40,11 @@ def checkpoint_to_resume(config: TrainConfig, folder: Path, runtime: Runtime) ->
             return None
         case path:
             latest, _ = checkpoint.find_latest(folder / "checkpoints")
-            if latest is not None and _same_place(
-                checkpoint.load_state(latest)["config"]["checkpoint"]["resume"], path
-            ):
-                return latest  # this very command was here before, and has come further
+            if latest is not None:
+                before = checkpoint.load_state(latest)["config"]
+                before["train"]["epochs"] = config.train.epochs  # more of them are wanted of what it has come to
+                if _same_place(before["checkpoint"]["resume"], path) and not changes_numbers(before, config):
+                    return latest  # this very command was here before, and has come further
             if (problem := checkpoint.damage(Path(path))) is not None:
                 raise CheckpointError(f"checkpoint.resume: {path} is damaged or no checkpoint ({problem})")
             return Path(path)

@@ -23,7 +23,8 @@ from attrtrain.engine.state import Learner, RunState, Task
 from attrtrain.engine.window import Window
 from attrtrain.errors import AttrtrainError, CheckpointError
 from attrtrain.optim import keeps_state
-from attrtrain.tracking.wandb_tracker import WANDB_ID
+from attrtrain.run_lock import require_held
+from attrtrain.tracking import wandb_tracker
 
 _OF_NO_CONSEQUENCE = {("run", "dir"), ("checkpoint", "resume")}
 _JUDGED_BY = (
@@ -76,6 +77,8 @@ def save_checkpoint(task: Task, learner: Learner, state: RunState, window: Windo
         CheckpointError: the disk is full.
     """
     accelerator = task.runtime.accelerator
+    if task.runtime.is_main:
+        require_held(task.folder)
     if task.runtime.any_rank(not _is_finite(learner.module))[0]:
         raise diverged(task, state.step, "weights are no finite numbers any more")
     tensors = {"model": full_tensors(learner.module)}
@@ -85,7 +88,6 @@ def save_checkpoint(task: Task, learner: Learner, state: RunState, window: Windo
     position = state.state_dict()
     if not math.isfinite(state.best_map):
         position["best_map"] = None  # JSON has no infinity
-    wandb_id = task.folder / WANDB_ID
     content = checkpoint.Checkpoint(
         tensors=tensors,
         optimizer={
@@ -96,7 +98,7 @@ def save_checkpoint(task: Task, learner: Learner, state: RunState, window: Windo
             "position": position,
             "identity": identity(task.config, task.train_shards),
             "config": asdict(task.config),
-            "wandb_id": wandb_id.read_text().strip() if wandb_id.exists() else None,
+            "wandb_id": wandb_tracker.read_id(task.folder) or None,
             "world_size": accelerator.num_processes,
         },
         ranks=[{"window": window.state_dict(), "generators": _generators(task.runtime.device)}],
@@ -164,8 +166,8 @@ def restore(task: Task, learner: Learner, state: RunState, window: Window, sourc
     if len(saved.ranks) == world_size:
         _set_generators(saved.ranks[rank]["generators"], task.runtime.device)
     is_own = source.resolve().parent == (task.folder / "checkpoints").resolve()  # another folder's run stays its own
-    if is_own and task.runtime.is_main and saved.state["wandb_id"] and not (task.folder / WANDB_ID).exists():
-        (task.folder / WANDB_ID).write_text(saved.state["wandb_id"])
+    if is_own and task.runtime.is_main and saved.state["wandb_id"] and not wandb_tracker.read_id(task.folder):
+        wandb_tracker.write_id(task.folder, saved.state["wandb_id"])
 
 
 def _newer_model_settings() -> dict[str, Any]:

@@ -72,8 +72,10 @@ class RunState:
         best_epoch: epoch (from 1) of the best evaluation, 0 before the first.
         best_map: its mAP.
         best_step: optimizer steps taken when it was found, which names its checkpoint.
+        sought_since: epochs that were finished when the best began to be looked for: none, but in a run that has lost the best it had.
         epoch_loss: sum of the losses of this epoch's steps, as far as they are logged.
-        seconds: time spent so far, over all restarts.
+        epoch_seconds: time spent on this epoch so far, over all restarts.
+        seconds: time spent so far on all epochs, over all restarts.
     """
 
     epoch: int = 0
@@ -82,14 +84,26 @@ class RunState:
     best_epoch: int = 0
     best_map: float = float("-inf")
     best_step: int = 0
+    sought_since: int = 0
     epoch_loss: float = 0.0
+    epoch_seconds: float = 0.0
     seconds: float = 0.0
+
+    @property
+    def stale_epochs(self) -> int:
+        """Epochs since the best one."""
+        return self.epoch - max(self.best_epoch, self.sought_since)
+
+    def spend(self, seconds: float) -> None:
+        """Counts time as spent on this epoch."""
+        self.epoch_seconds += seconds
+        self.seconds += seconds
 
     def state_dict(self) -> dict[str, Any]:
         """All fields, for JSON."""
         return asdict(self)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes over the fields of `state_dict`."""
+        """Takes over the fields of `state_dict`, which may be older than some."""
         for name in asdict(self):
-            setattr(self, name, state[name])
+            setattr(self, name, state.get(name, getattr(self, name)))

@@ -126,8 +126,9 @@ def shared_card(members: Sequence[Member]) -> ModelCard:
     if len(members) == 1:
         return card
     thresholds = None
-    if all(member.card.thresholds is not None for member in members):
-        columns = zip(*(member.card.thresholds or () for member in members), strict=True)
+    if any(member.card.thresholds is not None for member in members):
+        nothing = [None] * len(card.vocabulary.names)
+        columns = zip(*(member.card.thresholds or nothing for member in members), strict=True)
         thresholds = [_shared(column) for column in columns]
     untrained = {name for member in members for name in member.card.untrained}
     return card.model_copy(
@@ -218,10 +219,15 @@ def _require_side(member: Member, side: int, scale: float) -> None:
 
 
 def _shared(thresholds: Sequence[float | None]) -> float | None:
+    """One attribute's threshold from those of all models: the mean of their log odds."""
     known = [value for value in thresholds if value is not None]
+    if max(known, default=0.0) >= 1:  # what no training object of one of them had is never said to be present
+        return 1.0
     if len(known) < len(thresholds):
         return None
-    if len(set(known)) == 1 or max(known) >= 1:  # 1: an attribute that is never said to be present
-        return max(known)
-    odds = [math.log(value / (1 - value)) if value > 0 else -math.inf for value in known]
-    return 1 / (1 + math.exp(-sum(odds) / len(odds))) if min(odds) > -math.inf else 0.0
+    if len(set(known)) == 1:
+        return known[0]
+    if min(known) <= 0:
+        return 0.0
+    odds = [math.log(value / (1 - value)) for value in known]
+    return 1 / (1 + math.exp(-sum(odds) / len(odds)))

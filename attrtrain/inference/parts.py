@@ -93,7 +93,8 @@ class Parts:
         self._write_parquet(info_path(self._out), info, schema.remove(schema.get_field_index(FEATURES)))
 
     def _tables(self, columns: list[str]) -> Iterator[pa.Table]:
-        return (pq.read_table(self._path(part), columns=columns) for part in range(self.done))
+        # Not `read_table`, which has columns of its own, such as `__filename`, beside those of attributes.
+        return (pq.ParquetFile(self._path(part)).read(columns=columns) for part in range(self.done))
 
     def _failures(self, part: int) -> list[Failure]:
         return [Failure(**failure) for failure in json.loads(pq.read_schema(self._path(part)).metadata[_FAILURES])]

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,13 +93,16 @@ def open_shards(run: JudgedRun) -> tuple[ShardSet | None, str]:
     """The shards that the run was judged on and "", or None and why they cannot be shown."""
     folders, split = _data_of(run.config)
     if judged_in := run.document.source.get(SHARDS):
-        folders = json.loads(judged_in)
+        with suppress(ValueError):  # somebody has edited it
+            folders = json.loads(judged_in)
     if not folders:
         return None, "There are no pictures: no config.yaml says where the shards are."
     try:
         shards = ShardSet(list(map(as_place, folders)), run.document.source.get("split") or split)
     except AttrtrainError as error:
-        return None, f"There are no pictures: {error}."
+        gone = [str(place) for place in map(as_place, folders) if isinstance(place, Path) and not place.exists()]
+        reason = f"{', '.join(gone)} is not there, seen from {Path.cwd()}" if gone else str(error)
+        return None, f"There are no pictures: {reason}."
     judged_on = run.document.source.get("data_fingerprint")
     if judged_on is not None and judged_on != shards.fingerprint:
         return (

@@ -74,6 +74,9 @@ async def read_request(request: Request, limits: Limits, categories: Sequence[st
         await linger(request)
         raise RefusedError(507, "no_room", f"there is no room for the picture ({error.strerror or error})") from None
     try:
+        if unknown := sorted(set(form) - {"image", *_FIELDS}):
+            message = f"'{unknown[0]}' is no field; send a file 'image' and at most the fields 'boxes' and 'category'"
+            raise RefusedError(422, "unknown_field", message)
         image, boxes, category = form.get("image"), form.get("boxes", "[]"), form.get("category", "")
         if not isinstance(image, UploadFile):
             raise RefusedError(422, "no_image", "the form has no file 'image'")

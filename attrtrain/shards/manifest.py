@@ -211,6 +211,8 @@ def read_manifest(folder: Path | str) -> Manifest:
     if not isinstance(folder, Path):
         return _parse(Manifest, _read_remote_manifest(folder), f"{folder}/{MANIFEST}")
     path = folder / MANIFEST
+    if folder.is_file():
+        raise ShardError(f"{folder}: is a file; give the shard folder it is in")
     if not folder.is_dir():
         raise ShardError(f"{folder}: no such shard folder; make one with `attrtrain shard --out {folder}`")
     if not path.is_file():

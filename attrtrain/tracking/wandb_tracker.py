@@ -13,6 +13,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from attrtrain.config.schema import TrackConfig
+from attrtrain.files import atomic_write
 from attrtrain.tracking.trackers import (
     EPOCH,
     GLOBAL_STEP,
@@ -102,18 +103,28 @@ def start(
 
 def _keep_id(run_folder: Path) -> str:
     """The run's id: kept from before, or given by the agent of a sweep, or a new one."""
+    if not (known := read_id(run_folder)):
+        write_id(run_folder, known := os.environ.get("WANDB_RUN_ID") or uuid.uuid4().hex[:8])
+    return known
+
+
+def read_id(run_folder: Path) -> str:
+    """The id of a run, "" where it has none."""
     id_file = run_folder / WANDB_ID
-    if not id_file.exists():
-        id_file.write_text(os.environ.get("WANDB_RUN_ID") or uuid.uuid4().hex[:8])
-    return id_file.read_text().strip()
+    return id_file.read_text(encoding="utf-8").strip() if id_file.exists() else ""
+
+
+def write_id(run_folder: Path, run_id: str) -> None:
+    """Keeps the id of a run, whole or not at all."""
+    with atomic_write(run_folder / WANDB_ID) as file:
+        file.write(run_id.encode())
 
 
 def leave_course(run_folder: Path) -> None:
     """Lets a run that will log other numbers for steps which W&B may have already be another run there, in the group of the first: W&B takes no number back."""
-    id_file = run_folder / WANDB_ID
-    if id_file.exists():
-        first, _, number = _parts(id_file.read_text().strip())
-        id_file.write_text(f"{first}{_COURSE}{int(number or 1) + 1}")
+    if known := read_id(run_folder):
+        first, _, number = _parts(known)
+        write_id(run_folder, f"{first}{_COURSE}{int(number or 1) + 1}")
 
 
 def _parts(run_id: str) -> tuple[str, str, str]:

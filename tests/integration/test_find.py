@@ -45,6 +45,10 @@ def test_the_same_micro_batch_has_the_same_rate(toy_shards: Path, tmp_path: Path
     [
         (["--out", "missing/found.yaml"], "missing/found.yaml: cannot be written there"),
         (["--out", "found.yaml", "--from", "2"], "--from 2 --to 1"),
+        (
+            ["--out", "found.yaml", "--to", "inf"],
+            "--to inf: the first must be above 0 and below the second, which may be 1e+12 times as large",
+        ),
         (["--out", "found.yaml", "--steps", "3"], "--steps 3: fewer than 10"),
         (["--out", "found.yaml", "demo"], "data.shards: names no shard folder"),
         (["--out", "found.yaml", "demoo"], "demoo: neither a preset"),

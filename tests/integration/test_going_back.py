@@ -8,9 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from attrtrain import checkpoint
+from attrtrain import checkpoint, wiring
 from attrtrain.bundle import read_card
-from tests.small_training import train
+from attrtrain.engine import fit
+from attrtrain.engine.evaluate import EvaluationStoppedError
+from tests.small_training import logged, train
 
 KEEP = ("--checkpoint.keep_last", "9")
 
@@ -61,6 +63,19 @@ def test_going_back_to_an_older_checkpoint_sets_the_newer_ones_aside(
     assert train(run, toy_shards, "--train.epochs", "4", *flags) == 0  # the same command goes on where it was
     assert f"going on from {third}" in capsys.readouterr().out
     require_consistent(run)
+
+
+def test_the_same_checkpoint_with_other_settings_is_gone_back_to_again(
+    whole: Path, toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(whole, tmp_path / "run")
+    second, third = steps(run)[1:3]
+    flags = ("--checkpoint.resume", str(second), "--train.epochs", "3", *KEEP)
+    for rate in ("1e-3", "1e-4"):
+        assert train(run, toy_shards, *flags, "--optim.lr", rate) == 0
+        assert f"going on from {second}" in capsys.readouterr().out
+        assert checkpoint.load_state(third)["config"]["optim"]["lr"] == float(rate)
+        require_consistent(run)
 
 
 def test_a_run_that_goes_on_elsewhere_takes_its_best_along(
@@ -256,3 +271,61 @@ def test_too_little_memory_for_a_step_is_one_line(
     assert train(tmp_path / "run", toy_shards, "--train.epochs", "1") == 1
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
     assert "Tried to allocate 20.00 MiB" in line and "lower train.micro_batch" in line and "attrtrain find" in line
+
+
+def test_patience_counts_from_where_the_best_is_looked_for_anew(
+    whole: Path, toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, run = shutil.copytree(steps(whole)[-1], tmp_path / "alone" / steps(whole)[-1].name), tmp_path / "run"
+    state = json.loads((source / "state.json").read_text())
+    state["position"].update(best_step=1, best_epoch=1, best_map=0.999)
+    del state["position"]["sought_since"]  # of an older version
+    (source / "state.json").write_text(json.dumps(state))
+    marker = json.loads((source / "complete.json").read_text())
+    marker["state.json"] = {
+        "bytes": (source / "state.json").stat().st_size,
+        "sha256": checkpoint.sha256_of(source / "state.json"),
+    }
+    (source / "complete.json").write_text(json.dumps(marker))
+    flags = ("--checkpoint.resume", str(source), "--train.epochs", "9", "--train.patience", "2", "--optim.lr", "1e-12")
+    assert train(run, toy_shards, *flags) == 0
+    assert "best is looked for from here on" in (told := capsys.readouterr().out)
+    assert best(run)["epoch"] >= 7 and best(run)["best_epoch"] >= 5
+    assert best(run)["epoch"] == 9 or f"of epoch {best(run)['epoch'] - 2}, for 2 epochs (train.patience)" in told
+    require_consistent(run)
+
+
+@pytest.mark.parametrize("when", ["of an epoch", "of the bundle"])
+def test_a_stop_in_an_evaluation_leaves_with_85_and_loses_no_time(
+    whole: Path, toy_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    place = {"of an epoch": fit, "of the bundle": wiring}[when]
+    original, run = place.evaluate, tmp_path / "run"
+
+    def stopped(*arguments: object, **options: object) -> None:
+        assert options["stop"] is not None
+        raise EvaluationStoppedError
+
+    monkeypatch.setattr(place, "evaluate", stopped)
+    assert train(run, toy_shards, "--train.epochs", "1", *KEEP) == 85
+    assert not (run / "result.json").exists()
+    spent = best(run)["seconds"]
+    assert spent > 0
+    monkeypatch.setattr(place, "evaluate", original)
+    assert train(run, toy_shards, "--train.epochs", "1", *KEEP) == 0
+    require_consistent(run)
+    (line,) = [line for line in logged(run) if line["kind"] == "val"]
+    assert json.loads((run / "result.json").read_text())["seconds"] == pytest.approx(line["seconds"])
+    assert line["seconds"] > spent if when == "of an epoch" else line["seconds"] == pytest.approx(spent)
+
+
+def test_what_accelerate_would_take_from_the_environment_changes_nothing(
+    toy_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = []
+    for name in ("plain", "divided"):
+        assert train(tmp_path / name, toy_shards, "--train.epochs", "1", "--train.clip_norm", "0") == 0
+        losses.append([line["loss"] for line in logged(tmp_path / name)])
+        monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+        monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR")
+    assert losses[0] == losses[1]

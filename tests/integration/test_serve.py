@@ -200,6 +200,10 @@ def test_a_category_that_the_model_does_not_know_is_refused(told_server, server)
     part = b'--B\r\nContent-Disposition: form-data; name="boxes"\r\n\r\n[[0, 0, 5, 5]]\r\n'
     assert server.ask("/predict", part + body, kind)[1]["error"]["code"] == "bad_boxes"
     assert server.ask("/predict", part + part + body, kind)[:1] == (400,)
+    assert server.ask("/predict", part.replace(b'"boxes"', b'"box"') + body, kind)[1]["error"] == {
+        "code": "unknown_field",
+        "message": "'box' is no field; send a file 'image' and at most the fields 'boxes' and 'category'",
+    }
     file = part.replace(b'"boxes"', b'"category"; filename="c"')
     assert server.ask("/predict", file + body, kind)[1]["error"]["code"] in ("bad_category", "bad_form")
 
@@ -251,7 +255,9 @@ def test_other_requests_are_refused_in_the_same_shape(server):
     assert code(server.ask("/predict", b"{}", "application/json")) == (415, "wrong_content_type")
     assert code(server.ask("/predict", b"{}", "multipart/form-data")) == (400, "bad_form")
     assert code(server.ask("/predict", b"noise", "multipart/form-data; boundary=B")) == (400, "bad_form")
-    assert code(server.ask("/predict", *form(photograph(), "[]", "other"))) == (422, "no_image")
+    assert code(server.ask("/predict", *form(photograph(), "[]", "other"))) == (422, "unknown_field")
+    boxes = b'--B\r\nContent-Disposition: form-data; name="boxes"\r\n\r\n[]\r\n--B--\r\n'
+    assert code(server.ask("/predict", boxes, "multipart/form-data; boundary=B")) == (422, "no_image")
 
 
 def test_a_form_that_cannot_be_read_is_answered_when_it_is_there(bundle):

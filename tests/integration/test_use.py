@@ -460,3 +460,21 @@ def test_a_found_crop_is_shown_as_the_model_saw_it(
     assert np.abs(shown[height // 2, width // 2] - (250, 10, 10)).max() < 40
     assert np.abs(shown[2, beside] - corner).max() < 40, shown[2, beside]
     assert np.abs(shown[height // 2, 1] - (124, 116, 104)).max() < 40
+
+
+def test_attributes_may_have_names_that_arrow_gives_to_columns_of_its_own(
+    toy_coco: Path, instances: Path, tmp_path: Path
+) -> None:
+    names = ("__filename", "__fragment_index", "round")
+    bundle = draw_bundle(tmp_path / "bundle", names=names)
+    assert main(command("annotate", bundle, tmp_path / "preds.parquet", *of_coco(toy_coco, instances))) == 0
+    assert set(names) < set(rows_of(tmp_path / "preds.parquet")[0])
+
+
+def test_a_page_without_pictures_says_so_in_the_terminal(
+    annotated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "found.html"
+    more = ("--limit", "2", "--html", str(page), "--images", str(tmp_path))
+    assert main(["search", str(annotated / "preds.parquet"), "furry OR NOT furry", *more]) == 0
+    assert f"{page} shows them; 2 without a picture: image missing" in capsys.readouterr().out

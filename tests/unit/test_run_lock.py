@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from attrtrain.errors import CheckpointError, ConfigError
-from attrtrain.run_lock import LOCK, locked
+from attrtrain.run_lock import LOCK, locked, require_held
 
 HOLDER = """
 import fcntl, sys
@@ -106,3 +106,14 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
         locked(tmp_path / "file" / "run", runtime()),
     ):
         pass
+
+
+def test_a_folder_that_was_removed_or_begun_anew_is_no_longer_ours(tmp_path: Path, hold: Any) -> None:
+    with locked(tmp_path, runtime()):
+        require_held(tmp_path)
+        (tmp_path / LOCK).unlink()
+        with pytest.raises(CheckpointError, match="was removed, or begun anew by another training"):
+            require_held(tmp_path)
+        hold(f"process 7 on {socket.gethostname()}\n")
+        with pytest.raises(CheckpointError, match="was removed, or begun anew by another training"):
+            require_held(tmp_path)

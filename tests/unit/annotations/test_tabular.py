@@ -136,14 +136,14 @@ def test_values_out_of_range_name_line_and_column(refused, cell):
 def test_values_that_are_no_labels_name_line_and_column(refused):
     message = refused("image,x,y,w,h,colour\n\na,0,0,1,1,red\n")
     assert message.startswith("line 3: column 'colour' holds 'red', not a label") and message.endswith(
-        "drop the column if it is no attribute"
+        "if the column is no attribute, drop it, or name it as what it is (split, category, object_id, image_id)"
     )
     assert refused('{"image": "a", "bbox": [0, 0, 1, 1], "tags": [1]}', "a.jsonl").startswith(
         "line 1: column 'tags' holds '[1]'"
     )
 
 
-@pytest.mark.parametrize("cells", ["0,0,1,wide", "0,0,1,1 2"])
+@pytest.mark.parametrize("cells", ["0,0,1,wide", "0,0,1,1 2", "0,0,1,6_0"])
 def test_box_that_is_no_number(refused, cells):
     assert refused(f"image,x,y,w,h,furry\na,{cells},1\n").startswith("line 2: the box [")
 
@@ -236,7 +236,7 @@ def test_missing_columns(refused, header, message):
 
 
 @pytest.mark.parametrize("column", ["object_id", "image_id"])
-@pytest.mark.parametrize("cell", ["1.5", "1.0", "x", "", "nan", "-3", str(2**63), "9" * 30])
+@pytest.mark.parametrize("cell", ["1.5", "1.0", "x", "", "nan", "-3", "2024_11", str(2**63), "9" * 30])
 def test_ids_that_are_no_whole_numbers(refused, column, cell):
     message = refused(f"image,x,y,w,h,furry,{column}\na,0,0,1,1,1,5\nb,0,0,1,1,1,{cell}\n")
     assert message.startswith(f"line 3: column '{column}' holds {cell or 'nothing'}")

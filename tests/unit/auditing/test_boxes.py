@@ -57,3 +57,15 @@ def test_crowds_and_no_boxes_at_all(make_table):
 def test_only_some_are_named_but_all_are_counted(make_table):
     (odd,) = odd_boxes(make_table(30, box=np.zeros((30, 4))))
     assert odd.count == 30 and len(odd.examples) == 10
+
+
+def test_corners_called_sizes_are_told(make_table):
+    """Of boxes whose w and h are x2 and y2, most reach over the edge."""
+    rng = np.random.default_rng(0)
+    corner = rng.random((200, 2)) * 300
+    size = 20 + rng.random((200, 2)) * 150
+    labelled = np.column_stack([corner, corner + size])
+    (odd,) = [
+        one for one in odd_boxes(make_table(200, box=labelled, image_size=np.full((200, 2), 480))) if "edge" in one.what
+    ]
+    assert odd.kind == "corners_as_sizes" and "are width and height really x2 and y2?" in odd.what

@@ -120,6 +120,11 @@ def test_paths_arrive_as_they_were_given() -> None:
     ("flags", "told"),
     [
         (["--train.epoch", "3"], ["--train.epoch", "did you mean train.epochs"]),
+        (["--optim.learning_rate", "3"], ["--optim.learning_rate", "did you mean optim.lr?"]),
+        (["--train.batch_size", "3"], ["did you mean train.global_batch?"]),
+        (["--train.lr", "3"], ["did you mean optim.lr?"]),
+        (["--lr", "3"], ["did you mean optim.lr?"]),
+        (["--train.zebra", "3"], ["--train.zebra: no such setting; `--help` lists them"]),
         (["--train.epochs", "-1"], ["train.epochs", "at least 1"]),
         (["--optim.lr", "fast"], ["optim.lr", "fast"]),
         (["--data.context", "-1"], ["data.context", "at least 0"]),

@@ -149,6 +149,14 @@ def test_thresholds_meet_at_their_mean_log_odds_and_doubt_is_kept(bundles):
     assert Predictor(bundles[2], "cpu").threshold_note == ""
 
 
+def test_what_one_model_never_saw_is_never_present_whatever_the_others_lack(tmp_path):
+    never = draw_bundle(tmp_path / "never", seed=1, thresholds=[1.0, 0.5, *[0.4] * 5])
+    unsure = draw_bundle(tmp_path / "unsure", seed=2, thresholds=[None, 0.5, *[0.4] * 5])
+    older = draw_bundle(tmp_path / "older", seed=3)
+    assert Predictor([never, unsure], "cpu").tuned[:2] == [1.0, 0.5]
+    assert Predictor([unsure, never, older], "cpu").tuned[:2] == [1.0, None]
+
+
 def test_the_fingerprint_tells_models_and_views_apart(bundles):
     first, second = bundles[:2]
     made = [
