@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     from attrtrain.auditing.assemble import audit
     from attrtrain.auditing.noise_test import EXIT_CODES
     from attrtrain.auditing.page import write_page
-    from attrtrain.shards.manifest import write_contract
+    from attrtrain.contract import write_contract
 
     require_folders("--images", arguments.images)
     require_writable("--out", arguments.out)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from attrtrain import __version__, hub
 from attrtrain.config.schema import Head, Mirroring, Precision
+from attrtrain.contract import Contract, first_fault, to_json
 from attrtrain.device import device_type
 from attrtrain.errors import ConfigError, LabelError, WeightsError, first_line
 from attrtrain.files import atomic_folder, sha256_of
@@ -24,7 +25,7 @@ from attrtrain.framing import Framing
 from attrtrain.models.network import IMAGE_MEAN, IMAGE_STD, AttributeModel, build_network
 from attrtrain.models.plain import model_from_tensors
 from attrtrain.models.weights import read_tensors
-from attrtrain.shards.manifest import Contract, CropSettings, VocabularyRecord, first_fault, to_json
+from attrtrain.shards.manifest import CropSettings, VocabularyRecord
 
 WEIGHTS, CARD = "weights.safetensors", "model.json"
 

@@ -7,8 +7,9 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
 from attrtrain.config.schema import Fit, Interpolation
+from attrtrain.contract import Contract
 from attrtrain.errors import ConfigError
-from attrtrain.shards.manifest import Contract, CropSettings
+from attrtrain.shards.manifest import CropSettings
 
 MEAN_COLOUR = (124, 116, 104)
 """RGB of what is filled in: ImageNet's mean, which normalisation turns into about 0."""

@@ -144,12 +144,12 @@ def _nothing_left_in_vain(out: Path) -> Iterator[None]:
 
 def _holds_crops(out: Path) -> bool:
     """Whether a crop is on record, or somebody is writing."""
-    from attrtrain.shards.manifest import read_contract
+    from attrtrain.contract import read_contract
     from attrtrain.shards.write import RECORDS, ShardRecord
 
     if any(out.glob(".*")):
         return True
-    return any(read_contract(ShardRecord, record).info.samples for record in (out / RECORDS).glob("*.json"))
+    return any(read_contract(ShardRecord, record, ShardError).info.samples for record in (out / RECORDS).glob("*.json"))
 
 
 def _why_none(summary: "Summary", failures: Path) -> str:

@@ -21,6 +21,7 @@ from attrtrain.auditing.quick import QuickAudit
 from attrtrain.auditing.quick_shards import audit_shards
 from attrtrain.config.load import dump_config
 from attrtrain.config.schema import TIMM, TrainConfig
+from attrtrain.contract import write_contract
 from attrtrain.data.cache import ShardCache
 from attrtrain.data.meaning import contradictions
 from attrtrain.data.order import TrainOrder
@@ -55,7 +56,7 @@ from attrtrain.report.for_trackers import describe_bundle, describe_shards, trac
 from attrtrain.report.run_directory import AUDIT, CONFIG, EVALUATION, joined, read_config, read_run, write_run_report
 from attrtrain.run_lock import locked
 from attrtrain.runtime import Runtime, explained_process_loss, leave_group, seed_everything
-from attrtrain.shards.manifest import unlabelled_attributes, write_contract
+from attrtrain.shards.manifest import unlabelled_attributes
 from attrtrain.signals import StopRequest
 from attrtrain.tracking import tensorboard_tracker, wandb_tracker
 from attrtrain.tracking.jsonl_tracker import JsonlTracker

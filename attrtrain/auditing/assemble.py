@@ -73,17 +73,12 @@ def audit(
     judgement = judge(evidence)
     attributes = _attributes(table, evidence)
     positives, negatives, _ = label_counts(table.labels)
-    parts = {
-        "attributes": attributes,
-        "rates": rate_summary(positives, negatives),
-        "categories": count_by(table.category, table.image_id, "(no category)"),
-        "torn": torn_photographs(table),
-        "pictures": pictures,
-        "boxes": odd_boxes(table),
-        "relations": find_relations(table.labels, table.vocabulary.names),
-        "votes": describe_votes(table.labels),
-        "coverage": subject.coverage,
-    }
+    rates = rate_summary(positives, negatives)
+    categories = count_by(table.category, table.image_id, "(no category)")
+    torn = torn_photographs(table)
+    boxes = odd_boxes(table)
+    relations = find_relations(table.labels, table.vocabulary.names)
+    votes = describe_votes(table.labels)
     return AuditDocument(
         **asdict(judgement),
         effect_unit=UNITS[judgement.decided_by],
@@ -92,10 +87,28 @@ def audit(
         objects=len(table),
         images=len(np.unique(table.image_id)),
         known_share=float(1 - np.isnan(table.labels).mean()) if len(table) else 0.0,
-        findings=find(**parts),  # type: ignore[arg-type]  # each part has its parameter's name
+        findings=find(
+            attributes=attributes,
+            rates=rates,
+            categories=categories,
+            torn=torn,
+            pictures=pictures,
+            boxes=boxes,
+            relations=relations,
+            votes=votes,
+            coverage=subject.coverage,
+        ),
         tests=tests,
         splits=count_by(table.split, table.image_id, "(no split)"),
-        **parts,  # type: ignore[arg-type]  # as above
+        attributes=attributes,
+        rates=rates,
+        categories=categories,
+        torn=torn,
+        pictures=pictures,
+        boxes=boxes,
+        relations=relations,
+        votes=votes,
+        coverage=subject.coverage,
     )
 
 

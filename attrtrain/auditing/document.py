@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from attrtrain.auditing.noise_test import Verdict
-from attrtrain.shards.manifest import Contract
+from attrtrain.contract import Contract
 
 
 class EvidenceEntry(Contract):

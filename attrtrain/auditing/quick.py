@@ -11,7 +11,7 @@ from attrtrain.auditing.description import describe, sample_photographs
 from attrtrain.auditing.held_out import held_out_test
 from attrtrain.auditing.noise_test import Evidence, Verdict, judge
 from attrtrain.auditing.structure import co_occurrence_test
-from attrtrain.shards.manifest import Contract
+from attrtrain.contract import Contract
 
 _OBJECTS = 600  # tested; drawn by photograph
 _PERMUTATIONS = 199  # the least with which one of two tests can reach significance

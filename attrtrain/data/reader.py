@@ -1,4 +1,4 @@
-"""Random access into the samples of shard folders by offset: no tar is parsed, no JSON read, nothing of the data set's size is built."""
+"""Random access into the samples of shard folders by offset: no tar is parsed, no JSON read but where `details` are asked for, index and labels are mapped."""
 
 import json
 from collections.abc import Sequence

@@ -6,10 +6,10 @@ from pydantic import Field
 
 from attrtrain import __version__
 from attrtrain.bundle import ModelCard
+from attrtrain.contract import Contract
 from attrtrain.exporting.graph import ExportedNetwork
 from attrtrain.framing import MEAN_COLOUR
 from attrtrain.models.category_head import NONE
-from attrtrain.shards.manifest import Contract
 
 KEY = "attrtrain"  # of ONNX's metadata_props
 EXTRA_FILE = "attrtrain.json"  # of torch.export's extra files

@@ -21,10 +21,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from attrtrain.errors import PredictionsError, ShardError
+from attrtrain.contract import read_contract, write_contract
+from attrtrain.errors import PredictionsError
 from attrtrain.files import atomic_write, remove_partials
 from attrtrain.inference.results import FEATURES, METADATA, Job, ResultInfo, read_info
-from attrtrain.shards.manifest import Failure, read_contract, write_contract
+from attrtrain.shards.manifest import Failure
 
 _FAILURES = b"failures"
 _ROW_GROUP = 32_768  # rows; parts are smaller than a reader likes
@@ -151,9 +152,10 @@ def _claim(folder: Path, job: Job) -> None:
     path = folder / "job.json"
     if path.exists():
         try:
-            _require_same(job, read_contract(Job, path), folder)
-        except ShardError as error:
+            other = read_contract(Job, path, PredictionsError)
+        except PredictionsError as error:
             raise PredictionsError(f"{error}; delete {folder} to begin anew") from None
+        _require_same(job, other, folder)
     else:
         write_contract(job, path)
     remove_partials(folder)

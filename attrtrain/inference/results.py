@@ -23,10 +23,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
+from attrtrain.contract import Contract
 from attrtrain.errors import PredictionsError
 from attrtrain.framing import Framing
 from attrtrain.inference.objects import Objects
-from attrtrain.shards.manifest import Contract, CropSettings
+from attrtrain.shards.manifest import CropSettings
 
 METADATA = b"attrtrain"
 BASE_COLUMNS = ("object_id", "image", "image_size", "box", "category", "caption")

@@ -23,7 +23,8 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from attrtrain.shards.manifest import Contract, read_contract, write_contract
+from attrtrain.contract import Contract, read_contract, write_contract
+from attrtrain.errors import PredictionsError
 
 METRICS = "metrics.json"
 SHARDS = "shards"
@@ -156,6 +157,6 @@ def read_metrics(path: Path) -> MetricsDocument:
     """Reads metrics.json.
 
     Raises:
-        ShardError: naming file and field, if it cannot be read, is damaged, or of another version.
+        PredictionsError: naming file and field, if it cannot be read, is damaged, or of another version.
     """
-    return read_contract(MetricsDocument, path)
+    return read_contract(MetricsDocument, path, PredictionsError)

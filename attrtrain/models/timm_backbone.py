@@ -1,4 +1,4 @@
-"""Backbones of timm by name, and their weights. timm is imported here and in `decoder.py` alone, and only when it is used: importing it takes seconds."""
+"""Backbones of timm by name, and their weights. timm is imported here, in `layers.py` and in `decoder.py` alone, and only when it is used: importing it takes seconds."""
 
 import sys
 from collections.abc import Sequence

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-CALIBRATION_BINS = 15
+from attrtrain.metrics.functional import CALIBRATION_BINS
+
 _POINTS = 64
 
 

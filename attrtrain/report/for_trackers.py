@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from attrtrain import bundle
+from attrtrain.contract import to_json
 from attrtrain.data.reader import ShardSet
 from attrtrain.metrics.document import AttributeEntry, MetricsDocument
 from attrtrain.predictions import Predictions
@@ -13,7 +14,7 @@ from attrtrain.report.cells import Cells, probabilities
 from attrtrain.report.curves import calibration, precision_recall, thinned
 from attrtrain.report.gallery import Card, draw_gallery
 from attrtrain.report.pictures import Pictures
-from attrtrain.shards.manifest import MANIFEST, to_json
+from attrtrain.shards.manifest import MANIFEST
 from attrtrain.tracking.trackers import Artifact, Curves, Picture, Table, Tracker
 from attrtrain.urls import is_url, name_of
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attrtrain.annotations.table import ObjectTable
+from attrtrain.contract import Contract, read_contract, write_contract
 from attrtrain.errors import ShardError
 from attrtrain.files import atomic_write, sha256_of
 from attrtrain.shards.manifest import (
@@ -18,7 +19,6 @@ from attrtrain.shards.manifest import (
     INDEX_DTYPE,
     LABELS,
     MANIFEST,
-    Contract,
     CropSettings,
     Failure,
     Manifest,
@@ -26,9 +26,7 @@ from attrtrain.shards.manifest import (
     SourceRecord,
     SplitStatistics,
     VocabularyRecord,
-    read_contract,
     split_statistics,
-    write_contract,
 )
 from attrtrain.shards.plan import PlannedShard, ShardPlan
 from attrtrain.shards.write import SampleColumns, ShardRecord, record_path
@@ -149,7 +147,7 @@ def unwritten(folder: Path, shards: Sequence[PlannedShard]) -> list[str]:
 
 def _record_of(folder: Path, shard: PlannedShard) -> ShardRecord | None:
     try:
-        record = read_contract(ShardRecord, record_path(folder, shard.name))
+        record = read_contract(ShardRecord, record_path(folder, shard.name), ShardError)
         is_there = (folder / record.info.name).stat().st_size == record.info.bytes
     except (ShardError, OSError):
         return None
@@ -158,7 +156,7 @@ def _record_of(folder: Path, shard: PlannedShard) -> ShardRecord | None:
 
 def count(folder: Path, shards: Sequence[PlannedShard]) -> tuple[int, dict[str, int]]:
     """Objects written in some finished shards, and objects left out, by reason."""
-    records = [read_contract(ShardRecord, record_path(folder, shard.name)) for shard in shards]
+    records = [read_contract(ShardRecord, record_path(folder, shard.name), ShardError) for shard in shards]
     written = sum(record.info.samples for record in records)
     return written, _left_out([failure for record in records for failure in record.failures])
 

@@ -18,19 +18,18 @@ manifest.json is written last, so a folder that has one is complete.
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
+from attrtrain.contract import Contract, parse_contract, read_contract
 from attrtrain.errors import ShardError
-from attrtrain.files import atomic_write
 from attrtrain.shards.crop_defaults import CONTEXT, QUALITY, STORE_PX
 from attrtrain.urls import read_url
 from attrtrain.vocabulary import AttributeVocabulary
 
-C = TypeVar("C", bound="Contract")
 MANIFEST, INDEX, LABELS = "manifest.json", "index.npy", "labels.npy"
 _COUNTED_ROWS = 4096
 COUNTED_AT = 0.5
@@ -53,12 +52,6 @@ INDEX_DTYPE = np.dtype(
         ("box", "<f4", (4,)),  # x, y, width, height of the object inside the stored crop, pixels
     ]
 )
-
-
-class Contract(BaseModel):
-    """Base of everything that is written as JSON: strict, and closed to fields it does not know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class CropSettings(Contract):
@@ -209,7 +202,7 @@ def read_manifest(folder: Path | str) -> Manifest:
             read.
     """
     if not isinstance(folder, Path):
-        return _parse(Manifest, _read_remote_manifest(folder), f"{folder}/{MANIFEST}")
+        return parse_contract(Manifest, _read_remote_manifest(folder), f"{folder}/{MANIFEST}", ShardError)
     path = folder / MANIFEST
     if folder.is_file():
         raise ShardError(f"{folder}: is a file; give the shard folder it is in")
@@ -225,7 +218,7 @@ def read_manifest(folder: Path | str) -> Manifest:
                 else f"has no {MANIFEST}, so it is no shard folder"
             )
         )
-    return read_contract(Manifest, path)
+    return read_contract(Manifest, path, ShardError)
 
 
 def _read_remote_manifest(url: str) -> bytes:
@@ -233,38 +226,3 @@ def _read_remote_manifest(url: str) -> bytes:
         return read_url(f"{url}/{MANIFEST}")
     except FileNotFoundError:
         raise ShardError(f"{url}: has no {MANIFEST}, so it is no finished shard folder") from None
-
-
-def read_contract(kind: type[C], path: Path) -> C:
-    """Reads a contract's JSON. Raises ShardError, naming file and field, if it is damaged or of another version."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ShardError(f"{path}: {error.strerror or error}") from None
-    return _parse(kind, content, path)
-
-
-def _parse(kind: type[C], content: bytes, place: Path | str) -> C:
-    try:
-        return kind.model_validate_json(content, strict=True)
-    except ValidationError as error:
-        raise ShardError(
-            f"{place}: damaged or written by another version of attrtrain ({first_fault(error)})"
-        ) from None
-
-
-def first_fault(error: ValidationError) -> str:
-    """What pydantic has to say of the first field that does not fit: `crop.quality: Input should be …`."""
-    first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'file'}: {first['msg']}"
-
-
-def write_contract(content: Contract, path: Path) -> None:
-    """Writes a contract as JSON, whole or not at all."""
-    with atomic_write(path) as file:
-        file.write(to_json(content))
-
-
-def to_json(content: Contract) -> bytes:
-    """A contract as its file holds it."""
-    return content.model_dump_json(indent=1).encode() + b"\n"

@@ -18,9 +18,10 @@ from PIL import features
 from simplejpeg import __version__ as simplejpeg_version
 
 from attrtrain.annotations.table import ObjectTable
+from attrtrain.contract import Contract
 from attrtrain.errors import LabelError
 from attrtrain.keyed_random import mix64
-from attrtrain.shards.manifest import Contract, CropSettings
+from attrtrain.shards.manifest import CropSettings
 
 _HASHED_ROWS = 4096
 

@@ -18,19 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attrtrain.annotations.table import ObjectTable
+from attrtrain.contract import Contract, read_contract, to_json, write_contract
 from attrtrain.errors import ShardError
 from attrtrain.files import atomic_write, begin_writing_back, create_once, remove_partials, sha256_of
 from attrtrain.shards.crop import LeftOutError
-from attrtrain.shards.manifest import (
-    MANIFEST,
-    Contract,
-    CropSettings,
-    Failure,
-    ShardInfo,
-    read_contract,
-    to_json,
-    write_contract,
-)
+from attrtrain.shards.manifest import MANIFEST, CropSettings, Failure, ShardInfo
 from attrtrain.shards.photographs import crops_of
 from attrtrain.shards.plan import PlanInputs, PlannedShard, ShardPlan
 from attrtrain.shards.sample import SampleWriter
@@ -126,7 +118,7 @@ def prepare(folder: Path, plan: ShardPlan, shards: Sequence[PlannedShard] | None
 
 def require_plan(folder: Path, plan: ShardPlan) -> None:
     """Raises ShardError, saying what differs, where the folder's plan is another one."""
-    if differences := plan.inputs.differences(read_contract(PlanInputs, folder / PLAN)):
+    if differences := plan.inputs.differences(read_contract(PlanInputs, folder / PLAN, ShardError)):
         raise ShardError(
             f"{folder} holds shards of another plan ({'; '.join(differences)}); "
             "give the labels and settings that they were written with, choose another --out, or delete that folder"
@@ -175,7 +167,7 @@ def _is_finished(job: ShardJob) -> bool:
     if not path.exists():
         return False
     try:
-        record = read_contract(ShardRecord, path)
+        record = read_contract(ShardRecord, path, ShardError)
     except ShardError:
         return False
     if record.plan_hash != job.plan_hash or not _is_whole(job.folder / record.info.name, record.info):

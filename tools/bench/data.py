@@ -7,17 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from attrtrain.cli import main as attrtrain_command
+from attrtrain.contract import write_contract
 from attrtrain.errors import ShardError
 from attrtrain.files import sha256_of
-from attrtrain.shards.manifest import (
-    INDEX,
-    LABELS,
-    MANIFEST,
-    ShardInfo,
-    read_manifest,
-    split_statistics,
-    write_contract,
-)
+from attrtrain.shards.manifest import INDEX, LABELS, MANIFEST, ShardInfo, read_manifest, split_statistics
 from tools.bench.contest import BenchError
 from tools.make_toy_coco import draw_toy_coco
 

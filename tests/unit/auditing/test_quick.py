@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from attrtrain.auditing.quick import QuickAudit, quick_audit
-from attrtrain.shards.manifest import read_contract, write_contract
+from attrtrain.contract import read_contract, write_contract
+from attrtrain.errors import LabelError
 
 
 def drawn(kind, objects=3000, attributes=30, known=0.5, seed=0):
@@ -50,4 +51,4 @@ def test_it_is_written_and_read_as_a_run_keeps_it(tmp_path):
     )
     assert found.verdict == "weak" and found.p_value == 1
     write_contract(found, tmp_path / "audit.json")
-    assert read_contract(QuickAudit, tmp_path / "audit.json") == found
+    assert read_contract(QuickAudit, tmp_path / "audit.json", LabelError) == found

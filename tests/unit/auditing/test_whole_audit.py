@@ -10,7 +10,8 @@ from attrtrain.auditing import page
 from attrtrain.auditing.assemble import Subject, audit
 from attrtrain.auditing.coverage import describe_coverage
 from attrtrain.auditing.document import AuditDocument
-from attrtrain.shards.manifest import read_contract, write_contract
+from attrtrain.contract import read_contract, write_contract
+from attrtrain.errors import LabelError
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 
@@ -91,7 +92,7 @@ def test_features_decide_where_they_are_given(odd_table):
 def test_the_document_is_read_as_it_was_written(odd_table, tmp_path):
     document = audited(odd_table)
     write_contract(document, tmp_path / "audit.json")
-    assert read_contract(AuditDocument, tmp_path / "audit.json") == document
+    assert read_contract(AuditDocument, tmp_path / "audit.json", LabelError) == document
     assert "NaN" not in (tmp_path / "audit.json").read_text()
 
 

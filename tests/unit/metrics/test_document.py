@@ -5,7 +5,7 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from attrtrain.errors import ShardError
+from attrtrain.errors import PredictionsError
 from attrtrain.metrics.document import (
     AttributeEntry,
     Bootstrap,
@@ -60,5 +60,5 @@ def test_no_nan_and_nothing_unknown_gets_in(change):
 def test_another_version_is_one_line_with_the_field(tmp_path):
     path = tmp_path / "metrics.json"
     path.write_text(json.dumps({**document().model_dump(), "schema_version": 2}))
-    with pytest.raises(ShardError, match=r"metrics\.json: .*schema_version"):
+    with pytest.raises(PredictionsError, match=r"metrics\.json: .*schema_version"):
         read_metrics(path)
