@@ -1,4 +1,6 @@
-"""The C library's memory, for networks that compute on a CPU and for photographs that are decoded one after the other."""
+"""The C library's memory, for networks that compute on a CPU and for photographs that are decoded one after the
+other.
+"""
 
 import ctypes
 import platform
@@ -11,11 +13,12 @@ _NEVER, _NONE, _ONE = -1, 0, 1
 def keep_freed_memory() -> None:
     """Has glibc keep what this process frees, from now on; does nothing where the C library is another.
 
-    Every batch takes hundreds of megabytes for what layers put out, every photograph one or two for its pixels, and frees them. Left to itself glibc gives most of that back to the system, which clears it and maps it again page by page
-    for the next one. The process stays as large as it was at most.
+    Every batch takes hundreds of megabytes for what layers put out, every photograph one or two for its pixels, and
+    frees them. Left to itself glibc gives most of that back to the system, which clears it and maps it again page by
+    page for the next one. The process stays as large as it was at most.
 
-    Where networks compute in another thread than the first, this is to be called before threads have allocated and ended: the heap of such a one stays, is given back as ever, and may become that
-    thread's.
+    Where networks compute in another thread than the first, this is to be called before threads have allocated and
+    ended: the heap of such a one stays, is given back as ever, and may become that thread's.
     """
     if platform.libc_ver()[0] != "glibc":
         return

@@ -79,7 +79,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check_coco_out(arguments: argparse.Namespace) -> None:
-    """Raises ConfigError, before hours of work, for a COCO file that cannot be written or would take another's place."""
+    """Raises ConfigError, before hours of work, for a COCO file that cannot be written or would take another's
+    place.
+    """
     out: Path | None = arguments.coco_out
     if out is None:
         return

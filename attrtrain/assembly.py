@@ -96,7 +96,9 @@ def _sides(config: TrainConfig) -> list[int]:
 
 
 def _require_sides(config: TrainConfig, model: AttributeModel) -> None:
-    """Refuses data.scales that come to sides which the backbone does not take; that of image_px itself was tried out."""
+    """Refuses data.scales that come to sides which the backbone does not take; that of image_px itself was tried
+    out.
+    """
     for side in sorted(set(_sides(config)) - {config.data.image_px}):
         if reason := refusal(model, side):
             raise ConfigError(
@@ -111,10 +113,12 @@ def _categories(shards: ShardSet) -> list[str]:
 
 
 def build_model(config: TrainConfig, shards: ShardSet) -> AttributeModel:
-    """The network with random weights, for the attributes of a split and, where its head asks, the categories; what is frozen has no gradients, and one of timm's is tried out on a picture.
+    """The network with random weights, for the attributes of a split and, where its head asks, the categories; what is
+    frozen has no gradients, and one of timm's is tried out on a picture.
 
     Raises:
-        ConfigError: there is no such backbone, it takes no pictures of that size, or of those it is scaled to, or no such head, it has fewer groups than are frozen, or there are no categories.
+        ConfigError: there is no such backbone, it takes no pictures of that size, or of those it is scaled to, or no
+            such head, it has fewer groups than are frozen, or there are no categories.
     """
     model = build_network(
         config.model.backbone,

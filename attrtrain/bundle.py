@@ -37,8 +37,8 @@ class Architecture(Contract):
 
     Attributes:
         backbone: a ResNet of torchvision's, or `timm:NAME`.
-        mean: (3) that is taken from RGB in [0, 1] before the backbone. Here, so that another version of timm cannot change it; ImageNet's in bundles older
-            than this field.
+        mean: (3) that is taken from RGB in [0, 1] before the backbone. Here, so that another version of timm cannot
+            change it; ImageNet's in bundles older than this field.
         std: (3) that is then divided by, likewise.
         categories: what the category head tells apart, in the order of their codes; empty for other heads.
     """
@@ -58,15 +58,19 @@ class ModelCard(Contract):
     Attributes:
         image_px: side of the square that crops are squashed to.
         crop: how the crops it was trained on were cut and stored.
-        framing: what of such a crop it sees, and how that fills the square; all of it, squashed, in bundles older than this field.
+        framing: what of such a crop it sees, and how that fills the square; all of it, squashed, in bundles older than
+            this field.
         positive_at: vote share that counted as present.
         precision: arithmetic it was evaluated in.
         data_fingerprint: of the shards it was trained on.
         selected_on: split whose scores chose this epoch, "" where unknown.
-        untrained: attributes without one known label in training, whose scores mean nothing; empty too in bundles older than this field.
-        thresholds: (A) the score from which on each attribute is said to be present: where its F1 was highest on `selected_on`. None for an attribute
-            that has too few labels there, 1 for one that no training object had; None for a model of which nothing is known. Since schema version 2.
-        mirrored: what training did with mirrored crops and their labels, which decides what the attributes of a mirrored view are; None in bundles older than this field.
+        untrained: attributes without one known label in training, whose scores mean nothing; empty too in bundles older
+            than this field.
+        thresholds: (A) the score from which on each attribute is said to be present: where its F1 was highest on
+            `selected_on`. None for an attribute that has too few labels there, 1 for one that no training object had;
+            None for a model of which nothing is known. Since schema version 2.
+        mirrored: what training did with mirrored crops and their labels, which decides what the attributes of a
+            mirrored view are; None in bundles older than this field.
         metrics: of its evaluation, such as val map and prior_map; None where nothing could be judged.
     """
 
@@ -141,7 +145,9 @@ def locate_bundle(path: str | Path) -> Path:
 
 
 def model_name(path: str | Path) -> str:
-    """What people call a model: a repository as it is given, a run or a bundle by its folder; a run's own bundle has the run's name, that of an epoch the epoch's too."""
+    """What people call a model: a repository as it is given, a run or a bundle by its folder; a run's own bundle has
+    the run's name, that of an epoch the epoch's too.
+    """
     if hub.is_repository(path):
         return str(path)
     here = Path(path).resolve()
@@ -163,7 +169,8 @@ def read_card(folder: Path) -> ModelCard:
 
 
 def read_bundle(path: str | Path) -> tuple[AttributeModel, ModelCard]:
-    """Reads the bundle of a bundle folder, a run directory or a repository `hf:owner/name`, onto the CPU, ready to predict.
+    """Reads the bundle of a bundle folder, a run directory or a repository `hf:owner/name`, onto the CPU, ready to
+    predict.
 
     Raises:
         HubError: the repository cannot be fetched.
@@ -185,7 +192,9 @@ def read_bundle(path: str | Path) -> tuple[AttributeModel, ModelCard]:
 
 
 def bundle_fingerprint(folder: Path, card: ModelCard) -> str:
-    """SHA-256 over the weights in a bundle folder and what of its card decides logits: of two bundles equal only where they are the same model."""
+    """SHA-256 over the weights in a bundle folder and what of its card decides logits: of two bundles equal only where
+    they are the same model.
+    """
     decisive = {"architecture", "vocabulary", "image_px", "crop", "precision", "channels_last"}
     if card.framing != Framing():  # so that bundles older than the field keep their fingerprint
         decisive.add("framing")
@@ -203,13 +212,15 @@ def load_model(
     """Loads a trained model, ready to predict.
 
     Args:
-        path: a bundle, a run directory, a repository of the Hugging Face Hub as `hf:owner/name` or `hf:owner/name@revision`, or a state dict (.pth, .pt,
-            .safetensors) of attrtrain's network or of a torchvision ResNet whose `fc` is a linear layer or layers.
+        path: a bundle, a run directory, a repository of the Hugging Face Hub as `hf:owner/name` or
+            `hf:owner/name@revision`, or a state dict (.pth, .pt, .safetensors) of attrtrain's network or of a
+            torchvision ResNet whose `fc` is a linear layer or layers.
         num_attributes: for a plain state dict, the number of logits it is expected to have.
         device: where to; by default a GPU where there is one.
 
     Returns:
-        The model in evaluation mode and the device it is on. It takes images (B, 3, H, W), uint8 or in [0, 1], and gives logits (B, A).
+        The model in evaluation mode and the device it is on. It takes images (B, 3, H, W), uint8 or in [0, 1], and
+        gives logits (B, A).
 
     Raises:
         HubError: a repository cannot be fetched.

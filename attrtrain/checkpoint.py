@@ -188,7 +188,9 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
 
 
 def clean(folder: Path) -> None:
-    """Puts back a checkpoint that was being replaced by one of the same step when the save was killed, and removes what else killed saves left behind. For rank 0, before any is looked for."""
+    """Puts back a checkpoint that was being replaced by one of the same step when the save was killed, and removes what
+    else killed saves left behind. For rank 0, before any is looked for.
+    """
     for replaced in folder.glob(f".step-*{_REPLACED}"):
         final = folder / replaced.name.removeprefix(".").removesuffix(_REPLACED)
         if not final.exists():
@@ -198,8 +200,9 @@ def clean(folder: Path) -> None:
 
 
 def set_newer_aside(folder: Path, source: Path) -> list[Path]:
-    """Moves a run's checkpoints that are newer than the one it goes back to out of the way: they belong to another course of the run, or are damaged, and among those kept they would
-    stand before the ones to come. For rank 0, before training.
+    """Moves a run's checkpoints that are newer than the one it goes back to out of the way: they belong to another
+    course of the run, or are damaged, and among those kept they would stand before the ones to come. For rank 0, before
+    training.
 
     Returns:
         Where they are now.

@@ -7,7 +7,9 @@ import torch
 
 
 def device_type() -> Literal["cuda", "mps", "cpu"]:
-    """A CUDA or Apple GPU where there is one, else the CPU; the CPU too where Accelerate is told so by `ACCELERATE_USE_CPU`."""
+    """A CUDA or Apple GPU where there is one, else the CPU; the CPU too where Accelerate is told so by
+    `ACCELERATE_USE_CPU`.
+    """
     if os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"):
         return "cpu"
     if torch.cuda.is_available():

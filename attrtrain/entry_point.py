@@ -1,4 +1,6 @@
-"""What every command does with errors: a user's mistake is one line on stderr and an exit code; a defect of ours keeps its traceback."""
+"""What every command does with errors: a user's mistake is one line on stderr and an exit code; a defect of ours keeps
+its traceback.
+"""
 
 import os
 import signal
@@ -43,7 +45,8 @@ def exit_code_of(action: Callable[[], int], going_on: str) -> int:
 def _speaks_for(error: AttrtrainError) -> bool:
     """Whether this process, where it is one of several, is to print an error.
 
-    One process of each machine does: a folder may be missing on one of them alone. Being stopped is told once, by rank 0; what only one process knows, by that one.
+    One process of each machine does: a folder may be missing on one of them alone. Being stopped is told once, by rank
+    0; what only one process knows, by that one.
     """
     rank = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))
     local_rank = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", rank))
@@ -57,5 +60,7 @@ def _speaks_for(error: AttrtrainError) -> bool:
 
 
 def _shown(message: object) -> str:
-    """A message as one line of a terminal: names in it come from files, and one may hold the end of a line, or clear the screen."""
+    """A message as one line of a terminal: names in it come from files, and one may hold the end of a line, or clear
+    the screen.
+    """
     return "".join(repr(sign)[1:-1] if category(sign) == "Cc" else sign for sign in str(message))

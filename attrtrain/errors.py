@@ -1,7 +1,7 @@
 """The errors a user can meet. Each message is one line that says what is wrong, where, and what to do about it.
 
-Entry points print an `AttrtrainError` as that line and exit with its `exit_code`, and tell in a line what the system refuses; any other exception
-is a defect of ours and keeps its traceback.
+Entry points print an `AttrtrainError` as that line and exit with its `exit_code`, and tell in a line what the system
+refuses; any other exception is a defect of ours and keeps its traceback.
 """
 
 
@@ -62,7 +62,9 @@ class ProcessLostError(AttrtrainError):
 
 
 class OneProcessError(AttrtrainError):
-    """What one process of several met alone, such as a damaged object in its part of a batch. The others learn only that it is gone."""
+    """What one process of several met alone, such as a damaged object in its part of a batch. The others learn only
+    that it is gone.
+    """
 
 
 class PreemptedError(AttrtrainError):
@@ -80,7 +82,9 @@ def first_line(error: BaseException) -> str:
 
 
 def refused_by_system(error: OSError | MemoryError) -> str | None:
-    """A line about memory that there is not, or a file that may not be read or written; None where no file is named, which is no user's mistake."""
+    """A line about memory that there is not, or a file that may not be read or written; None where no file is named,
+    which is no user's mistake.
+    """
     if isinstance(error, MemoryError):
         return (
             f"out of memory{f': {first_line(error)}' if str(error) else ''}; give this machine more, or fewer --workers"

@@ -124,7 +124,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 @dataclass(frozen=True)
 class _Splits:
-    """The split to judge; the one to tune thresholds on, None for cross-fitting; the one that guessers learn rates from, None where there is no other."""
+    """The split to judge; the one to tune thresholds on, None for cross-fitting; the one that guessers learn rates
+    from, None where there is no other.
+    """
 
     judged: "ShardSet"
     tuning: "ShardSet | None"

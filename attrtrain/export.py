@@ -1,4 +1,6 @@
-"""`attrtrain export`: writes a model as one file that runs without attrtrain, once it has been seen to compute the same."""
+"""`attrtrain export`: writes a model as one file that runs without attrtrain, once it has been seen to compute the
+same.
+"""
 
 import argparse
 from pathlib import Path

@@ -35,10 +35,12 @@ def atomic_write(path: Path, buffering: int = -1) -> Iterator[BinaryIO]:
 
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """Gives an empty hidden folder beside `folder` to write files into, and moves it there once they are all on the disk.
+    """Gives an empty hidden folder beside `folder` to write files into, and moves it there once they are all on the
+    disk.
 
-    After an exception or a full disk, `folder` is what it was before; the one it replaces goes with all that is in it. Killed between the two renames, `folder` is
-    not there, and its old content lies beside it until the next writer begins by putting it back. One writer at a time.
+    After an exception or a full disk, `folder` is what it was before; the one it replaces goes with all that is in it.
+    Killed between the two renames, `folder` is not there, and its old content lies beside it until the next writer
+    begins by putting it back. One writer at a time.
     """
     folder = folder.resolve() if folder.is_symlink() else folder  # a link goes on pointing where it did
     partial, old = folder.with_name(f".{folder.name}{PARTIAL_SUFFIX}"), folder.with_name(f".{folder.name}.old")
@@ -100,7 +102,8 @@ def sha256_of(path: Path) -> str:
 
 
 def begin_writing_back(file: BinaryIO, start: int, end: int) -> None:
-    """Has the system begin to bring bytes of a file to the disk, where it can be told to, and does not wait: `fsync` has less to wait for then.
+    """Has the system begin to bring bytes of a file to the disk, where it can be told to, and does not wait: `fsync`
+    has less to wait for then.
 
     Args:
         file: what was written to, and flushed.

@@ -1,4 +1,6 @@
-"""What of a stored crop the network sees, and how that fills its square. Training, evaluation and every use of a model go through this."""
+"""What of a stored crop the network sees, and how that fills its square. Training, evaluation and every use of a model
+go through this.
+"""
 
 from typing import Annotated
 
@@ -23,8 +25,10 @@ class Framing(Contract):
     """How a stored crop becomes the picture that is resized to the network's square.
 
     Attributes:
-        context: picture kept around the box on each side, as a share of its width and height, at most what the crop was stored with; None for all that is stored.
-        fit: squash resizes the picture to a square whatever its sides; pad first adds bars of `MEAN_COLOUR` on both sides, so that shapes stay as they are.
+        context: picture kept around the box on each side, as a share of its width and height, at most what the crop was
+            stored with; None for all that is stored.
+        fit: squash resizes the picture to a square whatever its sides; pad first adds bars of `MEAN_COLOUR` on both
+            sides, so that shapes stay as they are.
         interpolation: how it is resized, with antialiasing.
     """
 
@@ -55,8 +59,9 @@ class Framing(Contract):
     def windows(self, boxes: ArrayLike, sizes: ArrayLike) -> NDArray[np.int64]:
         """Which part of each stored crop is shown.
 
-        The box is widened by the context and cut off at the crop's border, and pixels that are touched are kept whole, as when a crop is cut out of a photograph
-        (`attrtrain.shards.crop.cut`). A box that reaches over the photograph's border counts as far as it lies inside, because no more of it is known.
+        The box is widened by the context and cut off at the crop's border, and pixels that are touched are kept whole,
+        as when a crop is cut out of a photograph (`attrtrain.shards.crop.cut`). A box that reaches over the
+        photograph's border counts as far as it lies inside, because no more of it is known.
 
         Args:
             boxes: (B, 4) x, y, width, height of the object inside the stored crop, pixels.
@@ -77,12 +82,16 @@ class Framing(Contract):
         return np.concatenate([near, np.clip(far, near + 1, limits)], axis=1).astype(np.int64)
 
     def shown(self, pixels: NDArray[np.uint8], window: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """The picture (h, w, 3) that is resized: a crop's pixels (H, W, 3) in a window (4,) left, top, right, bottom, as `fitted` gives them."""
+        """The picture (h, w, 3) that is resized: a crop's pixels (H, W, 3) in a window (4,) left, top, right, bottom,
+        as `fitted` gives them.
+        """
         left, top, right, bottom = window.tolist()
         return self.fitted(pixels[top:bottom, left:right])
 
     def fitted(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """A picture (H, W, 3) as it is, or with bars that make it a square. Where these cannot be equally wide, the first is a pixel narrower."""
+        """A picture (H, W, 3) as it is, or with bars that make it a square. Where these cannot be equally wide, the
+        first is a pixel narrower.
+        """
         height, width = pixels.shape[:2]
         if self.fit == "squash" or height == width:
             return np.ascontiguousarray(pixels)

@@ -1,4 +1,6 @@
-"""Repositories of models on the Hugging Face Hub, or on a server that speaks as it does (HF_ENDPOINT). Nothing that is fetched from there can run."""
+"""Repositories of models on the Hugging Face Hub, or on a server that speaks as it does (HF_ENDPOINT). Nothing that is
+fetched from there can run.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -1,8 +1,8 @@
 """Random numbers as a pure function of a key, so that order and augmentation never depend on who asks, or when.
 
-A generator with hidden state gives different numbers when workers, ranks or restarts draw from it in another order. Here a number
-is the hash of its key: `(seed, epoch, index, stream)` always gives the same one. Integer arithmetic only, so the numbers
-are the same on every platform and with every NumPy.
+A generator with hidden state gives different numbers when workers, ranks or restarts draw from it in another order.
+Here a number is the hash of its key: `(seed, epoch, index, stream)` always gives the same one. Integer arithmetic only,
+so the numbers are the same on every platform and with every NumPy.
 """
 
 import numpy as np
@@ -15,8 +15,8 @@ _FEISTEL_ROUNDS = 6
 def mix64(*words: ArrayLike) -> NDArray[np.uint64]:
     """Hashes 64-bit words, broadcast against each other, into one 64-bit word each.
 
-    Every word is folded in with the finaliser of SplitMix64 (Steele, Lea & Flood, "Fast splittable pseudorandom number generators",
-    OOPSLA 2014, constants by D. Stafford). Not for cryptography.
+    Every word is folded in with the finaliser of SplitMix64 (Steele, Lea & Flood, "Fast splittable pseudorandom number
+    generators", OOPSLA 2014, constants by D. Stafford). Not for cryptography.
 
     Args:
         words: integers or integer arrays; negative ones count modulo 2**64.
@@ -39,9 +39,9 @@ def uniform(*words: ArrayLike) -> NDArray[np.float64]:
 def permute(positions: ArrayLike, size: int, *key: int) -> NDArray[np.int64]:
     """Sends positions of `range(size)` through a permutation chosen by `key`, without building the permutation.
 
-    A balanced Feistel network is a bijection of a power of four; walking its cycle until the value falls below `size` makes it
-    one of `range(size)` (Black & Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002). The domain is less than 4 x `size`, so a
-    few walks are enough.
+    A balanced Feistel network is a bijection of a power of four; walking its cycle until the value falls below `size`
+    makes it one of `range(size)` (Black & Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002). The domain is
+    less than 4 x `size`, so a few walks are enough.
 
     Args:
         positions: (K,) integers in `range(size)`.

@@ -1,12 +1,13 @@
 """What a model is trained to make small: a loss of each known cell, and what an unknown one stands for.
 
-A target t is a vote share in [0, 1]. Every loss has a part for a positive, l⁺, and one for a negative, l⁻; a cell costs t·l⁺ + (1 − t)·l⁻, the loss expected of a voter.
+A target t is a vote share in [0, 1]. Every loss has a part for a positive, l⁺, and one for a negative, l⁻; a cell costs
+t·l⁺ + (1 − t)·l⁻, the loss expected of a voter.
 With p = σ(logit):
 
     bce     l⁺ = −log p                      l⁻ = −log(1 − p)
-    focal   l⁺ = −(1 − p)^γ log p            l⁻ = −p^γ log(1 − p)              Lin et al. 2017, arXiv 1708.02002, without α
+    focal   l⁺ = −(1 − p)^γ log p            l⁻ = −p^γ log(1 − p)           Lin et al. 2017, arXiv 1708.02002, without α
     asl     l⁺ = −(1 − p)^γ⁺ log p           l⁻ = −q^γ⁻ log(1 − q), q = max(p − clip, 0)
-            no gradient flows through what the logarithm is multiplied by      Ridnik et al. 2021, arXiv 2009.14119
+            no gradient flows through what the logarithm is multiplied by   Ridnik et al. 2021, arXiv 2009.14119
 
 l⁺ is multiplied by the attribute's positive weight.
 """
@@ -19,7 +20,8 @@ from torch.nn import functional
 
 from attrtrain.config.schema import LossConfig, UnknownLabels
 
-# Zhang et al. 2021, arXiv 2112.07368: λ of the Hill loss; from which probability, and after how many epochs, SPLC takes an unknown cell for a positive.
+# Zhang et al. 2021, arXiv 2112.07368: λ of the Hill loss; from which probability, and after how many epochs, SPLC takes
+# an unknown cell for a positive.
 HILL_LAMBDA = 1.5
 SPLC_ABOVE = 0.6
 SPLC_AFTER_EPOCHS = 1
@@ -52,9 +54,11 @@ class AttributeLoss:
 
     Attributes:
         settings: which loss, and its constants.
-        unknown: what an unknown cell stands for. `mask`: nothing. `negative`: a negative. `selective`: a negative as sure as the attribute's rate is low,
-            where that rate is at most `selective_below`, else nothing (after Ben-Baruch et al. 2022, arXiv 2110.10955, with rates counted instead of learnt). `hill`: costs
-            (λ − p) p², which falls again where the model is sure of a positive. `splc`: a negative in the first epoch; later, where p is above 0.6, a positive.
+        unknown: what an unknown cell stands for. `mask`: nothing. `negative`: a negative. `selective`: a negative as
+            sure as the attribute's rate is low, where that rate is at most `selective_below`, else nothing (after
+            Ben-Baruch et al. 2022, arXiv 2110.10955, with rates counted instead of learnt). `hill`: costs (λ − p) p²,
+            which falls again where the model is sure of a positive. `splc`: a negative in the first epoch; later, where
+            p is above 0.6, a positive.
         selective_below: rates up to this one.
         step_objects: objects of a whole step, over ranks and micro-batches.
         positive_weight: (A,) float32 on the device of the logits, or None for 1.
@@ -67,7 +71,8 @@ class AttributeLoss:
     positive_weight: Tensor | None = None
 
     def __call__(self, logits: Tensor, cells: Cells) -> Tensor:
-        """The loss of a micro-batch as its part of the step's: the mean over the step's known cells, or over all its cells where unknown ones count.
+        """The loss of a micro-batch as its part of the step's: the mean over the step's known cells, or over all its
+        cells where unknown ones count.
 
         Args:
             logits: (B, A).
@@ -137,6 +142,8 @@ class AttributeLoss:
 
 
 def positive_weights(positives: Tensor, negatives: Tensor, bound: float) -> Tensor:
-    """(A,) float32 known negatives / known positives (A,) of the training split, held to [1 / bound, bound]; 1 where there are none of either."""
+    """(A,) float32 known negatives / known positives (A,) of the training split, held to [1 / bound, bound]; 1 where
+    there are none of either.
+    """
     both = (positives > 0) & (negatives > 0)
     return torch.where(both, negatives / positives.clamp(min=1), 1.0).clamp(1 / bound, bound).float()

@@ -17,9 +17,11 @@ def build_optimizer(
     layers: Mapping[str, int] | None = None,
     undecayed: Collection[str] = (),
 ) -> Optimizer:
-    """The configured optimizer over a model's parameters that learn, without weight decay on biases and normalisation layers (all that is one-dimensional).
+    """The configured optimizer over a model's parameters that learn, without weight decay on biases and normalisation
+    layers (all that is one-dimensional).
 
-    Under `optim.layer_decay` d a parameter of layer group l of L has d ** (L - 1 - l) of the rate (Clark et al., "ELECTRA", 2020; Bao et al., "BEiT", 2021).
+    Under `optim.layer_decay` d a parameter of layer group l of L has d ** (L - 1 - l) of the rate (Clark et al.,
+    "ELECTRA", 2020; Bao et al., "BEiT", 2021).
 
     Args:
         layers: each parameter's layer group by name, the head's the largest; None: all are one.
@@ -42,7 +44,8 @@ def build_optimizer(
         case "adam":
             return torch.optim.Adam(groups, lr=config.lr, fused=True)
         case "sgd":
-            # Not fused: where fp16 overflows in the first step, torch's fused SGD leaves its momentum as uninitialised memory; and it knows no sharded parameters.
+            # Not fused: where fp16 overflows in the first step, torch's fused SGD leaves its momentum as uninitialised
+            # memory; and it knows no sharded parameters.
             return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
 
 
@@ -52,10 +55,11 @@ def keeps_state(config: OptimConfig) -> bool:
 
 
 def learning_rate(step: int, total_steps: int, steps_per_epoch: int, config: OptimConfig) -> float:
-    """The learning rate of optimizer step `step`, counted from 0: a pure function, so there is no scheduler state to lose.
+    """The learning rate of optimizer step `step`, counted from 0: a pure function, so there is no scheduler state to
+    lose.
 
-    one_cycle is Smith & Topin's ("Super-convergence", 2018) with torch's defaults: from lr / 25 up a cosine for 30 % of the steps, then
-    down to lr / 250,000; momentum stays as it is.
+    one_cycle is Smith & Topin's ("Super-convergence", 2018) with torch's defaults: from lr / 25 up a cosine for 30 % of
+    the steps, then down to lr / 250,000; momentum stays as it is.
     """
     if config.schedule == "one_cycle":
         return config.lr * _one_cycle(step, total_steps)
@@ -100,10 +104,11 @@ def set_learning_rate(optimizer: Optimizer, rate: float, head_alone: bool = Fals
 
 
 class MovingAverage(AveragedModel):
-    """An exponential moving average of weights and buffers whose decay warms up as (1 + n) / (10 + n), so that short runs are not held back by their start.
+    """An exponential moving average of weights and buffers whose decay warms up as (1 + n) / (10 + n), so that short
+    runs are not held back by their start.
 
-    torch's own `update_parameters` copies its counter to the device and reads it back in every step, which makes the host wait for a GPU; here the counter
-    never leaves the CPU. The state dict is torch's.
+    torch's own `update_parameters` copies its counter to the device and reads it back in every step, which makes the
+    host wait for a GPU; here the counter never leaves the CPU. The state dict is torch's.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:

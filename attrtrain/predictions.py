@@ -1,4 +1,6 @@
-"""What a model said of each object of a split, beside what is known of it: all that metrics and the report start from."""
+"""What a model said of each object of a split, beside what is known of it: all that metrics and the report start
+from.
+"""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -49,7 +51,8 @@ class Predictions:
         labels: (N, A) float32 vote shares in [0, 1], NaN = unknown.
 
     Raises:
-        PredictionsError: columns differ in length, a logit is NaN or infinite (named by object and attribute), a label is no vote share, an object is there twice.
+        PredictionsError: columns differ in length, a logit is NaN or infinite (named by object and attribute), a label
+            is no vote share, an object is there twice.
     """
 
     names: tuple[str, ...]

@@ -1,4 +1,5 @@
-"""The frozen evaluation protocol for COCO Attributes, and what of an evaluation does not follow it. docs/protocol.md gives the reasons.
+"""The frozen evaluation protocol for COCO Attributes, and what of an evaluation does not follow it. docs/protocol.md
+gives the reasons.
 
 A protocol never changes: other rules get another name or version.
 """

@@ -1,7 +1,8 @@
 """One training at a time in a run directory: a second one would overwrite the first one's checkpoints and metrics.
 
-The lock is the system's (flock) on `<run>/.lock` and goes with the process, however that ends. The file says who holds it. Over NFS a machine that died
-may hold its locks for a minute or two more, so a holder on another machine is waited for before a run that was requeued gives up.
+The lock is the system's (flock) on `<run>/.lock` and goes with the process, however that ends. The file says who holds
+it. Over NFS a machine that died may hold its locks for a minute or two more, so a holder on another machine is waited
+for before a run that was requeued gives up.
 """
 
 import errno
@@ -23,7 +24,8 @@ _PATIENCE_SECONDS = 150.0  # NFSv4 servers forget a dead client after a lease of
 
 @contextmanager
 def locked(folder: Path, runtime: Runtime, patience_seconds: float = _PATIENCE_SECONDS) -> Iterator[None]:
-    """Holds a run directory for the block, made if need be. Collective: the main process has the lock, all learn whether it has.
+    """Holds a run directory for the block, made if need be. Collective: the main process has the lock, all learn
+    whether it has.
 
     Args:
         folder: the run directory.
@@ -55,7 +57,9 @@ def locked(folder: Path, runtime: Runtime, patience_seconds: float = _PATIENCE_S
 
 
 def require_held(folder: Path) -> None:
-    """Raises CheckpointError where the run directory is no longer that which this process has locked: it was removed, and perhaps another training began in one of that name."""
+    """Raises CheckpointError where the run directory is no longer that which this process has locked: it was removed,
+    and perhaps another training began in one of that name.
+    """
     try:
         is_held = (folder / LOCK).read_text(errors="replace") == _holder()
     except FileNotFoundError:

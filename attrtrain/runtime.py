@@ -53,7 +53,9 @@ class Runtime:
         return bool(self.accelerator.is_main_process)
 
     def workers(self, asked: int) -> int:
-        """Decoding threads for this process; -1 leaves a CPU to the model and gives a GPU up to 8 of the machine's cores."""
+        """Decoding threads for this process; -1 leaves a CPU to the model and gives a GPU up to 8 of the machine's
+        cores.
+        """
         return decoding_workers(self.device, asked)
 
     def any_rank(self, *flags: bool) -> list[bool]:
@@ -64,13 +66,17 @@ class Runtime:
         return [count > 0 for count in self.accelerator.reduce(own, reduction="sum").tolist()]
 
     def agree_on_buffers(self, model: torch.nn.Module) -> None:
-        """Gives every rank the buffers of rank 0: running statistics of batch normalisation differ by what each rank has seen. Collective."""
+        """Gives every rank the buffers of rank 0: running statistics of batch normalisation differ by what each rank
+        has seen. Collective.
+        """
         if self.accelerator.num_processes > 1:
             for buffer in model.buffers():
                 broadcast(buffer, from_process=0)
 
     def to_device(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Copies a tensor of the CPU to the device without waiting for it. A GPU fetches from pinned memory; the driver may wait where memory is not."""
+        """Copies a tensor of the CPU to the device without waiting for it. A GPU fetches from pinned memory; the driver
+        may wait where memory is not.
+        """
         return (tensor.pin_memory() if self.device.type == "cuda" else tensor).to(self.device, non_blocking=True)
 
     def autocast(self) -> torch.autocast:
@@ -85,7 +91,9 @@ def autocast(device: torch.device, precision: Literal["no", "fp16", "bf16"]) -> 
 
 
 def usable_precision(precision: Precision, device: str) -> Literal["no", "fp16", "bf16"]:
-    """The precision that a model was evaluated in where a kind of device ("cuda", "mps", "cpu") computes in it; for a mixed one that it lacks, the device's own choice."""
+    """The precision that a model was evaluated in where a kind of device ("cuda", "mps", "cpu") computes in it; for a
+    mixed one that it lacks, the device's own choice.
+    """
     own = resolve_precision("auto", device)
     if precision == "no" or (precision == "fp16" and device == "cuda"):
         return precision
@@ -93,7 +101,9 @@ def usable_precision(precision: Precision, device: str) -> Literal["no", "fp16",
 
 
 def decoding_workers(device: torch.device, asked: int) -> int:
-    """How many help a process on a device to decode; -1 leaves a CPU to the model and gives a GPU up to 8 of the machine's cores."""
+    """How many help a process on a device to decode; -1 leaves a CPU to the model and gives a GPU up to 8 of the
+    machine's cores.
+    """
     if asked >= 0:
         return asked
     return min(8, _cores()) if device.type == "cuda" else 0
@@ -104,7 +114,8 @@ class DistributedOptions:
     """How DistributedDataParallel shares gradients.
 
     Attributes:
-        static_graph: the same parameters get gradients in every step, in one backward pass a step; lets DDP skip its search for unused ones.
+        static_graph: the same parameters get gradients in every step, in one backward pass a step; lets DDP skip its
+            search for unused ones.
         compress: gradients travel as bf16.
     """
 
@@ -126,7 +137,8 @@ PATIENCE_SECONDS = 600.0
 def build_runtime(
     precision: Precision, timeout_seconds: float = PATIENCE_SECONDS, distributed: DistributedOptions | None = None
 ) -> Runtime:
-    """Sets up devices, precision and the process group from the environment that `accelerate launch`, torchrun, srun or nothing at all gives.
+    """Sets up devices, precision and the process group from the environment that `accelerate launch`, torchrun, srun or
+    nothing at all gives.
 
     Args:
         precision: as configured; "auto" is resolved here.
@@ -134,7 +146,8 @@ def build_runtime(
         distributed: how gradients are shared; torch's defaults without.
 
     Raises:
-        ConfigError: fp16 where the device does not compute in it, or a launch in which every process believes it is alone.
+        ConfigError: fp16 where the device does not compute in it, or a launch in which every process believes it is
+            alone.
     """
     _adopt_slurm_step()
     device = device_type()
@@ -146,7 +159,8 @@ def build_runtime(
     handlers: list[KwargsHandler] = [InitProcessGroupKwargs(timeout=timedelta(seconds=timeout_seconds))]
     if distributed is not None:
         handlers.append(distributed.handler())
-    # Said here, because Accelerate would else take them from the environment, and divide gradients that we accumulate ourselves.
+    # Said here, because Accelerate would else take them from the environment, and divide gradients that we accumulate
+    # ourselves.
     accelerator = Accelerator(
         mixed_precision=chosen,
         cpu=device == "cpu",
@@ -195,10 +209,12 @@ def explained_process_loss(runtime: Runtime, patience: str, then: str) -> Iterat
 
 
 def leave_group(runtime: Runtime) -> None:
-    """Ends this process's part in the group, where there is one, when it has no more to say to the others. Whoever calls it holds no prepared model any more.
+    """Ends this process's part in the group, where there is one, when it has no more to say to the others. Whoever
+    calls it holds no prepared model any more.
 
-    A process that leaves while its group still stands is now and then aborted by the group's own threads. And where a prepared model is the last to hold the group, its end waits for
-    these threads without letting go of the interpreter, for which they may be waiting: a run that has finished would never leave.
+    A process that leaves while its group still stands is now and then aborted by the group's own threads. And where a
+    prepared model is the last to hold the group, its end waits for these threads without letting go of the interpreter,
+    for which they may be waiting: a run that has finished would never leave.
     """
     runtime.accelerator.free_memory()
     gc.collect()  # a prepared model is part of cycles
@@ -211,7 +227,9 @@ def seed_everything(seed: int) -> None:
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:
-    """Seeds torch for one optimizer step, so that dropout follows from (seed, step, rank) and there is no generator state to lose."""
+    """Seeds torch for one optimizer step, so that dropout follows from (seed, step, rank) and there is no generator
+    state to lose.
+    """
     torch.manual_seed(int(mix64(seed, step, rank)) >> 1)
 
 
@@ -221,7 +239,8 @@ def _adopt_slurm_step() -> None:
     Without it, `srun -n 4` would be four runs of one process each in one folder.
 
     Raises:
-        ConfigError: the step's nodes cannot be named because `scontrol` is not there, or a node's tasks do not see as many GPUs as they are.
+        ConfigError: the step's nodes cannot be named because `scontrol` is not there, or a node's tasks do not see as
+            many GPUs as they are.
     """
     environment = os.environ
     tasks = int(environment.get("SLURM_STEP_NUM_TASKS", "1"))
@@ -264,7 +283,8 @@ def _cores() -> int:
 def _use_all_cores() -> None:
     """Gives a CPU process its share of the cores.
 
-    `accelerate launch` and torchrun set OMP_NUM_THREADS to 1 where it was unset, which leaves all cores but one idle. Any other value is somebody's choice.
+    `accelerate launch` and torchrun set OMP_NUM_THREADS to 1 where it was unset, which leaves all cores but one idle.
+    Any other value is somebody's choice.
     """
     launched = "ACCELERATE_MIXED_PRECISION" in os.environ or "TORCHELASTIC_RUN_ID" in os.environ
     if launched and os.environ.get("OMP_NUM_THREADS") == "1":

@@ -206,7 +206,9 @@ def _of_each_object(values: "NDArray[Any]", objects: int, path: Path) -> "NDArra
 
 
 def _as_ids(images: "NDArray[Any]") -> "NDArray[np.int64]":
-    """Whole numbers as they are, names numbered in alphabetical order. `01` and `1_2`, which Python would read as numbers, are names."""
+    """Whole numbers as they are, names numbered in alphabetical order. `01` and `1_2`, which Python would read as
+    numbers, are names.
+    """
     import numpy as np
 
     if images.dtype.kind in "biu" or all(re.fullmatch(r"0|[1-9]\d{0,17}", text) for text in images.tolist()):

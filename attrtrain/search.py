@@ -97,7 +97,9 @@ def _write_page(
 
 
 def _annotated_folders(info: "ResultInfo") -> list[Path | str]:
-    """Where photographs were when they were annotated, as far as that is here; a URL in a file is not followed unasked."""
+    """Where photographs were when they were annotated, as far as that is here; a URL in a file is not followed
+    unasked.
+    """
     return [Path(place) for place in info.job.images if Path(place).is_dir()]
 
 

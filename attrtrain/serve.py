@@ -95,7 +95,9 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _listen(listener: socket.socket, arguments: argparse.Namespace) -> None:
-    """Raises ConfigError where another has begun to listen at the address meanwhile: several may be bound to it until one does."""
+    """Raises ConfigError where another has begun to listen at the address meanwhile: several may be bound to it until
+    one does.
+    """
     try:
         listener.listen(2048)
     except OSError as error:

@@ -121,7 +121,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 @contextmanager
 def _nothing_left_in_vain(out: Path) -> Iterator[None]:
-    """Removes, after an error, a folder that was not there before, or was empty, where no crop has come into it: nothing in it is worth going on from."""
+    """Removes, after an error, a folder that was not there before, or was empty, where no crop has come into it:
+    nothing in it is worth going on from.
+    """
     from attrtrain.shards.write import TakenAwayError
 
     missing = [folder for folder in (out, *out.parents) if not folder.exists()]

@@ -25,6 +25,8 @@ class StopRequest:
 
 
 def ignore_stop_signals() -> None:
-    """For helper processes: a whole process group is signalled at once, and only training itself decides what to do about it."""
+    """For helper processes: a whole process group is signalled at once, and only training itself decides what to do
+    about it.
+    """
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)

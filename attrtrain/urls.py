@@ -1,4 +1,6 @@
-"""Reading from URLs of any protocol fsspec knows: s3://, gs://, https://, file:// … It is imported where a URL is first read."""
+"""Reading from URLs of any protocol fsspec knows: s3://, gs://, https://, file:// … It is imported where a URL is first
+read.
+"""
 
 import errno
 import os
@@ -141,7 +143,8 @@ def require_folders(flag: str, places: Sequence[Path | str]) -> None:
 
 
 def require_writable(flag: str, folder: Path) -> None:
-    """Refuses a folder that is not there and could not be made, or may not be written to: before the work, not after it. Makes nothing.
+    """Refuses a folder that is not there and could not be made, or may not be written to: before the work, not after
+    it. Makes nothing.
 
     Raises:
         ConfigError: naming the place that is in the way.

@@ -19,7 +19,8 @@ class AttributeVocabulary:
     Attributes:
         names: (A) names without surrounding space, each once.
         source_ids: (A) the ids of the label file, rising.
-        groups: (A) the group of each attribute in the label file (COCO Attributes: its supercategory), "" where there is none.
+        groups: (A) the group of each attribute in the label file (COCO Attributes: its supercategory), "" where there
+            is none.
     """
 
     names: tuple[str, ...]
@@ -48,7 +49,8 @@ class AttributeVocabulary:
     def from_records(cls, records: Iterable[Mapping[str, Any]]) -> "AttributeVocabulary":
         """Builds a vocabulary from `{"id", "name", "supercategory"}` records in any order.
 
-        Column i belongs to the i-th record by id: that is how COCO Attributes' vectors are laid out, although its list is shuffled.
+        Column i belongs to the i-th record by id: that is how COCO Attributes' vectors are laid out, although its list
+        is shuffled.
         """
         ordered = sorted(records, key=lambda record: int(record["id"]))
         return cls(

@@ -81,7 +81,8 @@ def run(config: TrainConfig) -> None:
     _require_labels(config, train_shards)
     Framing.within(train_shards.crop, config.data.context, config.data.fit)  # refused before anything is loaded
     runtime = build_configured_runtime(config)
-    # Not before: until all processes have met there is nothing to save, and one that hears a signal would wait for others which it has ended.
+    # Not before: until all processes have met there is nothing to save, and one that hears a signal would wait for
+    # others which it has ended.
     stop = StopRequest()
     stop.listen()
     order = build_order(config, train_shards, runtime)
@@ -140,7 +141,8 @@ def _train(
 
 
 def _audit(config: TrainConfig, folder: Path, shards: ShardSet, runtime: Runtime) -> QuickAudit | None:
-    """A quick look at the labels of a new run, kept as audit.json. Returns what was found, on the main process. Collective.
+    """A quick look at the labels of a new run, kept as audit.json. Returns what was found, on the main process.
+    Collective.
 
     Raises:
         LabelError: on every rank, under audit.strict, where they look like noise.
@@ -167,7 +169,9 @@ def _fill(config: TrainConfig, model: AttributeModel, source: Path | None) -> li
 
 
 def _other_size(config: TrainConfig) -> list[str]:
-    """A line where pretrained weights were trained on pictures of another size than this run has, which costs them some of what they know."""
+    """A line where pretrained weights were trained on pictures of another size than this run has, which costs them some
+    of what they know.
+    """
     if not config.model.backbone.startswith(TIMM) or config.model.weights == "none":
         return []
     side, _ = resizing(config.model.backbone.removeprefix(TIMM))
@@ -244,7 +248,9 @@ def _open_folder(task: Task, state: RunState, audit: QuickAudit | None, source: 
 
 
 def _other_numbers(config: TrainConfig, folder: Path, source: Path) -> bool:
-    """Whether numbers from here on may be others than those that were logged before: settings differ from the checkpoint's, or from those that the folder was last trained with."""
+    """Whether numbers from here on may be others than those that were logged before: settings differ from the
+    checkpoint's, or from those that the folder was last trained with.
+    """
     try:
         last = read_config(folder / CONFIG)[1]
     except ConfigError:
@@ -297,7 +303,9 @@ def _opening(task: Task) -> str:
 
 
 def _finish(task: Task, state: RunState) -> None:
-    """Judges the bundle as anybody else would, and writes evaluation/, report.html and result.json from that. Collective."""
+    """Judges the bundle as anybody else would, and writes evaluation/, report.html and result.json from that.
+    Collective.
+    """
     runtime, folder = task.runtime, task.folder
     runtime.accelerator.wait_for_everyone()  # the bundle is rank 0's to write
     model, card = bundle.read_bundle(folder)

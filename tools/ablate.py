@@ -1,7 +1,8 @@
 #!/usr/bin/env python
 """Controlled comparisons: one setting is changed, everything else stays, and the difference gets an interval.
 
-    python -m tools.ablate tools/ablations/persons.yaml --shards shards/persons --out ablation [--seeds 0 1 2] [train flags ...]
+    python -m tools.ablate tools/ablations/persons.yaml --shards shards/persons --out ablation [--seeds 0 1 2] [train
+    flags ...]
 
 The YAML names a base and what is changed, in flags of the trainer:
 
@@ -11,10 +12,12 @@ The YAML names a base and what is changed, in flags of the trainer:
       asymmetric loss: {loss.name: asl}
       three models' worth of epochs: {train.epochs: 6}
 
-A comparison may have `against: NAME`, another comparison to be held against instead of the base. Every recipe is trained with every seed; recipes take turns, so that a machine that slows down slows all of
-them down. What is done is kept: the same command goes on where it was stopped, and a YAML with more comparisons trains only those. A finished run loses its checkpoints/, hundreds of megabytes that
-nothing here reads, and keeps all else: bundle, evaluation, report, numbers. Writes OUT/ablation.md and OUT/ablation.json: val mAP of the best epoch, gain with a 95 % interval by paired bootstrap over
-photographs and seeds, the gain of each seed, and the time of training beside the base's.
+A comparison may have `against: NAME`, another comparison to be held against instead of the base. Every recipe is
+trained with every seed; recipes take turns, so that a machine that slows down slows all of them down. What is done is
+kept: the same command goes on where it was stopped, and a YAML with more comparisons trains only those. A finished run
+loses its checkpoints/, hundreds of megabytes that nothing here reads, and keeps all else: bundle, evaluation, report,
+numbers. Writes OUT/ablation.md and OUT/ablation.json: val mAP of the best epoch, gain with a 95 % interval by paired
+bootstrap over photographs and seeds, the gain of each seed, and the time of training beside the base's.
 """
 
 import argparse

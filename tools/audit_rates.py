@@ -1,10 +1,11 @@
 #!/usr/bin/env python
-"""How often is the audit wrong? Judges many simulated sets of labels of which the truth is known: the evidence behind docs/audit.md.
+"""How often is the audit wrong? Judges many simulated sets of labels of which the truth is known: the evidence behind
+docs/audit.md.
 
     python -m tools.audit_rates OUT.json [--null-sets 75] [--sets 30] [--workers 2] [--seed 0]
 
-Prints a table: for each kind of labels, how often the verdict is `learnable`, `weak` and `noise`. Where there is nothing to learn,
-`learnable` is a false alarm; where there is something, `noise` is a miss.
+Prints a table: for each kind of labels, how often the verdict is `learnable`, `weak` and `noise`. Where there is
+nothing to learn, `learnable` is a false alarm; where there is something, `noise` is a miss.
 """
 
 import argparse
@@ -47,8 +48,8 @@ class Scenario:
         known: share of labels that are known.
         known_by_category: unknown labels go by category, as in COCO Attributes, instead of by chance.
         signal: how strongly objects decide over labels, in logits; 0 is noise.
-        mixed: what is done to labels afterwards: nothing, whole rows shuffled between objects, or each photograph's first row copied to
-            all its objects.
+        mixed: what is done to labels afterwards: nothing, whole rows shuffled between objects, or each photograph's
+            first row copied to all its objects.
     """
 
     name: str
@@ -106,7 +107,9 @@ def scenarios() -> list[Scenario]:
 
 @dataclass(frozen=True)
 class Simulated:
-    """One set: labels (N, A) with NaN for unknown, what describes the objects (N, D), photographs (N,), and the truth's own AUROC."""
+    """One set: labels (N, A) with NaN for unknown, what describes the objects (N, D), photographs (N,), and the truth's
+    own AUROC.
+    """
 
     labels: NDArray[np.float32]
     features: NDArray[np.float64]

@@ -1,10 +1,12 @@
 #!/usr/bin/env python
-"""Makes known labels unknown, to see what a way of dealing with unknown ones is worth: the split that is judged stays whole.
+"""Makes known labels unknown, to see what a way of dealing with unknown ones is worth: the split that is judged stays
+whole.
 
     python -m tools.hide_labels OUT.csv --labels labels.csv --share 0.8 [--instances ...] [--split train] [--seed 0]
 
-Reads labels as `attrtrain shard` does, deals photographs out to splits as it does, and writes a CSV in which the given share of the known ones of one split is empty, drawn cell by
-cell whatever they say. The same seed empties the same cells, and a larger share those of a smaller one too. Crowds, of which no crop is made, are left out.
+Reads labels as `attrtrain shard` does, deals photographs out to splits as it does, and writes a CSV in which the given
+share of the known ones of one split is empty, drawn cell by cell whatever they say. The same seed empties the same
+cells, and a larger share those of a smaller one too. Crowds, of which no crop is made, are left out.
 """
 
 import argparse

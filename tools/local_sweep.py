@@ -1,11 +1,13 @@
 #!/usr/bin/env python
 """A W&B sweep's YAML without W&B: the same parameters, tried one after the other on this machine.
 
-    python -m tools.local_sweep slurm/sweep.yaml --out runs/sweep --count 8 resnet50 --data.shards shards/coco [train flags ...]
+    python -m tools.local_sweep slurm/sweep.yaml --out runs/sweep --count 8 resnet50 --data.shards shards/coco [train
+    flags ...]
 
-`method: grid` tries every combination of the values that the YAML lists. Otherwise trials are drawn at random; `bayes` asks for a server that learns, so it is drawn at random too, which is said. Trial k
-is the same whenever it is drawn, and what is done is kept: the same command goes on where it was stopped, a larger --count adds trials. Writes OUT/sweep.md, the trials by
-the metric that the YAML names. The YAML's `command` is for W&B's agent and not used here.
+`method: grid` tries every combination of the values that the YAML lists. Otherwise trials are drawn at random; `bayes`
+asks for a server that learns, so it is drawn at random too, which is said. Trial k is the same whenever it is drawn,
+and what is done is kept: the same command goes on where it was stopped, a larger --count adds trials. Writes
+OUT/sweep.md, the trials by the metric that the YAML names. The YAML's `command` is for W&B's agent and not used here.
 """
 
 import argparse

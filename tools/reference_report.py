@@ -1,11 +1,14 @@
 #!/usr/bin/env python
-"""The reference report, again: 275 crops, 204 coin-flip labels, and the recipe that called 51.5 % accuracy "clearly above chance".
+"""The reference report, again: 275 crops, 204 coin-flip labels, and the recipe that called 51.5 % accuracy "clearly
+above chance".
 
-    python -m tools.reference_report WORK --labels labels.csv --images photos/ [--instances ...] [--weights PATH] [train flags ...]
+    python -m tools.reference_report WORK --labels labels.csv --images photos/ [--instances ...] [--weights PATH] [train
+    flags ...]
 
-Takes 275 labelled objects, whole photographs at a time, and shards them twice: with 204 fair coin flips for labels, and with their own. The same crops, the same
-split, the same `reference_report` preset train on both. Writes WORK/reference_report.md, in which every figure comes from these runs. Without
---labels, a toy COCO is drawn. What is done is kept: the same command goes on where it was stopped.
+Takes 275 labelled objects, whole photographs at a time, and shards them twice: with 204 fair coin flips for labels, and
+with their own. The same crops, the same split, the same `reference_report` preset train on both. Writes
+WORK/reference_report.md, in which every figure comes from these runs. Without --labels, a toy COCO is drawn. What is
+done is kept: the same command goes on where it was stopped.
 """
 
 import argparse
@@ -46,7 +49,8 @@ class Outcome:
 
 
 def choose_objects(table: ObjectTable, count: int, seed: int) -> NDArray[np.int64]:
-    """Rows (count,) of objects: the largest of each photograph, photographs in an order hashed from their ids; then, if more are needed, the second largest.
+    """Rows (count,) of objects: the largest of each photograph, photographs in an order hashed from their ids; then, if
+    more are needed, the second largest.
 
     Raises:
         SystemExit: there are too few.

@@ -3,8 +3,9 @@
 
     python -m tools.soak_resume SHARDS WORK_FOLDER [--kills 200] [--seed 0] [train flags ...]
 
-Trains once undisturbed, then once more with SIGKILL at random moments (every other time in the middle of saving a checkpoint), starting
-again after each. Both must end with the same weights bit for bit, the same objects in every step, and the same metrics.jsonl apart from times.
+Trains once undisturbed, then once more with SIGKILL at random moments (every other time in the middle of saving a
+checkpoint), starting again after each. Both must end with the same weights bit for bit, the same objects in every step,
+and the same metrics.jsonl apart from times.
 """
 
 import argparse
@@ -28,7 +29,8 @@ TRACE = "trained_objects.jsonl"
 def soak(shards: Path, work: Path, kills: int, seed: int, flags: Sequence[str]) -> list[str]:
     """Runs the comparison and returns a line for everything that differs.
 
-    Processes are forked from this one, which has imported everything and computed nothing: a start costs no seconds of importing.
+    Processes are forked from this one, which has imported everything and computed nothing: a start costs no seconds of
+    importing.
     """
     import attrtrain.wiring  # noqa: F401 (imported here for all the children)
 
@@ -129,7 +131,9 @@ def _wait(child: int) -> int:
 
 
 def _kill(child: int, run: Path, while_saving: bool, after: float) -> None:
-    """Kills a process after some seconds, or as soon as it is saving after that; a process that is done first is only waited for."""
+    """Kills a process after some seconds, or as soon as it is saving after that; a process that is done first is only
+    waited for.
+    """
     begun = time.monotonic()
     while os.waitpid(child, os.WNOHANG) == (0, 0):
         saving = any((run / "checkpoints").glob(".step-*.partial"))

@@ -1,4 +1,6 @@
-"""Scenes of simple objects with visual attributes: what is in them, how they look, and what annotators would say of them."""
+"""Scenes of simple objects with visual attributes: what is in them, how they look, and what annotators would say of
+them.
+"""
 
 import colorsys
 import math

@@ -1,9 +1,10 @@
-"""Makes a W&B dashboard with the panels that matter for attrtrain's runs: a saved view of a project, for everybody in it.
+"""Makes a W&B dashboard with the panels that matter for attrtrain's runs: a saved view of a project, for everybody in
+it.
 
     python -m tools.wandb_workspace [--entity TEAM] [--project attrtrain] [--name attrtrain]
 
-Needs the package wandb-workspaces (`pip install "attrtrain[wandb-workspaces]"`) and `wandb login`, or an API key in WANDB_API_KEY.
-Names of metrics are those of `attrtrain.tracking.wandb_tracker`.
+Needs the package wandb-workspaces (`pip install "attrtrain[wandb-workspaces]"`) and `wandb login`, or an API key in
+WANDB_API_KEY. Names of metrics are those of `attrtrain.tracking.wandb_tracker`.
 """
 
 import argparse

@@ -1,7 +1,8 @@
 """COCO instances files: where each annotated object is, and in which photograph.
 
-COCO 2014 and 2017 hold the same annotations under the same ids, dealt out to other files (2017's train is 2014's train + val − minival). So several
-files are read as one table and joined by annotation id, whichever file or split the photograph ended up in.
+COCO 2014 and 2017 hold the same annotations under the same ids, dealt out to other files (2017's train is 2014's train
++ val − minival). So several files are read as one table and joined by annotation id, whichever file or split the
+photograph ended up in.
 """
 
 import json
@@ -23,7 +24,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class CocoInstances:
-    """Annotations of one or more instances files, by rising annotation id. Columns as in `ObjectTable`, each (M,) or (M, k)."""
+    """Annotations of one or more instances files, by rising annotation id. Columns as in `ObjectTable`, each (M,) or
+    (M, k).
+    """
 
     annotation_id: NDArray[np.int64]
     image_id: NDArray[np.int64]
@@ -195,13 +198,17 @@ def _box_of(annotation: dict[str, Any]) -> Sequence[float]:
 
 
 def _looked_up(annotations: Sequence[dict[str, Any]], key: str, meaning: Callable[[int], T], otherwise: T) -> list[T]:
-    """What a number of each annotation means; `otherwise` where it has none. There are few different ones, so each is looked up once."""
+    """What a number of each annotation means; `otherwise` where it has none. There are few different ones, so each is
+    looked up once.
+    """
     values = [annotation.get(key) for annotation in annotations]
     told = {value: otherwise if value is None else meaning(_whole(value)) for value in set(values)}
     return [told[value] for value in values]
 
 
 def _without_polygons(mapping: dict[str, Any]) -> dict[str, Any]:
-    """Drops each polygon as soon as it is parsed: they are nine tenths of instances_train2017.json, and nothing here reads them."""
+    """Drops each polygon as soon as it is parsed: they are nine tenths of instances_train2017.json, and nothing here
+    reads them.
+    """
     mapping.pop("segmentation", None)
     return mapping

@@ -1,9 +1,11 @@
 """COCO Attributes label files, in every form in which they are found.
 
-First layout: `ann_vecs` {patch id: vector}, `patch_id_to_ann_id` {patch id: COCO annotation id}, `split` {patch id: "train2014" | "val2014"},
-`attributes` [{id, name, supercategory}] in no order. Second layout: `ann_attrs` {annotation id: {attrs_vector, split}}.
+First layout: `ann_vecs` {patch id: vector}, `patch_id_to_ann_id` {patch id: COCO annotation id}, `split` {patch id:
+"train2014" | "val2014"}, `attributes` [{id, name, supercategory}] in no order. Second layout: `ann_attrs` {annotation
+id: {attrs_vector, split}}.
 
-A value is the mean vote of the annotators (Patterson & Hays, "COCO Attributes", ECCV 2016); negative means nobody was asked.
+A value is the mean vote of the annotators (Patterson & Hays, "COCO Attributes", ECCV 2016); negative means nobody was
+asked.
 """
 
 from collections.abc import Iterable, Mapping
@@ -46,7 +48,9 @@ class CocoAttributes:
 
     @cached_property
     def source(self) -> SourceFile:
-        """The file with its checksum, which takes a second for a gigabyte and is therefore worked out when it is asked for."""
+        """The file with its checksum, which takes a second for a gigabyte and is therefore worked out when it is asked
+        for.
+        """
         return SourceFile.of(self.path)
 
     @property
@@ -124,7 +128,9 @@ def _second_layout(content: Mapping[str, Any]) -> tuple[list[int], list[str], li
 
 
 def _matrix(vectors: list[Any], width: int) -> NDArray[np.float32]:
-    """Stacks vectors into (N, A) float32 block by block, never holding all of them in float64 a second time; negative becomes NaN."""
+    """Stacks vectors into (N, A) float32 block by block, never holding all of them in float64 a second time; negative
+    becomes NaN.
+    """
     for row, vector in enumerate(vectors):
         if len(vector) != width:
             raise LabelError(f"object {row} has {len(vector)} labels, but the file lists {width} attributes")

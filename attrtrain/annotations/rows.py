@@ -17,7 +17,8 @@ def rows_of(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yields (line number, row); a row's keys are column names without surrounding space.
 
     Raises:
-        LabelError: naming the line that cannot be read; OSError and UnicodeDecodeError are left to the caller, who knows what the file is for.
+        LabelError: naming the line that cannot be read; OSError and UnicodeDecodeError are left to the caller, who
+            knows what the file is for.
     """
     if path.suffix.lower() == ".jsonl":
         with path.open(encoding="utf-8-sig") as file:
@@ -51,7 +52,9 @@ def rows_of(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _csv_rows(reader: "Reader") -> Iterator[list[str]]:
-    """The rows of a strict reader, which refuses a cell that begins with a quote and does not end with one: else all rows up to the next quote would be one cell."""
+    """The rows of a strict reader, which refuses a cell that begins with a quote and does not end with one: else all
+    rows up to the next quote would be one cell.
+    """
     line = reader.line_num + 1
     try:
         for cells in reader:

@@ -1,15 +1,16 @@
 """Reads label pickles without ever running what is inside them.
 
-Unpickling is a small program that may call anything it can name. This reader lets a file name only what label files need (NumPy
-arrays, scalars and dtypes, plain containers and numbers, joblib's array wrapper) and refuses all else by name, before
-it is looked up. Reading happens in C, at the speed of `pickle.load`.
+Unpickling is a small program that may call anything it can name. This reader lets a file name only what label files
+need (NumPy arrays, scalars and dtypes, plain containers and numbers, joblib's array wrapper) and refuses all else by
+name, before it is looked up. Reading happens in C, at the speed of `pickle.load`.
 
-The NumPy names lead to stand-ins, because NumPy trusts a pickle as much as its own memory: a dtype whose state claims that pointers
-are plain bytes turns bytes of the file into Python objects. So a file chooses a dtype by its name alone, gives an array its
-bytes once, and can set attributes of nothing.
+The NumPy names lead to stand-ins, because NumPy trusts a pickle as much as its own memory: a dtype whose state claims
+that pointers are plain bytes turns bytes of the file into Python objects. So a file chooses a dtype by its name alone,
+gives an array its bytes once, and can set attributes of nothing.
 
-Streams understood: Python 2 pickles (protocol 0, latin-1 strings, `numpy.core` names), today's pickles, and joblib >= 0.10 files
-plain or compressed by zlib, gzip, bz2, xz or lzma, whether their classes are called `joblib` or `sklearn.externals.joblib`.
+Streams understood: Python 2 pickles (protocol 0, latin-1 strings, `numpy.core` names), today's pickles, and joblib >=
+0.10 files plain or compressed by zlib, gzip, bz2, xz or lzma, whether their classes are called `joblib` or
+`sklearn.externals.joblib`.
 """
 
 import bz2
@@ -79,9 +80,9 @@ class _Array(np.ndarray):
 class _JoblibArray(_Array):
     """Stands in for joblib's NumpyArrayWrapper: becomes the array whose raw bytes follow it in the stream.
 
-    joblib swaps wrapper and array in a pure-Python unpickler, which takes minutes on a full-size file. Here the wrapper *is* an array: the C
-    unpickler calls `__setstate__` when it has read the wrapper, and that is just where the array's bytes begin. It needs a stream that is
-    never read ahead, such as `io.BytesIO`.
+    joblib swaps wrapper and array in a pure-Python unpickler, which takes minutes on a full-size file. Here the wrapper
+    *is* an array: the C unpickler calls `__setstate__` when it has read the wrapper, and that is just where the array's
+    bytes begin. It needs a stream that is never read ahead, such as `io.BytesIO`.
     """
 
     __slots__ = ()
@@ -138,7 +139,9 @@ def _encode(text: str, encoding: str) -> bytes:
 
 
 def _allowed_names() -> dict[tuple[str, str], Any]:
-    """The whole allow-list, (module, name) → object. Names are matched whole, so no attribute can be reached through them."""
+    """The whole allow-list, (module, name) → object. Names are matched whole, so no attribute can be reached through
+    them.
+    """
     allowed: dict[tuple[str, str], Any] = {
         ("collections", "OrderedDict"): collections.OrderedDict,
         ("collections", "defaultdict"): collections.defaultdict,
@@ -168,9 +171,11 @@ class _AllowListUnpickler(pickle.Unpickler):
     _allowed = _allowed_names()
 
     def __init__(self, stream: BinaryIO) -> None:
-        # The C unpickler reads ahead on any stream that offers to peek, which would take the bytes that follow a wrapper.
+        # The C unpickler reads ahead on any stream that offers to peek, which would take the bytes that follow a
+        # wrapper.
         self._reads_ahead = hasattr(stream, "peek")
-        # latin-1 keeps the bytes of Python 2 strings as they are: NumPy takes array buffers back from it, and ASCII is unharmed.
+        # latin-1 keeps the bytes of Python 2 strings as they are: NumPy takes array buffers back from it, and ASCII is
+        # unharmed.
         super().__init__(stream, fix_imports=False, encoding="latin1")
         self._wrapper = type("NumpyArrayWrapper", (_JoblibArray,), {"_stream": stream, "__slots__": ()})
 
@@ -235,7 +240,9 @@ def load_pickle(path: Path) -> Any:
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """Keeps the collector from walking, again and again, a million new objects of which none is garbage: a fifth of the time."""
+    """Keeps the collector from walking, again and again, a million new objects of which none is garbage: a fifth of the
+    time.
+    """
     was_enabled = gc.isenabled()
     gc.disable()
     try:

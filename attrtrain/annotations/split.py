@@ -1,6 +1,7 @@
 """Which objects are trained on and which are judged. A photograph is never in two splits, whoever made them.
 
-Objects of one photograph share light, place and often subject; split apart, they would let a model recognise the photograph.
+Objects of one photograph share light, place and often subject; split apart, they would let a model recognise the
+photograph.
 """
 
 import heapq
@@ -18,14 +19,14 @@ def apply_split(table: ObjectTable, rule: str, val_share: float, seed: int) -> t
     """Returns the table with its split column decided and checked, and a line that says how.
 
     Args:
-        rule: "official" takes the label file's own split as it is; "image" draws one by photograph; "auto" is the file's own, photographs
-            torn between two splits mended, and a drawn one where no object has any.
+        rule: "official" takes the label file's own split as it is; "image" draws one by photograph; "auto" is the
+            file's own, photographs torn between two splits mended, and a drawn one where no object has any.
         val_share: share of objects that "image" puts into "val", in (0, 1).
         seed: chooses among the splits "image" could draw.
 
     Raises:
-        LabelError: under "official", where a photograph is in two splits or an object in none; under "auto", where some objects have one and
-            others have none.
+        LabelError: under "official", where a photograph is in two splits or an object in none; under "auto", where some
+            objects have one and others have none.
     """
     without = table.split == ""
     has_own = not without.any() and len(table) > 0
@@ -65,9 +66,11 @@ def apply_split(table: ObjectTable, rule: str, val_share: float, seed: int) -> t
 
 
 def set_aside_dev(table: ObjectTable, share: float, seed: int) -> tuple[ObjectTable, str]:
-    """Moves whole photographs of split "train", holding a share in (0, 1) of its objects, to split "dev", and returns a line that says so.
+    """Moves whole photographs of split "train", holding a share in (0, 1) of its objects, to split "dev", and returns a
+    line that says so.
 
-    Whatever is chosen by looking at scores (an epoch, a threshold, a learning rate) is chosen on "dev", so that "val" stays unseen.
+    Whatever is chosen by looking at scores (an epoch, a threshold, a learning rate) is chosen on "dev", so that "val"
+    stays unseen.
 
     Raises:
         LabelError: there is a split "dev" already, or no object to set aside.
@@ -84,10 +87,11 @@ def set_aside_dev(table: ObjectTable, share: float, seed: int) -> tuple[ObjectTa
 
 
 def mend_split(table: ObjectTable) -> NDArray[Any]:
-    """The file's own split (N,), but each photograph whole in the split that holds most of its objects; of equals the first by name.
+    """The file's own split (N,), but each photograph whole in the split that holds most of its objects; of equals the
+    first by name.
 
-    COCO Attributes' patches were dealt out by photograph in COCO 2014, but nothing stops a file from tearing a photograph apart, and then its
-    validation scores reward remembering photographs.
+    COCO Attributes' patches were dealt out by photograph in COCO 2014, but nothing stops a file from tearing a
+    photograph apart, and then its validation scores reward remembering photographs.
     """
     names, split_of_row = np.unique(table.split, return_inverse=True)
     images, image_of_row = np.unique(table.image_id, return_inverse=True)
@@ -111,9 +115,9 @@ def check_image_in_one_split(table: ObjectTable) -> None:
 def split_by_image(table: ObjectTable, val_share: float, seed: int) -> NDArray[Any]:
     """Draws "train" and "val" by photograph so that each attribute's positives are shared out as `val_share` says.
 
-    Iterative stratification (Sechidis, Tsoumakas & Vlahavas, "On the stratification of multi-label data", ECML 2011) with photographs in place
-    of examples: the attribute with the fewest positives left goes first, and each photograph goes where most of it is still wanted.
-    Neither split is left empty, except that a single photograph goes to "train".
+    Iterative stratification (Sechidis, Tsoumakas & Vlahavas, "On the stratification of multi-label data", ECML 2011)
+    with photographs in place of examples: the attribute with the fewest positives left goes first, and each photograph
+    goes where most of it is still wanted. Neither split is left empty, except that a single photograph goes to "train".
 
     Returns:
         (N,) str.
@@ -137,7 +141,8 @@ def split_by_image(table: ObjectTable, val_share: float, seed: int) -> NDArray[A
         wanted[chosen] -= positives[image]
         wanted_objects[chosen] -= objects[image]
 
-    # A heap of (photographs left, attribute) with lazy updates: an entry that is out of date is pushed again with its new count.
+    # A heap of (photographs left, attribute) with lazy updates: an entry that is out of date is pushed again with its
+    # new count.
     left = (positives > 0).sum(axis=0)
     heap = [(int(count), attribute) for attribute, count in enumerate(left) if count]
     heapq.heapify(heap)

@@ -42,8 +42,8 @@ class ObjectTable:
         vocabulary: what the A columns of `labels` mean.
         object_id: (N,) int64, distinct and not negative. COCO: the annotation id.
         image_id: (N,) int64; objects of one photograph share it.
-        image: (N,) object, file name or path below one of the image folders. Texts are references to one `str` each, since NumPy's own
-            strings take four bytes for each character of the longest, in every row.
+        image: (N,) object, file name or path below one of the image folders. Texts are references to one `str` each,
+            since NumPy's own strings take four bytes for each character of the longest, in every row.
         image_size: (N, 2) int64 width and height in pixels as the annotation says, 0 where it says nothing.
         box: (N, 4) float64 x, y, width, height in pixels; may hold nonsense, which the writer leaves out and counts.
         category: (N,) object, "" where unknown.
@@ -106,7 +106,9 @@ def text_of(value: object) -> str:
 
 
 def check_pixels(box: NDArray[np.float64]) -> None:
-    """Raises LabelError where boxes (N, 4) x, y, width, height lie within a single pixel and divide it, all but one in a hundred: they are shares of their pictures, perhaps rounded."""
+    """Raises LabelError where boxes (N, 4) x, y, width, height lie within a single pixel and divide it, all but one in
+    a hundred: they are shares of their pictures, perhaps rounded.
+    """
     usable = box[np.isfinite(box).all(axis=1) & (box[:, 2:] > 0).all(axis=1)]
     within = (usable[:, :2] >= -_ROUNDED).all(axis=1) & (usable[:, :2] + usable[:, 2:] <= 1 + _ROUNDED).all(axis=1)
     if (usable % 1).any() and within.mean() >= 0.99:
@@ -116,7 +118,9 @@ def check_pixels(box: NDArray[np.float64]) -> None:
 
 
 def one_id_a_photograph(table: ObjectTable) -> ObjectTable:
-    """The table with one image_id, the smallest, for all objects of one file name: merged files list a photograph under several, in which it could be trained on and judged at once."""
+    """The table with one image_id, the smallest, for all objects of one file name: merged files list a photograph under
+    several, in which it could be trained on and judged at once.
+    """
     photograph_of = {name: without_year(name) for name in set(table.image)}
     least: dict[str, int] = {}
     for name, image_id in zip(table.image, table.image_id.tolist(), strict=True):
@@ -127,7 +131,9 @@ def one_id_a_photograph(table: ObjectTable) -> ObjectTable:
 
 
 def check_texts(*columns: Iterable[str]) -> None:
-    """Raises LabelError where a text holds half a character, as cut-off emojis in JSON do: no file of ours could hold it."""
+    """Raises LabelError where a text holds half a character, as cut-off emojis in JSON do: no file of ours could hold
+    it.
+    """
     for text in set().union(*columns):
         if not text.isascii():
             try:

@@ -1,10 +1,11 @@
 """Anybody's own boxes: a CSV or JSON-lines file, one object a row.
 
-Columns with these names are read as what they say; every other column is an attribute, with values 0 to 1, and empty or -1 for
-unknown.
+Columns with these names are read as what they say; every other column is an attribute, with values 0 to 1, and empty or
+-1 for unknown.
 
     photograph   file_name | image | path
-    box          x, y, w, h (or width, height) | x1, y1, x2, y2 (or xmin, ymin, xmax, ymax) | JSON lines also: bbox [x, y, w, h]
+    box          x, y, w, h (or width, height) | x1, y1, x2, y2 (or xmin, ymin, xmax, ymax)
+                 JSON lines also: bbox [x, y, w, h]
     optional     split | category | object_id | image_id
 """
 
@@ -63,7 +64,8 @@ class Boxes:
 
 
 def read_table(path: str | Path) -> ObjectTable:
-    """Reads a CSV (.csv, .tsv) or JSON-lines (.jsonl) file of boxes. Without an object_id column the row number, from 0, is the id.
+    """Reads a CSV (.csv, .tsv) or JSON-lines (.jsonl) file of boxes. Without an object_id column the row number, from
+    0, is the id.
 
     Raises:
         LabelError: naming file, line and column of the first value that cannot be read.
@@ -96,7 +98,8 @@ def read_table(path: str | Path) -> ObjectTable:
 
 
 def read_boxes(path: str | Path) -> Boxes:
-    """Reads the same files for their boxes alone: attribute columns need not be there, and what other columns hold is not looked at.
+    """Reads the same files for their boxes alone: attribute columns need not be there, and what other columns hold is
+    not looked at.
 
     Raises:
         LabelError: naming file, line and column of the first value that cannot be read, or an object id given twice.
@@ -125,7 +128,9 @@ def _named_in_errors(path: Path) -> Iterator[None]:
 
 
 def _columns(path: Path) -> list[str]:
-    """Names of all columns. Those of a CSV are told by its first row; a key of JSON lines may come in any line, so the whole file is read for them."""
+    """Names of all columns. Those of a CSV are told by its first row; a key of JSON lines may come in any line, so the
+    whole file is read for them.
+    """
     rows = rows_of(path)
     if (first := next(rows, None)) is None:
         raise LabelError("holds no objects")
@@ -148,7 +153,9 @@ class _Texts:
         return np.array(list(self._number_of), dtype=object)[np.frombuffer(self._numbers, dtype=np.int64)]
 
     def photograph_ids(self) -> NDArray[np.int64]:
-        """A number (M,) for each photograph that these texts name, of 52 bits, which JSON keeps in every language. It follows from the name alone, so that one name is one photograph in all files."""
+        """A number (M,) for each photograph that these texts name, of 52 bits, which JSON keeps in every language. It
+        follows from the name alone, so that one name is one photograph in all files.
+        """
         digests = [
             hashlib.blake2b(without_year(text).encode(errors="surrogatepass"), digest_size=8)
             for text in self._number_of

@@ -1,4 +1,5 @@
-"""VAW, "Visual Attributes in the Wild" (Pham et al., CVPR 2021): Visual Genome boxes with positive and negative attributes by name.
+"""VAW, "Visual Attributes in the Wild" (Pham et al., CVPR 2021): Visual Genome boxes with positive and negative
+attributes by name.
 
 Whatever an object names as neither is unknown. The data set comes as one JSON file a split.
 """
@@ -17,7 +18,8 @@ from attrtrain.vocabulary import AttributeVocabulary
 
 
 def read_vaw(paths: Sequence[str | Path]) -> ObjectTable:
-    """Reads VAW JSON files. A file called train*, val* or test* gives its objects that split; photographs are `<image_id>.jpg`.
+    """Reads VAW JSON files. A file called train*, val* or test* gives its objects that split; photographs are
+    `<image_id>.jpg`.
 
     Raises:
         LabelError: a file is missing or not VAW's format, or an attribute is both positive and negative for one object.

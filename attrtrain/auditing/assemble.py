@@ -168,7 +168,9 @@ def _attributes(table: ObjectTable, evidence: Evidence) -> list[AttributeEntry]:
 
 
 def _pictures(subject: Subject, folders: list[Path | str]) -> tuple[Pictures, ObjectTable]:
-    """Compares pictures; where whole photographs are read, their sizes are filled in for objects whose annotation has none."""
+    """Compares pictures; where whole photographs are read, their sizes are filled in for objects whose annotation has
+    none.
+    """
     table = subject.table
     names, number = np.unique(table.image, return_inverse=True)
     splits = [

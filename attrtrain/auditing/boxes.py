@@ -15,7 +15,9 @@ _REPEATED_LEAST = 5
 
 
 def odd_boxes(table: ObjectTable) -> list[OddBoxes]:
-    """Counts boxes by what is odd about them; a box may be odd in several ways. What needs the photograph's size is only found where it is known."""
+    """Counts boxes by what is odd about them; a box may be odd in several ways. What needs the photograph's size is
+    only found where it is known.
+    """
     x, y, width, height = table.box.T
     sized = (table.image_size > 0).all(axis=1)
     image_width, image_height = table.image_size.T.astype(np.float64)

@@ -21,7 +21,9 @@ def label_counts(labels: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArra
 
 
 def rate_summary(positives: NDArray[np.int64], negatives: NDArray[np.int64]) -> RateSummary:
-    """Are these the rates of fair coins? Pearson's chi-squared test, one degree of freedom an attribute with known labels."""
+    """Are these the rates of fair coins? Pearson's chi-squared test, one degree of freedom an attribute with known
+    labels.
+    """
     known = positives + negatives
     asked = known > 0
     if not asked.any():

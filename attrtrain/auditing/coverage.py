@@ -1,7 +1,8 @@
 """How many labelled objects the instances files know, and, where many are missing, what is likely wrong.
 
-COCO's annotation ids are the same in 2014 and 2017, and 2017's train is 2014's train and val without minival, which is 2017's val. So two files
-of one year, or both of 2017, know every object; fewer are missing for a reason that the share of matches gives away.
+COCO's annotation ids are the same in 2014 and 2017, and 2017's train is 2014's train and val without minival, which is
+2017's val. So two files of one year, or both of 2017, know every object; fewer are missing for a reason that the share
+of matches gives away.
 """
 
 from collections.abc import Sequence

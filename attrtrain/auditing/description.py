@@ -1,4 +1,6 @@
-"""What a label file knows of an object besides its labels, as numbers: its category, and its box's shape, size and place."""
+"""What a label file knows of an object besides its labels, as numbers: its category, and its box's shape, size and
+place.
+"""
 
 from typing import Any
 
@@ -9,7 +11,8 @@ from attrtrain.keyed_random import mix64
 
 _MOST_PIXELS = 1e6  # no photograph is as wide
 _MOST_CATEGORIES = 60  # the rest counts as one
-# A word in front of the key: without one it would be that by which `annotations.split` draws val, and a sample would hold photographs of train alone.
+# A word in front of the key: without one it would be that by which `annotations.split` draws val, and a sample would
+# hold photographs of train alone.
 _SAMPLE = 101
 
 
@@ -22,8 +25,8 @@ def describe(category: NDArray[Any], box: NDArray[np.float64], image_size: NDArr
         image_size: (N, 2) width and height of the photograph in pixels, 0 where unknown.
 
     Returns:
-        (N, D): one column a common category; width, height, area and aspect ratio as logarithms, with squares, since labels
-        may belong to middle sizes; the box's centre, as shares of the photograph where its size is known.
+        (N, D): one column a common category; width, height, area and aspect ratio as logarithms, with squares, since
+        labels may belong to middle sizes; the box's centre, as shares of the photograph where its size is known.
     """
     _, code, objects = np.unique(category, return_inverse=True, return_counts=True)
     common = np.argsort(-objects, kind="stable")[:_MOST_CATEGORIES]
@@ -42,7 +45,9 @@ def describe(category: NDArray[Any], box: NDArray[np.float64], image_size: NDArr
 
 
 def _tamed(column: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What is no number becomes middling, and the outermost are drawn in: a single absurd box must not be all a column tells."""
+    """What is no number becomes middling, and the outermost are drawn in: a single absurd box must not be all a column
+    tells.
+    """
     if len(column) == 0:
         return column
     filled = np.where(np.isfinite(column), column, _middle(column))
@@ -57,7 +62,8 @@ def _middle(column: NDArray[np.float64]) -> float:
 def sample_photographs(image_id: NDArray[np.int64], objects: int, seed: int = 0) -> NDArray[np.int64]:
     """Rows (K,), rising, of whole photographs drawn until at least `objects` objects are together, or all there are.
 
-    Where single photographs hold a large part of the objects, theirs are drawn singly, so that K stays below 2 x `objects`.
+    Where single photographs hold a large part of the objects, theirs are drawn singly, so that K stays below 2 x
+    `objects`.
     """
     if len(image_id) <= objects:
         return np.arange(len(image_id))

@@ -1,4 +1,6 @@
-"""audit.json: everything the audit found, as plain data. Lists of examples are cut short; the counts beside them are not."""
+"""audit.json: everything the audit found, as plain data. Lists of examples are cut short; the counts beside them are
+not.
+"""
 
 from typing import Literal
 
@@ -99,8 +101,8 @@ class OddBoxes(Contract):
 class Relation(Contract):
     """What a pair of attributes says of each other over `objects` for which both are known.
 
-    duplicate: both or neither; complement: exactly one; implies: wherever the first is, the second is. `exceptions` is how often not, and
-    `expected` how often not if they were independent with the same rates.
+    duplicate: both or neither; complement: exactly one; implies: wherever the first is, the second is. `exceptions` is
+    how often not, and `expected` how often not if they were independent with the same rates.
     """
 
     kind: Literal["duplicate", "complement", "implies"]

@@ -1,11 +1,11 @@
 """Can a linear model tell the labels of objects it has not seen, better than labels shuffled between objects?
 
-One procedure for every kind of description of an object: category and box, or features of its pixels. Ridge regression is
-fitted on four fifths of the photographs and judged on the fifth, in turn, and its AUROC is compared with that of the same
-procedure on shuffled labels.
+One procedure for every kind of description of an object: category and box, or features of its pixels. Ridge regression
+is fitted on four fifths of the photographs and judged on the fifth, in turn, and its AUROC is compared with that of the
+same procedure on shuffled labels.
 
-Photographs, not objects, are dealt out to folds, and photographs, not objects, are shuffled: objects of one photograph are
-alike, and would make a model look able that only knows the photograph again.
+Photographs, not objects, are dealt out to folds, and photographs, not objects, are shuffled: objects of one photograph
+are alike, and would make a model look able that only knows the photograph again.
 """
 
 from dataclasses import dataclass
@@ -36,9 +36,9 @@ class HeldOut(PermutationTest):
         auroc: (A,) float64 AUROC of each attribute on objects that were not fitted, NaN where it is not judged.
         attribute_p: (A,) float64 p-value of each attribute, adjusted for looking at all of them (Westfall & Young's
             single-step max-T), NaN where it is not judged.
-        power: share of PLANTED_SETS data sets in which a signal was found that was planted there. Like this one they are in features,
-            photographs, unknown cells and rates, but each label follows a random direction of the features; who knew that direction
-            would reach an AUROC of PLANTED_AUROC.
+        power: share of PLANTED_SETS data sets in which a signal was found that was planted there. Like this one they
+            are in features, photographs, unknown cells and rates, but each label follows a random direction of the
+            features; who knew that direction would reach an AUROC of PLANTED_AUROC.
     """
 
     auroc: NDArray[np.float64]
@@ -68,7 +68,8 @@ def held_out_test(
         seed: chooses folds and shuffles.
 
     Returns:
-        None where there is nothing to test: no attribute has MIN_CASES known positives and negatives, or no feature varies.
+        None where there is nothing to test: no attribute has MIN_CASES known positives and negatives, or no feature
+            varies.
     """
     positive = labels >= 0.5
     known = ~np.isnan(labels)
@@ -112,8 +113,9 @@ def standardised(features: NDArray[np.float64]) -> NDArray[np.float64]:
 def shuffle_photographs(photograph: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
     """Rows (N,) in an order in which photographs of like size are shuffled whole, and the objects inside each as well.
 
-    Put in the place of the rows as they were, objects that shared a photograph still share one: all of them where photographs trade places
-    with others that hold as many objects; of the rare sizes, which have to make do with their like, nearly all.
+    Put in the place of the rows as they were, objects that shared a photograph still share one: all of them where
+    photographs trade places with others that hold as many objects; of the rare sizes, which have to make do with their
+    like, nearly all.
     """
     size = size_classes(np.bincount(photograph), LEAST_ALIKE)[photograph]
     key = rng.random(int(photograph.max(initial=-1)) + 1)
@@ -125,7 +127,9 @@ def shuffle_photographs(photograph: NDArray[np.int64], rng: np.random.Generator)
 def _plant(
     features: NDArray[np.float64], positive: NDArray[np.bool_], known: NDArray[np.bool_], rng: np.random.Generator
 ) -> NDArray[np.bool_]:
-    """Labels (N, A), false where unknown, with the rates of `positive` that follow a random direction of the features for each attribute."""
+    """Labels (N, A), false where unknown, with the rates of `positive` that follow a random direction of the features
+    for each attribute.
+    """
     drive = features @ rng.normal(size=(features.shape[1], positive.shape[1]))
     drive /= np.maximum(drive.std(axis=0), 1e-9)
     rate = positive.sum(axis=0) / known.sum(axis=0)
@@ -149,7 +153,9 @@ def _folds(image_id: NDArray[np.int64], seed: int) -> tuple[NDArray[np.int64], N
 
 
 class _CrossValidated:
-    """Ridge regression in folds. The objects of a fold are adjacent rows; what depends on the features is computed once."""
+    """Ridge regression in folds. The objects of a fold are adjacent rows; what depends on the features is computed
+    once.
+    """
 
     def __init__(self, features: NDArray[np.float64], sizes: NDArray[np.int64]) -> None:
         ends = np.cumsum(sizes)
@@ -165,8 +171,8 @@ class _CrossValidated:
     def auroc(self, positive: NDArray[np.bool_], known: NDArray[np.bool_]) -> NDArray[np.float64]:
         """AUROC (A,) of labels (N, A) by models that were fitted on the other folds.
 
-        Only objects of one fold are compared with each other: models of different folds lie at different heights, each a
-        little low where its own fold lies high, which would push chance below 0.5.
+        Only objects of one fold are compared with each other: models of different folds lie at different heights, each
+        a little low where its own fold lies high, which would push chance below 0.5.
         """
         rate = positive.sum(axis=0) / np.maximum(known.sum(axis=0), 1)
         residual = np.where(known, positive - rate, 0).astype(np.float32)  # (N, A), unknown says nothing
@@ -210,7 +216,9 @@ def pairs_won(
 
 
 def _mean_ranks(same: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Ranks (A, n) from 1 of sorted values of which some, `same` (A, n - 1), equal the one before; equal values share their mean rank."""
+    """Ranks (A, n) from 1 of sorted values of which some, `same` (A, n - 1), equal the one before; equal values share
+    their mean rank.
+    """
     edge = np.ones((len(same), 1), dtype=bool)
     place = np.arange(same.shape[1] + 1, dtype=np.int32)
     first = np.maximum.accumulate(np.where(np.hstack([edge, ~same]), place, 0), axis=1)
@@ -219,7 +227,8 @@ def _mean_ranks(same: NDArray[np.bool_]) -> NDArray[np.float64]:
 
 
 def _max_t(observed: NDArray[np.float64], shuffled: NDArray[np.float64]) -> NDArray[np.float64]:
-    """P-values (A,) adjusted for the number of attributes: how often does the best of all shuffled ones stand out as far?
+    """P-values (A,) adjusted for the number of attributes: how often does the best of all shuffled ones stand out as
+    far?
 
     Each attribute is measured in its own null's standard deviations, so a rare one, whose AUROC strays further, hides
     none of the others (Westfall & Young, "Resampling-based multiple testing", 1993, chapter 2).

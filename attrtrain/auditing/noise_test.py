@@ -4,25 +4,27 @@ Up to four permutation tests are weighed:
 
     co-occurrence      do attributes go together?               tells coin flips; shuffled labels still go together
     photographs        are objects of one photograph alike?     tells both
-    category and box   do they tell labels of unseen objects?   tells both, and shows that labels belong to their objects
+    category and box   do they tell labels of unseen objects?   tells both, and that labels belong to their objects
     pixels             do frozen features of the crop?          the same, from what a model will see; needs weights
 
 The rules, and why:
 
-1. The pixels decide where they were tested. p <= ALPHA: `learnable` from a mean AUROC of 0.5 + LEARNABLE_EFFECT on, else `weak`. Nothing
-   found: `noise`, if a signal planted into the same objects is found (`HeldOut.power`) at least POWER of the time; else `weak`, too little
-   data to tell.
-   But where category and box do tell the labels, they are no noise: `weak`, for then it is the crops or the features that lack something.
-2. Without pixels, category and box decide in the same way when they find something: `learnable` or `weak`. They are read off the label
-   file, yet a crop shows them.
-3. Alike photographs alone make `weak`: whoever labels a photograph in one go, carelessly, gives its objects like labels too.
-4. Co-occurrence alone makes `weak`: it survives shuffling labels between objects, so it cannot show that they belong to them.
-5. Nothing found: `noise`, if there were at least MIN_PAIRS pairs of attributes, a co-occurrence of DETECTABLE_PHI would have been found,
-   and so would, where category and box were tested, a signal planted into them. Else `weak`: two or three real attributes may well be
-   independent of each other and of the box, so their independence accuses nobody.
+1. The pixels decide where they were tested. p <= ALPHA: `learnable` from a mean AUROC of 0.5 + LEARNABLE_EFFECT on,
+   else `weak`. Nothing found: `noise`, if a signal planted into the same objects is found (`HeldOut.power`) at least
+   POWER of the time; else `weak`, too little data to tell. But where category and box do tell the labels, they are no
+   noise: `weak`, for then it is the crops or the features that lack something.
+2. Without pixels, category and box decide in the same way when they find something: `learnable` or `weak`. They are
+   read off the label file, yet a crop shows them.
+3. Alike photographs alone make `weak`: whoever labels a photograph in one go, carelessly, gives its objects like labels
+   too.
+4. Co-occurrence alone makes `weak`: it survives shuffling labels between objects, so it cannot show that they belong to
+   them.
+5. Nothing found: `noise`, if there were at least MIN_PAIRS pairs of attributes, a co-occurrence of DETECTABLE_PHI would
+   have been found, and so would, where category and box were tested, a signal planted into them. Else `weak`: two or
+   three real attributes may well be independent of each other and of the box, so their independence accuses nobody.
 
-The three tests on the label file count as one look: their p-values are multiplied by their number (Bonferroni). Labels in which nothing can be
-tested, all unknown or all the same, are `weak` with p = 1.
+The three tests on the label file count as one look: their p-values are multiplied by their number (Bonferroni). Labels
+in which nothing can be tested, all unknown or all the same, are `weak` with p = 1.
 """
 
 from dataclasses import dataclass
@@ -39,11 +41,15 @@ Verdict = Literal["learnable", "weak", "noise"]
 EXIT_CODES: dict[Verdict, int] = {"learnable": 0, "weak": 3, "noise": 4}
 
 LEARNABLE_EFFECT = 0.03
-"""Mean AUROC above 0.5 from which labels are worth training on: less is real, but no model of it would be worth having."""
+"""Mean AUROC above 0.5 from which labels are worth training on: less is real, but no model of it would be worth
+having.
+"""
 POWER = 0.9
 """Share of planted signals that must be found before finding none is held against labels."""
 DETECTABLE_PHI = 0.15
-"""Correlation between attributes (root mean square) that chance must not reach, before finding none is held against labels."""
+"""Correlation between attributes (root mean square) that chance must not reach, before finding none is held against
+labels.
+"""
 
 CO_OCCURRENCE, PHOTOGRAPHS, SIDE, PIXELS = "co-occurrence", "photographs", "category and box", "pixels"
 

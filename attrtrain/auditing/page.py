@@ -45,7 +45,9 @@ def write_page(document: AuditDocument, path: Path) -> None:
 
 
 def _bar(test: EvidenceEntry) -> dict[str, float]:
-    """Where a test's effect and the edge of chance lie, in percent of the track; one scale for all, so that they can be compared."""
+    """Where a test's effect and the edge of chance lie, in percent of the track; one scale for all, so that they can be
+    compared.
+    """
     return {
         "effect": 100 * min(max(test.effect, 0) / _FULL_BAR, 1),
         "chance": 100 * min(max(test.detectable, 0) / _FULL_BAR, 1),
@@ -53,7 +55,9 @@ def _bar(test: EvidenceEntry) -> dict[str, float]:
 
 
 def _histogram(document: AuditDocument) -> list[dict[str, float]]:
-    """Attributes by their rate of positives in 20 bins: for each, its height in percent of the highest and its count."""
+    """Attributes by their rate of positives in 20 bins: for each, its height in percent of the highest and its
+    count.
+    """
     rates = [entry.rate for entry in document.attributes if entry.rate is not None]
     counts, edges = np.histogram(rates, bins=_BINS, range=(0, 1))
     highest = max(int(counts.max(initial=0)), 1)

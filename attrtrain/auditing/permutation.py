@@ -25,15 +25,17 @@ class PermutationTest:
 
     @property
     def detectable(self) -> float:
-        """The effect that shuffled data exceed once in a hundred times: what is smaller could not have been found here."""
+        """The effect that shuffled data exceed once in a hundred times: what is smaller could not have been found
+        here.
+        """
         return float(np.quantile(self.null, 1 - ALPHA))
 
 
 def permutation_p(observed: float, null: NDArray[np.float64]) -> float:
     """The share of data sets, the observed one among them, whose effect reaches the observed one.
 
-    Never 0, and at most `alpha` with probability `alpha` where nothing is to be found (Phipson & Smyth, "Permutation p-values should
-    never be zero", 2010).
+    Never 0, and at most `alpha` with probability `alpha` where nothing is to be found (Phipson & Smyth, "Permutation
+    p-values should never be zero", 2010).
     """
     # Rounding may differ between equal data in another order.
     return float((1 + (null >= observed - 1e-12).sum()) / (1 + len(null)))

@@ -1,7 +1,7 @@
 """The same picture under two names: in two splits, it is learnt from and then judged on.
 
-Two perceptual hashes must agree: of the picture's low frequencies (pHash) and of its horizontal gradients (dHash). They survive another size and
-another JPEG quality, and hardly ever agree for two photographs.
+Two perceptual hashes must agree: of the picture's low frequencies (pHash) and of its horizontal gradients (dHash). They
+survive another size and another JPEG quality, and hardly ever agree for two photographs.
 """
 
 import io
@@ -31,7 +31,9 @@ _LEAST_CONTRAST = 6.0  # standard deviation of gray values, of 255; a plain pict
 
 @dataclass(frozen=True)
 class Hashed:
-    """What was computed of one picture: two 64-bit hashes, None where they would mean nothing, and its size in pixels."""
+    """What was computed of one picture: two 64-bit hashes, None where they would mean nothing, and its size in
+    pixels.
+    """
 
     hashes: tuple[int, int] | None
     size: tuple[int, int]
@@ -112,7 +114,9 @@ def compare_pictures(
 
 
 def same_groups(hashed: Sequence[Hashed | None]) -> list[list[int]]:
-    """Positions of pictures that look the same, in groups of at least two; a group's members need not all resemble each other."""
+    """Positions of pictures that look the same, in groups of at least two; a group's members need not all resemble each
+    other.
+    """
     usable = [(position, entry.hashes) for position, entry in enumerate(hashed) if entry is not None and entry.hashes]
     groups = DisjointSet(position for position, _ in usable)
     for bucket in _buckets(usable):
@@ -124,7 +128,9 @@ def same_groups(hashed: Sequence[Hashed | None]) -> list[list[int]]:
 
 
 def _buckets(usable: list[tuple[int, tuple[int, int]]]) -> Iterable[list[tuple[int, tuple[int, int]]]]:
-    """Pictures that agree in one of five pieces of the pHash: two that differ in at most four bits agree in one at least."""
+    """Pictures that agree in one of five pieces of the pHash: two that differ in at most four bits agree in one at
+    least.
+    """
     pieces = [(0, 13), (13, 13), (26, 13), (39, 13), (52, 12)]
     for shift, width in pieces:
         buckets = defaultdict(list)

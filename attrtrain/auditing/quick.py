@@ -1,4 +1,6 @@
-"""The cheap part of the audit, with which training starts: one line, in about a second, whatever the size of the data set."""
+"""The cheap part of the audit, with which training starts: one line, in about a second, whatever the size of the data
+set.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -18,7 +20,9 @@ _PERMUTATIONS = 199  # the least with which one of two tests can reach significa
 
 
 class QuickAudit(Contract):
-    """What the label file alone tells, from a sample of it. Fields as in `Judgement`; the name in a run directory is audit.json."""
+    """What the label file alone tells, from a sample of it. Fields as in `Judgement`; the name in a run directory is
+    audit.json.
+    """
 
     schema_version: Literal[1] = 1
     verdict: Verdict
@@ -50,10 +54,12 @@ def quick_audit(
     """Judges labels without looking at pixels.
 
     Args:
-        labels_of: rows (K,) → vote shares (K, A), NaN = unknown. Only a sample is asked for, here as of categories and places.
+        labels_of: rows (K,) → vote shares (K, A), NaN = unknown. Only a sample is asked for, here as of categories and
+            places.
         categories_of: rows → names (K), "" where unknown.
         image_ids: (N,) objects of one photograph share it.
-        places_of: rows (K,) → box (K, 4) x, y, width, height and width, height of the photograph (K, 2), in pixels; None where nothing is known of them.
+        places_of: rows (K,) → box (K, 4) x, y, width, height and width, height of the photograph (K, 2), in pixels;
+            None where nothing is known of them.
         seed: chooses sample, folds and shuffles.
     """
     rows = sample_photographs(np.asarray(image_ids), _OBJECTS, seed)

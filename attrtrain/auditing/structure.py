@@ -1,7 +1,7 @@
 """Structure inside a label matrix: do attributes go together, and are objects of one photograph alike?
 
-Independent coin flips do neither. Labels that were shuffled between objects still go together, so the first test tells coin flips and
-nothing else; the second tells both.
+Independent coin flips do neither. Labels that were shuffled between objects still go together, so the first test tells
+coin flips and nothing else; the second tells both.
 """
 
 import numpy as np
@@ -10,14 +10,17 @@ from numpy.typing import NDArray
 from attrtrain.auditing.permutation import PermutationTest, permutation_p
 
 MIN_PAIRS = 10
-"""Pairs of attributes below which their independence says nothing: two or three real attributes may well be independent."""
+"""Pairs of attributes below which their independence says nothing: two or three real attributes may well be
+independent.
+"""
 
 
 def co_occurrence_test(labels: NDArray[np.float32], permutations: int, seed: int = 0) -> PermutationTest | None:
     """Do attributes go together more than independent coin flips with the same rates?
 
-    The effect is the root of the mean squared correlation (phi) over pairs of attributes, weighted by jointly known objects, less what
-    chance gives. Shuffled data have the values of each attribute dealt out anew among its own known cells.
+    The effect is the root of the mean squared correlation (phi) over pairs of attributes, weighted by jointly known
+    objects, less what chance gives. Shuffled data have the values of each attribute dealt out anew among its own known
+    cells.
 
     Args:
         labels: (N, A) vote shares, NaN = unknown; a share of at least 0.5 is positive.
@@ -57,8 +60,9 @@ def photograph_test(
 ) -> PermutationTest | None:
     """Are objects of one photograph more alike than objects of different ones?
 
-    The effect is the correlation between two objects of one photograph, over all such pairs and attributes that are known for both: an
-    intraclass correlation, less what chance gives. Shuffled data have whole rows of labels dealt out anew to the objects.
+    The effect is the correlation between two objects of one photograph, over all such pairs and attributes that are
+    known for both: an intraclass correlation, less what chance gives. Shuffled data have whole rows of labels dealt out
+    anew to the objects.
 
     Args:
         labels: (N, A) vote shares, NaN = unknown.
@@ -85,7 +89,8 @@ def photograph_test(
     rng = np.random.default_rng(seed)
     shuffled = np.array([likeness(rng.permutation(len(z))) for _ in range(permutations)])  # (permutations, 2)
     pairs = np.maximum(shuffled[:, 1], 1)
-    # Compared by sum / sqrt(pairs): where labels are known depends on the photograph, so shuffled data have other numbers of pairs.
+    # Compared by sum / sqrt(pairs): where labels are known depends on the photograph, so shuffled data have other
+    # numbers of pairs.
     scaled = shuffled[:, 0] / np.sqrt(pairs)
     root = float(np.sqrt(observed[1]))
     statistic = observed[0] / root
@@ -103,7 +108,9 @@ def _pairs_within(known: NDArray[np.float32], starts: NDArray[np.int64]) -> floa
 
 
 def _standardised(labels: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Positive or not as zero mean and unit variance over each attribute's known cells, 0 where unknown; only attributes that vary."""
+    """Positive or not as zero mean and unit variance over each attribute's known cells, 0 where unknown; only
+    attributes that vary.
+    """
     known = ~np.isnan(labels)
     positive = labels >= 0.5
     rate = positive.sum(axis=0) / np.maximum(known.sum(axis=0), 1)
@@ -114,7 +121,9 @@ def _standardised(labels: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDA
 
 
 def _dealt_out(values: NDArray[np.float32], known: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Deals the known values of each attribute, which come first in `values` (A, N), out among its known cells (A, N); returns (N, A)."""
+    """Deals the known values of each attribute, which come first in `values` (A, N), out among its known cells (A, N);
+    returns (N, A).
+    """
     keys = np.where(known, rng.random(known.shape, dtype=np.float32), np.float32(2))
     to = np.argsort(keys, axis=1)  # known cells first, in random order
     shuffled = np.empty_like(values)

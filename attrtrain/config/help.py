@@ -1,6 +1,8 @@
-"""`attrtrain train --help`, drawn from the schema: its names, types, ranges, defaults and the docstrings under its fields.
+"""`attrtrain train --help`, drawn from the schema: its names, types, ranges, defaults and the docstrings under its
+fields.
 
-Parsing is jsonargparse's; importing it and letting it find the same docstrings takes a second, which a question about a flag need not.
+Parsing is jsonargparse's; importing it and letting it find the same docstrings takes a second, which a question about a
+flag need not.
 """
 
 import argparse

@@ -27,7 +27,9 @@ _CALLED_ELSEWHERE = {
     "output_dir": "dir",
 }
 YAML_ERRORS = (ValueError, LookupError, RecursionError)
-"""What PyYAML raises, besides its own YAMLError, for a text that is no UTF-8, a date that no calendar has, or lists in lists without end."""
+"""What PyYAML raises, besides its own YAMLError, for a text that is no UTF-8, a date that no calendar has, or lists in
+lists without end.
+"""
 _LIST_FLAGS = {
     f"--{section}.{name}{plus}"
     for section, kind in _SECTIONS.items()
@@ -182,7 +184,9 @@ def _require_each_key_once(node: Any, source: str, seen: set[int]) -> None:
 
 
 def _join_lists(argv: list[str]) -> list[str]:
-    """`--data.shards a b` → `--data.shards=["a", "b"]`, and `--data.shards=a` likewise: the one spelling that jsonargparse takes for a list."""
+    """`--data.shards a b` → `--data.shards=["a", "b"]`, and `--data.shards=a` likewise: the one spelling that
+    jsonargparse takes for a list.
+    """
     joined: list[str] = []
     rest = list(argv)
     while rest:
@@ -264,7 +268,9 @@ def _one_line(message: str) -> str:
 
 
 def _suggestion(key: str) -> str:
-    """What a setting that is not there may have been meant to be: one of that name, or nearly, in any section, or what other trainers call so."""
+    """What a setting that is not there may have been meant to be: one of that name, or nearly, in any section, or what
+    other trainers call so.
+    """
     keys = {
         knob.name: f"{section}.{knob.name}" for section, kind in _SECTIONS.items() for knob in dataclasses.fields(kind)
     }

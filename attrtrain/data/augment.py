@@ -1,6 +1,8 @@
-"""Augmentation of a whole batch on its device, from parameters that are a pure function of (seed, epoch, sample), or of (seed, epoch, step) where all of a step shares them.
+"""Augmentation of a whole batch on its device, from parameters that are a pure function of (seed, epoch, sample), or of
+(seed, epoch, step) where all of a step shares them.
 
-What stands for a sample in these keys is `Batch.key`: its number, or another one each further time that an epoch shows it.
+What stands for a sample in these keys is `Batch.key`: its number, or another one each further time that an epoch shows
+it.
 """
 
 import math
@@ -86,7 +88,8 @@ class AugmentedBatch:
         images: (B, 3, S, S) uint8.
         target: (B, A) float32 vote shares.
         known: (B, A) bool.
-        own_share: (B, 1) float32, how much of each image is its own, the rest being its partner's (`partners`); None where nothing is mixed.
+        own_share: (B, 1) float32, how much of each image is its own, the rest being its partner's (`partners`); None
+            where nothing is mixed.
     """
 
     images: Tensor
@@ -95,11 +98,13 @@ class AugmentedBatch:
     own_share: Tensor | None = None
 
     def loss(self, loss_of: Callable[[Callable[[Tensor], Tensor], Tensor | None], Tensor]) -> Tensor:
-        """The loss against the labels of the images, each weighted by its share of the image; so a cell that is unknown for one of two mixed objects still counts for the other.
+        """The loss against the labels of the images, each weighted by its share of the image; so a cell that is unknown
+        for one of two mixed objects still counts for the other.
 
         Args:
-            loss_of: the loss against the labels of some objects, with weights of rows (B, 1), None where all weigh 1. Which objects, says a function that takes what is known of the
-                batch's own (B, ...), such as `target`, and gives that of theirs.
+            loss_of: the loss against the labels of some objects, with weights of rows (B, 1), None where all weigh 1.
+                Which objects, says a function that takes what is known of the batch's own (B, ...), such as `target`,
+                and gives that of theirs.
         """
         if self.own_share is None:
             return loss_of(_own, None)
@@ -187,10 +192,11 @@ def rotated(images: Tensor, degrees: Tensor, fill: Tensor) -> Tensor:
 
 
 def transformed(images: Tensor, policy: Policy, seeds: NDArray[np.uint64]) -> Tensor:
-    """Applies TrivialAugment (Müller & Hutter, ICCV 2021; one operation of any strength) or RandAugment (Cubuk et al., NeurIPS 2020; two operations of
-    strength 9 of 31), as torchvision has them, to each image by itself.
+    """Applies TrivialAugment (Müller & Hutter, ICCV 2021; one operation of any strength) or RandAugment (Cubuk et al.,
+    NeurIPS 2020; two operations of strength 9 of 31), as torchvision has them, to each image by itself.
 
-    torchvision draws from torch's generator of the CPU, which is seeded for every image and put back at the end: what is drawn after this does not depend on it.
+    torchvision draws from torch's generator of the CPU, which is seeded for every image and put back at the end: what
+    is drawn after this does not depend on it.
 
     Args:
         images: (B, 3, H, W) uint8.
@@ -209,10 +215,12 @@ def transformed(images: Tensor, policy: Policy, seeds: NDArray[np.uint64]) -> Te
 
 
 def draw_erased(seed: int, epoch: int, key: NDArray[np.int64], share: float, side: int) -> Tensor:
-    """The rectangle that is erased in each sample (B,) of this epoch: (B, 4) int64 left, top, right, bottom, pixels of a square of `side`; empty where none is.
+    """The rectangle that is erased in each sample (B,) of this epoch: (B, 4) int64 left, top, right, bottom, pixels of
+    a square of `side`; empty where none is.
 
-    Random erasing (Zhong et al., AAAI 2020): 2 to 40 % of the area, at any place. The ratio of its sides is between 0.3 and 1 / 0.3, uniform in its logarithm, so that
-    lying rectangles are as frequent as standing ones. Of ten draws the first that fits counts.
+    Random erasing (Zhong et al., AAAI 2020): 2 to 40 % of the area, at any place. The ratio of its sides is between 0.3
+    and 1 / 0.3, uniform in its logarithm, so that lying rectangles are as frequent as standing ones. Of ten draws the
+    first that fits counts.
     """
     shapes = uniform(seed, epoch, key[:, None, None], Stream.ERASING, np.arange(10)[:, None], np.arange(2))
     area, ratio = 0.02 + 0.38 * shapes[..., 0], 0.3 ** (1 - 2 * shapes[..., 1])
@@ -239,7 +247,8 @@ class Mixing:
 
     Attributes:
         blend: (B, 1, 1, 1) float32, the weight of the sample's own pixels.
-        rectangles: (B, 4) int64 left, top, right, bottom: pixels that are the partner's alone; empty where there are none.
+        rectangles: (B, 4) int64 left, top, right, bottom: pixels that are the partner's alone; empty where there are
+            none.
         own_share: (B, 1) float32, the sample's own part of the image, which its labels weigh.
     """
 
@@ -249,11 +258,13 @@ class Mixing:
 
 
 def draw_mixing(seed: int, epoch: int, key: NDArray[np.int64], mixup: float, cutmix: float, side: int) -> Mixing:
-    """Draws how samples (B,) are mixed: a share from Beta(a, a) is the weight of a sample's own pixels (mixup, Zhang et al., ICLR 2018), or what a rectangle of the partner's
-    leaves of the image, its centre anywhere and cut off at the border (CutMix, Yun et al., ICCV 2019).
+    """Draws how samples (B,) are mixed: a share from Beta(a, a) is the weight of a sample's own pixels (mixup, Zhang et
+    al., ICLR 2018), or what a rectangle of the partner's leaves of the image, its centre anywhere and cut off at the
+    border (CutMix, Yun et al., ICCV 2019).
 
     Args:
-        mixup, cutmix: a of either; 0 for not at all. Where both are given, each sample is treated by one of them, with equal probability.
+        mixup, cutmix: a of either; 0 for not at all. Where both are given, each sample is treated by one of them, with
+            equal probability.
         side: of the images, pixels.
     """
     drawn = uniform(seed, epoch, key[:, None], Stream.MIXING, np.arange(4))  # (B, 4)
@@ -273,24 +284,32 @@ def draw_mixing(seed: int, epoch: int, key: NDArray[np.int64], mixup: float, cut
 
 
 def partners(rows: Tensor) -> Tensor:
-    """What each sample (B, ...) of a micro-batch is mixed with: the sample before it, the last one for the first. Order is drawn, so neighbours are any two samples."""
+    """What each sample (B, ...) of a micro-batch is mixed with: the sample before it, the last one for the first. Order
+    is drawn, so neighbours are any two samples.
+    """
     return rows.roll(1, 0)
 
 
 def mixed(images: Tensor, blend: Tensor, rectangles: Tensor) -> Tensor:
-    """Images (B, 3, S, S) uint8 with their partners blended in, rounded to whole levels, and the partners alone inside the rectangles."""
+    """Images (B, 3, S, S) uint8 with their partners blended in, rounded to whole levels, and the partners alone inside
+    the rectangles.
+    """
     others = partners(images)
     blended = (images * blend + others * (1 - blend)).round_().to(torch.uint8)
     return torch.where(inside(rectangles, images.shape[-1]), others, blended)
 
 
 def draw_scale(seed: int, epoch: int, step: int, scales: tuple[float, ...]) -> float:
-    """The scale of a step: one of `scales`, all of them as likely. Every rank and every micro-batch of the step draws the same."""
+    """The scale of a step: one of `scales`, all of them as likely. Every rank and every micro-batch of the step draws
+    the same.
+    """
     return scales[int(uniform(seed, epoch, step, Stream.SCALE) * len(scales))]
 
 
 def resized(images: Tensor, scale: float) -> Tensor:
-    """Images (B, 3, S, S) uint8 with sides of `scale` x S, rounded, bilinear with antialiasing: as views of other sizes are made when a model is applied."""
+    """Images (B, 3, S, S) uint8 with sides of `scale` x S, rounded, bilinear with antialiasing: as views of other sizes
+    are made when a model is applied.
+    """
     side = max(1, round(scale * images.shape[-1]))
     if side == images.shape[-1]:
         return images

@@ -1,9 +1,10 @@
 """An epoch's order that touches few shards at a time, for data that does not lie on the local disk as a whole.
 
-Shards are permuted, and a window of K of them slides along that row, one shard further at a time. Every shard deals its samples, permuted,
-out over the places of the window that hold it, evenly; the samples of one place of the window are permuted among each other. So each sample is
-mixed with those of 2 K - 1 shards, and a reader needs K shards at any time, K + 1 where it passes from one place to the next. A window as
-wide as the row has one place, and the order is a permutation of everything.
+Shards are permuted, and a window of K of them slides along that row, one shard further at a time. Every shard deals its
+samples, permuted, out over the places of the window that hold it, evenly; the samples of one place of the window are
+permuted among each other. So each sample is mixed with those of 2 K - 1 shards, and a reader needs K shards at any
+time, K + 1 where it passes from one place to the next. A window as wide as the row has one place, and the order is a
+permutation of everything.
 """
 
 from dataclasses import dataclass, field

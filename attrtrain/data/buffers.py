@@ -1,7 +1,8 @@
 """Memory for decoded pictures that is used over and over.
 
-A batch is megabytes, which the C library takes from the system and gives back each time, and the system maps page by page: on virtual machines that takes a quarter of the time of
-reading. Here a buffer stays, and is handed out again once nobody holds a tensor in it any more.
+A batch is megabytes, which the C library takes from the system and gives back each time, and the system maps page by
+page: on virtual machines that takes a quarter of the time of reading. Here a buffer stays, and is handed out again once
+nobody holds a tensor in it any more.
 """
 
 import sys

@@ -1,13 +1,14 @@
-"""Files of remote shard folders on this machine's disk: fetched once for all processes, checked, and no more of them than fit a bound.
+"""Files of remote shard folders on this machine's disk: fetched once for all processes, checked, and no more of them
+than fit a bound.
 
     cache folder/
-      <sha256>.tar, <sha256>.npy    whole files, named after their content, so that a data set made anew is never mixed with an old one
+      <sha256>.tar, <sha256>.npy    whole files, named after their content, which never mixes an old and a new data set
       .<sha256>.tar.partial         a file being fetched, at its full size from the beginning, so that it counts
       locks/<sha256>.lock           held by the process that fetches it
       locks/room.lock               held by the process that makes room
 
-Whoever reads a file has it locked (flock, shared), whoever fetches it too; what is locked is never removed. The system lets go of the locks of
-a process that ends, however it ends. The modification time says when a file was last used.
+Whoever reads a file has it locked (flock, shared), whoever fetches it too; what is locked is never removed. The system
+lets go of the locks of a process that ends, however it ends. The modification time says when a file was last used.
 """
 
 import errno
@@ -48,7 +49,9 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class ShardCache:
-    """A folder on a local disk that holds at most `limit` bytes of remote files, except where more are in use at once."""
+    """A folder on a local disk that holds at most `limit` bytes of remote files, except where more are in use at
+    once.
+    """
 
     folder: Path
     limit: int
@@ -56,8 +59,8 @@ class ShardCache:
 
     @classmethod
     def of(cls, folder: str, gigabytes: float) -> "ShardCache":
-        """The cache that a configuration means; an empty `folder` stands for the user's own below the system's temporary folder.
-        Nothing is made before a file is fetched.
+        """The cache that a configuration means; an empty `folder` stands for the user's own below the system's
+        temporary folder. Nothing is made before a file is fetched.
         """
         own = Path(tempfile.gettempdir()) / f"attrtrain-{os.getuid()}"
         return cls(Path(folder) if folder else own, int(gigabytes * 1e9))

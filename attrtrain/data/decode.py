@@ -1,4 +1,6 @@
-"""JPEG bytes → a square uint8 picture: the hot path of reading. Prediction goes through the same functions, so pixels agree."""
+"""JPEG bytes → a square uint8 picture: the hot path of reading. Prediction goes through the same functions, so pixels
+agree.
+"""
 
 import cv2
 import numpy as np
@@ -28,7 +30,9 @@ def decode_crop(jpeg: bytes, image_px: int) -> Tensor:
 
 
 def framed_crop(crop: Crop, image_px: int, framing: Framing) -> Tensor:
-    """A crop that was just cut out of a photograph, as `CropDataset` gives it once it is stored: (3, image_px, image_px) uint8."""
+    """A crop that was just cut out of a photograph, as `CropDataset` gives it once it is stored: (3, image_px,
+    image_px) uint8.
+    """
     window = framing.windows([crop.box], [crop.size])[0]
     return squashed(framing.shown(decode(crop.jpeg), window), image_px, framing.interpolation)
 
@@ -61,13 +65,15 @@ def squash(pixels: NDArray[np.uint8], square: NDArray[np.uint8], interpolation: 
 
     Squashed, not cropped: no part of an object is lost. Who wants to keep the aspect ratio pads before (`Framing`).
 
-    Where neither side shrinks there is nothing to antialias, and OpenCV's bilinear kernel gives the pixels of torchvision's within rounding in a fifth of the time. Most objects of COCO
-    are such: smaller than what networks take.
+    Where neither side shrinks there is nothing to antialias, and OpenCV's bilinear kernel gives the pixels of
+    torchvision's within rounding in a fifth of the time. Most objects of COCO are such: smaller than what networks
+    take.
     """
     side = len(square)
     if interpolation == "bilinear" and max(pixels.shape[:2]) <= side:
-        # By its name OpenCV must be asked for Intel's kernel because that is "not exact". It is nearer to exact arithmetic than OpenCV's own (0.52 grey levels against 0.80), in half
-        # the time. The setting is each thread's own; where there is no such kernel it does nothing.
+        # By its name OpenCV must be asked for Intel's kernel because that is "not exact". It is nearer to exact
+        # arithmetic than OpenCV's own (0.52 grey levels against 0.80), in half the time. The setting is each thread's
+        # own; where there is no such kernel it does nothing.
         cv2.ipp.setUseIPP_NotExact(True)
         cv2.resize(pixels, (side, side), dst=square, interpolation=cv2.INTER_LINEAR)
     else:

@@ -1,7 +1,8 @@
 """Resizing a whole batch of crops of all sizes on their device, so that those who decode do nothing else.
 
-Resizing with antialiasing is a product with a matrix from the left, for the rows, and one from the right, for the columns. Crops of like size are padded to the largest of a
-few, every one gets its own two matrices, and the products of all of them are two calls, of the kind that a GPU does best.
+Resizing with antialiasing is a product with a matrix from the left, for the rows, and one from the right, for the
+columns. Crops of like size are padded to the largest of a few, every one gets its own two matrices, and the products of
+all of them are two calls, of the kind that a GPU does best.
 """
 
 from collections.abc import Sequence
@@ -26,7 +27,8 @@ def resize_packed(
         interpolation: how they are resized.
 
     Returns:
-        (B, 3, side, side) uint8, channels last in memory, on the device of `pixels`: torchvision's `resize(antialias=True)` within rounding.
+        (B, 3, side, side) uint8, channels last in memory, on the device of `pixels`: torchvision's
+        `resize(antialias=True)` within rounding.
     """
     squares = torch.empty((len(sizes), side, side, 3), dtype=torch.uint8, device=pixels.device).permute(0, 3, 1, 2)
     # Whole numbers to 2048 are exact in half precision, and its tensor cores sum in single precision.
@@ -59,9 +61,10 @@ def resize_packed(
 def resize_weights(lengths: Tensor, padded_to: int, side: int, interpolation: Interpolation = "bilinear") -> Tensor:
     """The matrices (B, side, padded_to) float32 that resize lines of `lengths` (B,) whole pixels to `side` pixels each.
 
-    A filter, for bilinear a triangle, for bicubic Keys' with a = -1/2 ("Cubic convolution interpolation for digital image processing", 1981), that is stretched to the distance of output
-    pixels where a line shrinks, and to that of input pixels where it grows; cut off at the ends of the line and scaled to a sum of 1. This is what Pillow's and torch's antialiased
-    resizing compute.
+    A filter, for bilinear a triangle, for bicubic Keys' with a = -1/2 ("Cubic convolution interpolation for digital
+    image processing", 1981), that is stretched to the distance of output pixels where a line shrinks, and to that of
+    input pixels where it grows; cut off at the ends of the line and scaled to a sum of 1. This is what Pillow's and
+    torch's antialiased resizing compute.
     """
     length = lengths[:, None, None].float()
     scale = length / side

@@ -1,4 +1,6 @@
-"""Boxes that are a little off, as those of people and detectors are: the window that is cut out of a stored crop is shifted and scaled."""
+"""Boxes that are a little off, as those of people and detectors are: the window that is cut out of a stored crop is
+shifted and scaled.
+"""
 
 from dataclasses import dataclass
 
@@ -15,8 +17,8 @@ class Jitter:
 
     Attributes:
         seed: of the run.
-        share: a window's centre moves along each side by up to this share of it, either way, and each side is scaled by a factor of 1 - share to 1 + share;
-            all four are uniform.
+        share: a window's centre moves along each side by up to this share of it, either way, and each side is scaled by
+            a factor of 1 - share to 1 + share; all four are uniform.
     """
 
     seed: int
@@ -25,7 +27,8 @@ class Jitter:
     def moved(
         self, windows: NDArray[np.int64], sizes: NDArray[np.int64], epoch: int, key: NDArray[np.int64]
     ) -> NDArray[np.int64]:
-        """The windows that are cut in this epoch, inside the stored crops: what would reach over a border is moved back, and is no larger than the crop.
+        """The windows that are cut in this epoch, inside the stored crops: what would reach over a border is moved
+        back, and is no larger than the crop.
 
         Args:
             windows: (B, 4) left, top, right, bottom, pixels.

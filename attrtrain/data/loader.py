@@ -1,7 +1,7 @@
 """Requests for samples → batches, decoded by threads and brought to the device ahead of time.
 
-Threads, not the processes of torch's DataLoader: the JPEG decoder and the resizing kernels let go of the interpreter, so threads scale, and nothing has to be started, sent through
-shared memory or mapped again for every batch.
+Threads, not the processes of torch's DataLoader: the JPEG decoder and the resizing kernels let go of the interpreter,
+so threads scale, and nothing has to be started, sent through shared memory or mapped again for every batch.
 """
 
 import copy
@@ -30,7 +30,9 @@ from attrtrain.framing import Framing
 
 _AHEAD = 4  # batches a thread
 WHOLE = Framing()
-_LONGEST = 3  # times image_px: longer crops are resized by who decodes them all the same, for they would make others wait that are padded to their size
+# Times image_px: longer crops are resized by who decodes them all the same, for they would make others wait that are
+# padded to their size
+_LONGEST = 3
 
 
 @dataclass
@@ -44,7 +46,8 @@ class Batch:
         index: (B,) int64 positions in the shard set; stays on the CPU.
         epoch: counts from 0.
         step_known: known cells in the whole step this micro-batch is part of, over all ranks and micro-batches.
-        repeat: (B,) int64 which time this is that the epoch shows the sample, from 0 on; None where it shows each once. On the CPU.
+        repeat: (B,) int64 which time this is that the epoch shows the sample, from 0 on; None where it shows each once.
+            On the CPU.
     """
 
     image: Tensor
@@ -170,7 +173,9 @@ class CropDataset:
         return images.permute(0, 3, 1, 2)
 
     def _windows(self, request: BatchRequest) -> NDArray[np.int64] | None:
-        """Which part of each crop is shown, (B, 4) as `Framing.windows` gives it; None where it is all of every crop, as it is."""
+        """Which part of each crop is shown, (B, 4) as `Framing.windows` gives it; None where it is all of every crop,
+        as it is.
+        """
         if self.framing.is_plain and self.jitter is None:
             return None
         sizes = self._stored_sizes(request.index)
@@ -237,7 +242,8 @@ class CropDataset:
 def load_batches(
     dataset: CropDataset, requests: Iterable[BatchRequest], device: torch.device, workers: int
 ) -> Iterator[Batch]:
-    """Yields the batch of each request, in order, on the device; the next one is already being copied while one is in use.
+    """Yields the batch of each request, in order, on the device; the next one is already being copied while one is in
+    use.
 
     Args:
         dataset: where samples come from.
@@ -294,7 +300,9 @@ def _made(dataset: CropDataset, request: BatchRequest, device: torch.device) -> 
 
 
 def _copied_beside_the_work(batches: Iterable[Batch | PackedBatch], device: torch.device) -> Iterator[Batch]:
-    """Brings pinned batches to a GPU on a stream of their own, one ahead: copying goes on beside the work on the batch before."""
+    """Brings pinned batches to a GPU on a stream of their own, one ahead: copying goes on beside the work on the batch
+    before.
+    """
     copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch gives it no types
     ahead: tuple[Batch, torch.cuda.Event] | None = None
     for batch in batches:
@@ -308,7 +316,9 @@ def _copied_beside_the_work(batches: Iterable[Batch | PackedBatch], device: torc
 
 
 def _arrived(batch: Batch, copied: "torch.cuda.Event", device: torch.device) -> Batch:
-    """Makes the stream that works wait for a batch, not the host; and its memory is not given to the next copy before that stream is done with it."""
+    """Makes the stream that works wait for a batch, not the host; and its memory is not given to the next copy before
+    that stream is done with it.
+    """
     working = torch.cuda.current_stream(device)
     working.wait_event(copied)
     for tensor in (batch.image, batch.target, batch.known):

@@ -1,4 +1,6 @@
-"""What augmentation does to the meaning of attributes, as far as their names tell: a mirrored left wrist is a right one."""
+"""What augmentation does to the meaning of attributes, as far as their names tell: a mirrored left wrist is a right
+one.
+"""
 
 import re
 from collections.abc import Sequence
@@ -27,7 +29,9 @@ _SIDE = re.compile(r"(?<![a-z])(left|right)(?![a-z])", re.IGNORECASE)
 
 
 def mirrored_columns(names: Sequence[str]) -> tuple[int, ...]:
-    """For each attribute (A) the one that it becomes on a mirrored crop: that of the name that differs in nothing but left and right, else itself."""
+    """For each attribute (A) the one that it becomes on a mirrored crop: that of the name that differs in nothing but
+    left and right, else itself.
+    """
     columns = {name: column for column, name in enumerate(names)}
     return tuple(columns.get(_SIDE.sub(_other_side, name), column) for name, column in columns.items())
 
@@ -52,7 +56,9 @@ def mirroring(config: DataConfig) -> Mirroring:
 
 
 def contradictions(names: Sequence[str], config: DataConfig) -> list[str]:
-    """Lines that name the attributes whose labels an augmentation makes wrong on some crops, and the flag that does; none where nothing does."""
+    """Lines that name the attributes whose labels an augmentation makes wrong on some crops, and the flag that does;
+    none where nothing does.
+    """
     swapped = mirrored_columns(names)
     paired = {name for column, name in enumerate(names) if swapped[column] != column}
     automatic = config.augment != "none"

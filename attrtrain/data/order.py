@@ -1,10 +1,13 @@
-"""Which sample is seen when: a pure function of (seed, epoch, position), the same whatever the number of processes or restarts.
+"""Which sample is seen when: a pure function of (seed, epoch, position), the same whatever the number of processes or
+restarts.
 
-An epoch is a permutation of the data set, cut into steps of `global_batch`; a remainder that fills no step is left out of that epoch. Of each step
-rank r takes the r-th contiguous part, in micro-batches. The permutation is of everything at once, or touches few shards at a time (`block_order`).
+An epoch is a permutation of the data set, cut into steps of `global_batch`; a remainder that fills no step is left out
+of that epoch. Of each step rank r takes the r-th contiguous part, in micro-batches. The permutation is of everything at
+once, or touches few shards at a time (`block_order`).
 
-Where some samples are to be seen more often than others, what is permuted are not samples but equally spaced places along all their shares laid end to end (systematic
-sampling): an epoch is as long as ever, and a sample that has 2.3 times the mean share is in it two or three times.
+Where some samples are to be seen more often than others, what is permuted are not samples but equally spaced places
+along all their shares laid end to end (systematic sampling): an epoch is as long as ever, and a sample that has 2.3
+times the mean share is in it two or three times.
 """
 
 from collections.abc import Iterator
@@ -48,8 +51,8 @@ class BatchRequest:
 class TrainOrder:
     """The order in which one rank sees a data set of `size` samples.
 
-    Where `window_shards` is not 0, only about so many shards are touched at a time, of the `shard_samples` samples each. Where there are `shares`, (size,) and positive,
-    a sample is seen in proportion to its own.
+    Where `window_shards` is not 0, only about so many shards are touched at a time, of the `shard_samples` samples
+    each. Where there are `shares`, (size,) and positive, a sample is seen in proportion to its own.
     """
 
     size: int
@@ -91,7 +94,8 @@ class TrainOrder:
 
     def steps(self, epoch: int, first: int = 0) -> Iterator[BatchRequest]:
         """Each step of an epoch from step `first` on, over all ranks."""
-        # Many steps at once: worked out one by one, the positions of a batch take a good part of the time of reading its crops.
+        # Many steps at once: worked out one by one, the positions of a batch take a good part of the time of reading
+        # its crops.
         together = max(1, _POSITIONS_AT_A_TIME // self.global_batch)
         for begin in range(first, self.steps_per_epoch, together):
             end = min(begin + together, self.steps_per_epoch)
@@ -109,7 +113,9 @@ class TrainOrder:
         return places if self.shares is None else self._samples_at(epoch, places)
 
     def repeats(self, epoch: int, positions: NDArray[np.int64]) -> NDArray[np.int64] | None:
-        """Which time it is, from 0 on, that the epoch shows what it shows at some positions (K,); None where it shows each sample once."""
+        """Which time it is, from 0 on, that the epoch shows what it shows at some positions (K,); None where it shows
+        each sample once.
+        """
         if self.shares is None:
             return None
         places = permute(positions, self.size, self.seed, epoch)
@@ -151,7 +157,9 @@ class TrainOrder:
 
 
 def evaluation_requests(size: int, batch: int, rank: int, world_size: int) -> Iterator[BatchRequest]:
-    """Rank r's samples r, r + W, r + 2 W, … in batches; every sample is in exactly one rank's. The last batch may be short."""
+    """Rank r's samples r, r + W, r + 2 W, … in batches; every sample is in exactly one rank's. The last batch may be
+    short.
+    """
     own = np.arange(rank, size, world_size)
     for begin in range(0, len(own), batch):
         part = own[begin : begin + batch]

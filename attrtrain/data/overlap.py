@@ -1,7 +1,9 @@
-"""What several shard folders that are read together have in common, and should not: objects, and photographs of two splits.
+"""What several shard folders that are read together have in common, and should not: objects, and photographs of two
+splits.
 
-Within one folder neither can be, which is checked when it is made. Ids alone tell little: data sets that have nothing to do with each other count from the same number. So objects and
-photographs of equal ids are compared by what their JSON says of them.
+Within one folder neither can be, which is checked when it is made. Ids alone tell little: data sets that have nothing
+to do with each other count from the same number. So objects and photographs of equal ids are compared by what their
+JSON says of them.
 """
 
 from collections.abc import Iterator
@@ -42,7 +44,8 @@ def require_each_once(shards: ShardSet) -> None:
 
 
 def photographs_of_both(train: ShardSet, val: ShardSet) -> list[str]:
-    """Names of photographs, at most 1,000, that lie in the train split of one folder and in the val split of another: what was learnt from them is asked of them.
+    """Names of photographs, at most 1,000, that lie in the train split of one folder and in the val split of another:
+    what was learnt from them is asked of them.
 
     Raises:
         ShardError: a sample cannot be read.

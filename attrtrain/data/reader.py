@@ -1,4 +1,6 @@
-"""Random access into the samples of shard folders by offset: no tar is parsed, no JSON read but where `details` are asked for, index and labels are mapped."""
+"""Random access into the samples of shard folders by offset: no tar is parsed, no JSON read but where `details` are
+asked for, index and labels are mapped.
+"""
 
 import json
 from collections.abc import Sequence
@@ -24,8 +26,8 @@ DEFAULT_CACHE_GB = 100.0
 class ShardSet:
     """One split of one or several shard folders, as N samples numbered 0 to N-1 in manifest order.
 
-    Cheap to send to another process: it is opened there again. File handles are shared by all of a process and read with `pread`, so
-    reading has no position to fight over.
+    Cheap to send to another process: it is opened there again. File handles are shared by all of a process and read
+    with `pread`, so reading has no position to fight over.
     """
 
     def __init__(
@@ -44,8 +46,8 @@ class ShardSet:
             manifests: those of URLs where they were read before; None is read.
 
         Raises:
-            ShardError: a folder is no finished shard folder or cannot be read, has other attributes or context than the first, or none has
-                the split.
+            ShardError: a folder is no finished shard folder or cannot be read, has other attributes or context than the
+                first, or none has the split.
         """
         self.folders = tuple(as_place(str(folder)) for folder in folders)
         self.split = split
@@ -135,7 +137,9 @@ class ShardSet:
         return self._gather(positions, name)
 
     def counts(self, positive_at: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Known positives and known negatives (A,) each of the split, where an attribute counts as present from a vote share on."""
+        """Known positives and known negatives (A,) each of the split, where an attribute counts as present from a vote
+        share on.
+        """
         if positive_at == COUNTED_AT:
             splits = [manifest.splits[self.split] for manifest in self.manifests if self.split in manifest.splits]
             positives, negatives = (
@@ -151,7 +155,9 @@ class ShardSet:
 
     @property
     def object_ids(self) -> NDArray[np.int64]:
-        """(N,) the id of every object. Where several folders use the same ids for other objects, those of the k-th folder are raised by k times 10^13, which no id reaches."""
+        """(N,) the id of every object. Where several folders use the same ids for other objects, those of the k-th
+        folder are raised by k times 10^13, which no id reaches.
+        """
         ids = self.column("object_id")
         if len(self._parts) == 1 or len(np.unique(ids)) == len(ids):
             return ids
@@ -201,7 +207,9 @@ class ShardSet:
 
 
 class _Part:
-    """The samples of one split in one folder: a contiguous range of its index, because shards are of one split and sorted by it."""
+    """The samples of one split in one folder: a contiguous range of its index, because shards are of one split and
+    sorted by it.
+    """
 
     def __init__(self, files: ShardFiles, manifest: Manifest, split: str) -> None:
         self.place = files.place
@@ -221,7 +229,9 @@ class _Part:
             raise ShardError(f"{files.place}: {INDEX} or {LABELS} is too short; {self._how_to_check}")
 
     def _mapped(self, name: str, sha256: str, dtype: np.dtype[Any], row_shape: tuple[int, ...]) -> NDArray[Any]:
-        """A file of the folder, mapped into memory. Plain arrays: taking some rows of a `numpy.memmap` costs several times as much."""
+        """A file of the folder, mapped into memory. Plain arrays: taking some rows of a `numpy.memmap` costs several
+        times as much.
+        """
         try:
             array = np.asarray(np.load(self._files.path(name, sha256), mmap_mode="r", allow_pickle=False))
         except AttrtrainError:

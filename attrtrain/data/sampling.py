@@ -11,9 +11,11 @@ _AT_A_TIME = 65_536  # rows of the label matrix
 
 
 def repeat_factors(shards: ShardSet, below: float, positive_at: float) -> NDArray[np.float64]:
-    """How often each sample (N,) is seen in relation to others: repeat-factor sampling (Gupta et al., "LVIS", 2019, arXiv 1908.03195).
+    """How often each sample (N,) is seen in relation to others: repeat-factor sampling (Gupta et al., "LVIS", 2019,
+    arXiv 1908.03195).
 
-    Of an attribute that a share f of all samples is known to have, the factor is max(1, sqrt(below / f)); a sample has the largest of the attributes it is known to have.
+    Of an attribute that a share f of all samples is known to have, the factor is max(1, sqrt(below / f)); a sample has
+    the largest of the attributes it is known to have.
 
     Args:
         shards: the training split.

@@ -34,7 +34,9 @@ def files_of(folder: Path | str, cache: ShardCache | None) -> ShardFiles:
 
 
 def _open_files_allowed() -> int:
-    """Files that one folder may keep open: a quarter of what this process may, whose own limit (often 1,024) is raised as far as the system lets it."""
+    """Files that one folder may keep open: a quarter of what this process may, whose own limit (often 1,024) is raised
+    as far as the system lets it.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -44,7 +46,9 @@ def _open_files_allowed() -> int:
 
 
 class _LocalFiles:
-    """A folder on a disk. Files that were read stay open, on a network disk opening one costs more than reading from it, as long as there are not too many."""
+    """A folder on a disk. Files that were read stay open, on a network disk opening one costs more than reading from
+    it, as long as there are not too many.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.place = folder

@@ -7,7 +7,9 @@ from numpy.typing import NDArray
 
 
 class Stream(IntEnum):
-    """A word of the key beside seed, epoch and sample. Numbers never change: runs that go on draw what they would have drawn."""
+    """A word of the key beside seed, epoch and sample. Numbers never change: runs that go on draw what they would have
+    drawn.
+    """
 
     FLIP = 1
     JITTER = 2
@@ -21,7 +23,8 @@ class Stream(IntEnum):
 
 
 def sample_key(index: NDArray[np.int64], repeat: NDArray[np.int64] | None) -> NDArray[np.int64]:
-    """The word of a key that stands for each sample (B,): its number, and where an epoch shows it once more, one that no other sample has.
+    """The word of a key that stands for each sample (B,): its number, and where an epoch shows it once more, one that
+    no other sample has.
 
     Args:
         index: (B,) the samples.

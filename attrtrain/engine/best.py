@@ -13,12 +13,15 @@ from attrtrain.errors import CheckpointError, WeightsError
 
 
 def require_best_bundle(task: Task, learner: Learner, state: RunState, window: Window, source: Path) -> str | None:
-    """Makes sure that RUN/bundle is the model of the best epoch so far, whether the run went back before a better one, goes on in another folder, or has lost it. Collective.
+    """Makes sure that RUN/bundle is the model of the best epoch so far, whether the run went back before a better one,
+    goes on in another folder, or has lost it. Collective.
 
-    It is made anew from the checkpoint of that epoch, which a run always keeps. Where that is gone too, the best is looked for among the epochs to come.
+    It is made anew from the checkpoint of that epoch, which a run always keeps. Where that is gone too, the best is
+    looked for among the epochs to come.
 
     Args:
-        source: the checkpoint that `restore` took the run up from, and takes it up from again where the bundle is made anew.
+        source: the checkpoint that `restore` took the run up from, and takes it up from again where the bundle is made
+            anew.
 
     Returns:
         A line that says so, None where there is nothing to do.

@@ -20,7 +20,9 @@ BUNDLE = "bundle"
 def save_bundles(
     task: Task, learner: Learner, state: RunState, evaluation: Evaluation, framing: Framing, is_best: bool
 ) -> None:
-    """Writes the bundle of the epoch just closed, as the best one, as one of the newest, as both or not at all; older ones go. Collective."""
+    """Writes the bundle of the epoch just closed, as the best one, as one of the newest, as both or not at all; older
+    ones go. Collective.
+    """
     folders = [task.folder / BUNDLE] if is_best else []
     newest, keep = task.folder / "bundles", task.config.checkpoint.keep_bundles
     if keep:

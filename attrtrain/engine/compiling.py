@@ -1,12 +1,14 @@
 """Networks through torch.compile.
 
-Compiled in place, by `nn.Module.compile`: parameters keep their names, so checkpoints and bundles are those of the plain network, and a run goes on with or
-without. Accelerate's plugin would wrap the network instead, which puts `_orig_mod.` before every name, and would compile neither the moving average nor what
-is evaluated. Under DistributedDataParallel the network inside is what is compiled: its graph is cut where DDP's buckets end, so that gradients still travel during
-the backward pass.
+Compiled in place, by `nn.Module.compile`: parameters keep their names, so checkpoints and bundles are those of the
+plain network, and a run goes on with or without. Accelerate's plugin would wrap the network instead, which puts
+`_orig_mod.` before every name, and would compile neither the moving average nor what is evaluated. Under
+DistributedDataParallel the network inside is what is compiled: its graph is cut where DDP's buckets end, so that
+gradients still travel during the backward pass.
 
-Every shape is its own graph (`dynamic=False`), since there are two: micro-batches are all of one size, and so are batches of an evaluation, whose last one is
-filled up. Left to itself torch would compile the second shape for any size, which is slower.
+Every shape is its own graph (`dynamic=False`), since there are two: micro-batches are all of one size, and so are
+batches of an evaluation, whose last one is filled up. Left to itself torch would compile the second shape for any size,
+which is slower.
 """
 
 from collections.abc import Iterator
@@ -28,7 +30,8 @@ def explained_compile_failure(compiled: bool) -> Iterator[None]:
     """Turns a compilation that failed, which shows where a network is called, into one line.
 
     Args:
-        compiled: whether there is anything that is compiled; importing torch's compiler to name its errors takes a second.
+        compiled: whether there is anything that is compiled; importing torch's compiler to name its errors takes a
+            second.
 
     Raises:
         AttrtrainError: there is no C++ compiler, or torch.compile cannot do this network on this device.

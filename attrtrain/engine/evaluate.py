@@ -59,7 +59,8 @@ def evaluate(
     categories: Sequence[str] = (),
     stop: StopRequest | None = None,
 ) -> Evaluation:
-    """Evaluates a model, not wrapped for training, on every sample of a shard set. Collective: every rank calls it and gets all of it.
+    """Evaluates a model, not wrapped for training, on every sample of a shard set. Collective: every rank calls it and
+    gets all of it.
 
     Args:
         image_px: side of the square crops are resized to.
@@ -122,21 +123,27 @@ def _batches_of_every_rank(size: int, world_size: int) -> int:
 
 
 def _missing_rounds(model: nn.Module, size: int, own_batches: int, world_size: int) -> int:
-    """Batches this rank has fewer than the rank with the most. A sharded model gathers its weights in every forward pass, so all ranks must do equally many."""
+    """Batches this rank has fewer than the rank with the most. A sharded model gathers its weights in every forward
+    pass, so all ranks must do equally many.
+    """
     if not any(isinstance(parameter, DTensor) for parameter in model.parameters()):
         return 0
     return math.ceil(math.ceil(size / world_size) / EVALUATION_BATCH) - own_batches
 
 
 def filled_up(images: Tensor) -> Tensor:
-    """A short last batch (b, 3, H, W) with black images added to full size: equal shapes give a sample equal logits in whichever batch it lands."""
+    """A short last batch (b, 3, H, W) with black images added to full size: equal shapes give a sample equal logits in
+    whichever batch it lands.
+    """
     if len(images) == EVALUATION_BATCH:
         return images
     return torch.cat([images, images.new_zeros((EVALUATION_BATCH - len(images), *images.shape[1:]))])
 
 
 def _gather(runtime: Runtime, own: Tensor, own_index: Tensor, size: int) -> NDArray[np.float32]:
-    """All ranks' logits, (size, A) by sample. A rank's rows are padded to the longest rank's for the transport, marked, and dropped after it."""
+    """All ranks' logits, (size, A) by sample. A rank's rows are padded to the longest rank's for the transport, marked,
+    and dropped after it.
+    """
     accelerator = runtime.accelerator
     if accelerator.num_processes > 1:
         own = accelerator.gather(accelerator.pad_across_processes(own, dim=0))

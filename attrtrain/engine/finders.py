@@ -1,4 +1,6 @@
-"""What a run may be started with: the micro-batch that fits and is fast, and the learning rate that a few steps suggest."""
+"""What a run may be started with: the micro-batch that fits and is fast, and the learning rate that a few steps
+suggest.
+"""
 
 import math
 import time
@@ -125,7 +127,8 @@ def find_learning_rate(
     high: float,
     steps: int,
 ) -> RateFound:
-    """Trains with a rate that rises from `low` to `high`, by the same factor in every step, until the loss goes through the roof.
+    """Trains with a rate that rises from `low` to `high`, by the same factor in every step, until the loss goes through
+    the roof.
 
     Args:
         runtime: one process.
@@ -164,7 +167,8 @@ def choose_rate(rates: list[float], losses: list[float], diverged: bool) -> floa
         diverged: whether the loss went through the roof after the last one.
 
     Raises:
-        ConfigError: the loss only rose, or was still falling at the end, so the range does not hold what was looked for.
+        ConfigError: the loss only rose, or was still falling at the end, so the range does not hold what was looked
+            for.
     """
     lowest = min(range(len(losses)), key=losses.__getitem__, default=0)
     if lowest == 0:

@@ -83,7 +83,8 @@ def prepare_learner(runtime: Runtime, model: AttributeModel, config: TrainConfig
 
 
 def fit(task: Task, learner: Learner, state: RunState, window: Window) -> None:
-    """Trains to the last epoch, or until it no longer helps, evaluating and saving on the way; `state` follows. Collective: every rank calls it.
+    """Trains to the last epoch, or until it no longer helps, evaluating and saving on the way; `state` follows.
+    Collective: every rank calls it.
 
     Raises:
         PreemptedError: some rank was asked to stop; a checkpoint of this moment is saved.
@@ -111,7 +112,9 @@ def fit(task: Task, learner: Learner, state: RunState, window: Window) -> None:
 
 
 def is_finished(config: TrainConfig, state: RunState) -> bool:
-    """Whether no epoch is left, or the last `train.patience` of them found nothing better. Follows from the state alone, so a resumed run stops where another would have."""
+    """Whether no epoch is left, or the last `train.patience` of them found nothing better. Follows from the state
+    alone, so a resumed run stops where another would have.
+    """
     return state.epoch >= config.train.epochs or 0 < config.train.patience <= state.stale_epochs
 
 
@@ -217,7 +220,9 @@ def _log(task: Task, state: RunState, window: Window, rate: float) -> dict[str, 
 
 
 class _Clock:
-    """How long training takes, and when, inside an epoch, a checkpoint is due or the run is asked to stop. All ranks come to the same answer at the same step."""
+    """How long training takes, and when, inside an epoch, a checkpoint is due or the run is asked to stop. All ranks
+    come to the same answer at the same step.
+    """
 
     def __init__(self, task: Task) -> None:
         self._world_size = task.runtime.accelerator.num_processes
@@ -225,7 +230,9 @@ class _Clock:
         self._saved = self._counted = time.monotonic()
 
     def count(self, state: RunState) -> None:
-        """Adds the time since the last count to what was spent: before each save, so that a run that is stopped tells it all."""
+        """Adds the time since the last count to what was spent: before each save, so that a run that is stopped tells
+        it all.
+        """
         now = time.monotonic()
         state.spend(now - self._counted)
         self._counted = now
@@ -264,7 +271,9 @@ def preempted(task: Task, state: RunState) -> PreemptedError:
 
 
 def _is_saved_after(config: TrainConfig, state: RunState) -> bool:
-    """Whether an epoch that has just been closed gets a checkpoint: when it is its turn, the last, the best, or one was due at its last step."""
+    """Whether an epoch that has just been closed gets a checkpoint: when it is its turn, the last, the best, or one was
+    due at its last step.
+    """
     every_steps = config.checkpoint.every_steps
     return (
         state.epoch % config.checkpoint.every_epochs == 0
@@ -296,7 +305,9 @@ def evaluate_learner(task: Task, learner: Learner, stop: StopRequest | None) -> 
 
 
 def evaluate_or_leave(task: Task, learner: Learner, state: RunState) -> Evaluation:
-    """As `evaluate_learner`, of a run that is on the disk as it is. Raises PreemptedError where some rank was asked to stop."""
+    """As `evaluate_learner`, of a run that is on the disk as it is. Raises PreemptedError where some rank was asked to
+    stop.
+    """
     with suppress(EvaluationStoppedError):
         return evaluate_learner(task, learner, task.stop)
     raise preempted(
@@ -305,7 +316,9 @@ def evaluate_or_leave(task: Task, learner: Learner, state: RunState) -> Evaluati
 
 
 def _evaluate(task: Task, learner: Learner, state: RunState, window: Window, clock: _Clock) -> Evaluation:
-    """Evaluates the epoch just trained. A stop in the middle of it is a stop before it: it will be done again from its beginning."""
+    """Evaluates the epoch just trained. A stop in the middle of it is a stop before it: it will be done again from its
+    beginning.
+    """
     task.runtime.agree_on_buffers(learner.judged)
     with suppress(EvaluationStoppedError):
         return evaluate_learner(task, learner, task.stop)

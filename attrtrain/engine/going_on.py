@@ -18,7 +18,8 @@ def checkpoint_to_resume(config: TrainConfig, folder: Path, runtime: Runtime) ->
     """The checkpoint that a training begins from, None for a new run. Collective.
 
     Raises:
-        CheckpointError: the one that is asked for is damaged, or each of the folder's is; or a run is there and none is to be gone on with.
+        CheckpointError: the one that is asked for is damaged, or each of the folder's is; or a run is there and none is
+            to be gone on with.
     """
     if runtime.is_main:
         checkpoint.clean(folder / "checkpoints")
@@ -55,7 +56,9 @@ def _same_place(one: str, other: str) -> bool:
 
 
 def put_in_order(task: Task, learner: Learner, state: RunState, window: Window, source: Path) -> list[str]:
-    """Puts the folder of a run that was restored from a checkpoint in order, and returns lines that say what was done to it. Collective."""
+    """Puts the folder of a run that was restored from a checkpoint in order, and returns lines that say what was done
+    to it. Collective.
+    """
     told = []
     if task.runtime.is_main:
         moved = checkpoint.set_newer_aside(task.folder / "checkpoints", source)

@@ -1,4 +1,6 @@
-"""What an evaluation is worth: metrics.json and predictions.npz of one split, beside what guessing from the training split scores."""
+"""What an evaluation is worth: metrics.json and predictions.npz of one split, beside what guessing from the training
+split scores.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -78,7 +80,9 @@ def thresholds_from(predictions: Predictions, split: str, positive_at: float) ->
 
 
 def attribute_table(names: Sequence[str], scores: MeanScores) -> Table:
-    """Every attribute of an evaluation beside what guessing scores on it; None where too little is known to judge it."""
+    """Every attribute of an evaluation beside what guessing scores on it; None where too little is known to judge
+    it.
+    """
     rows = zip(names, *map(np.ndarray.tolist, (scores.average_precision, scores.positives, scores.known)), strict=True)
     return Table(
         columns=("attribute", "AP", "prior", "positives", "known", "judged"),
@@ -90,11 +94,13 @@ def attribute_table(names: Sequence[str], scores: MeanScores) -> Table:
 
 
 def decision_thresholds(predictions: Predictions, training: ShardSet, positive_at: float) -> list[float | None]:
-    """(A) the probability from which on each attribute is best said to be present: where its F1 on these objects is highest.
+    """(A) the probability from which on each attribute is best said to be present: where its F1 on these objects is
+    highest.
 
-    None where it has fewer known positives or negatives among them than a mean over attributes asks for. 1, never, where no object of `training` has it:
-    of such an attribute the model has learnt nothing, and its score may be anything. What has the highest F1 on some objects has a lower one on
-    others: these thresholds are for use, and are judged on another split.
+    None where it has fewer known positives or negatives among them than a mean over attributes asks for. 1, never,
+    where no object of `training` has it: of such an attribute the model has learnt nothing, and its score may be
+    anything. What has the highest F1 on some objects has a lower one on others: these thresholds are for use, and are
+    judged on another split.
     """
     judged = JudgedSet.of(predictions, positive_at)
     tuned = (judged.as_probability(tune(judged, THRESHOLD)) * (1 - _ROUNDING)).tolist()

@@ -44,7 +44,9 @@ class Objective:
         return cls(loss, counts.category_rates, counts.row_of(category))
 
     def rates_of(self, index: Tensor) -> Tensor | None:
-        """(B, A) float32 on the CPU: how frequent each attribute is among objects like these (B,); None where the loss does not ask."""
+        """(B, A) float32 on the CPU: how frequent each attribute is among objects like these (B,); None where the loss
+        does not ask.
+        """
         if self.rates is None or self.row is None:
             return None
         return torch.from_numpy(self.rates[self.row[index.numpy()]])

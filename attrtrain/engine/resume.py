@@ -36,8 +36,8 @@ _JUDGED_BY = (
 _DECIDING = ("data", "labels", "loss", "model", "optim", "train")
 _DECIDING_NOTHING = {("data", name) for name in ("shards", "workers", "cache_dir", "cache_gb")}
 
-# Whole tensors, also of a model that is sharded over ranks (FSDP2): gathered on rank 0 when saving, dealt out when loading. Optimizer state goes by
-# parameter name.
+# Whole tensors, also of a model that is sharded over ranks (FSDP2): gathered on rank 0 when saving, dealt out when
+# loading. Optimizer state goes by parameter name.
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
@@ -73,7 +73,8 @@ def save_checkpoint(task: Task, learner: Learner, state: RunState, window: Windo
     """Saves all that is needed to go on from here, then removes what is no longer wanted. Collective.
 
     Raises:
-        AttrtrainError: weights are no finite numbers any more, so nobody could go on from here; what was saved before is kept.
+        AttrtrainError: weights are no finite numbers any more, so nobody could go on from here; what was saved before
+            is kept.
         CheckpointError: the disk is full.
     """
     accelerator = task.runtime.accelerator
@@ -131,7 +132,8 @@ def restore(task: Task, learner: Learner, state: RunState, window: Window, sourc
     """Takes up a run where a checkpoint left it.
 
     Raises:
-        CheckpointError: it is damaged, or belongs to a run of other data, model or batch; the message says what differs.
+        CheckpointError: it is damaged, or belongs to a run of other data, model or batch; the message says what
+            differs.
     """
     saved = checkpoint.load(source)
     own, before = identity(task.config, task.train_shards), saved.state["identity"]
@@ -177,7 +179,9 @@ def _newer_model_settings() -> dict[str, Any]:
 
 
 def _own_groups(learner: Learner) -> list[dict[str, Any]]:
-    """The optimizer's parameter groups by parameter names. They follow from the configuration of now; what a checkpoint has to give is each parameter's state."""
+    """The optimizer's parameter groups by parameter names. They follow from the configuration of now; what a checkpoint
+    has to give is each parameter's state.
+    """
     names = {id(parameter): name for name, parameter in learner.module.named_parameters()}
     return [
         {**group, "params": [names[id(parameter)] for parameter in group["params"]]}
@@ -206,7 +210,9 @@ def _differing(before: dict[str, Any], config: TrainConfig) -> dict[tuple[str, s
 
 
 def _generators(device: torch.device) -> dict[str, torch.Tensor]:
-    """State of torch's generators. Steps seed them anew, so nothing attrtrain draws depends on it; what others draw may."""
+    """State of torch's generators. Steps seed them anew, so nothing attrtrain draws depends on it; what others draw
+    may.
+    """
     states = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(device)

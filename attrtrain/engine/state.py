@@ -72,7 +72,8 @@ class RunState:
         best_epoch: epoch (from 1) of the best evaluation, 0 before the first.
         best_map: its mAP.
         best_step: optimizer steps taken when it was found, which names its checkpoint.
-        sought_since: epochs that were finished when the best began to be looked for: none, but in a run that has lost the best it had.
+        sought_since: epochs that were finished when the best began to be looked for: none, but in a run that has lost
+            the best it had.
         epoch_loss: sum of the losses of this epoch's steps, as far as they are logged.
         epoch_seconds: time spent on this epoch so far, over all restarts.
         seconds: time spent so far on all epochs, over all restarts.

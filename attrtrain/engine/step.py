@@ -41,7 +41,8 @@ class TrainingCategories:
     Attributes:
         code: (N,) int64, 0 for none.
         seed: of the run.
-        withheld: share of objects that have none in an epoch, drawn by (seed, epoch, sample), so that the network learns to do without.
+        withheld: share of objects that have none in an epoch, drawn by (seed, epoch, sample), so that the network
+            learns to do without.
     """
 
     code: NDArray[np.int64]
@@ -71,7 +72,8 @@ def optimizer_step(
     """Trains on one global batch. Collective: every rank calls it with its own micro-batches.
 
     Returns:
-        This rank's part of the step's mean loss, and the gradient norm before clipping; scalars that stay on the device.
+        This rank's part of the step's mean loss, and the gradient norm before clipping; scalars that stay on the
+        device.
     """
     accelerator = runtime.accelerator
     seed_step(settings.seed, step, accelerator.process_index)

@@ -49,8 +49,9 @@ class Window:
         """Values of the window over all ranks together, and begins the next one. Collective.
 
         Returns:
-            loss and grad_norm, means over steps; objects_per_second of all ranks; data_wait_share, the share of the time, in [0, 1], in which ranks waited for
-            batches, a mean over ranks; and on GPUs gpu_memory_gib, the most that tensors took on any of them at any time in the window.
+            loss and grad_norm, means over steps; objects_per_second of all ranks; data_wait_share, the share of the
+            time, in [0, 1], in which ranks waited for batches, a mean over ranks; and on GPUs gpu_memory_gib, the most
+            that tensors took on any of them at any time in the window.
         """
         on_gpu = self._runtime.device.type == "cuda"
         peak = torch.cuda.max_memory_allocated(self._runtime.device) / 2**30 if on_gpu else 0.0
@@ -75,7 +76,9 @@ class Window:
         return {"steps": self.steps, "sums": self._sums.cpu(), "seconds": seconds, "waited": self._waited}
 
     def load_state_dict(self, states: list[dict[str, Any]], rank: int, world_size: int) -> None:
-        """Goes on from the windows of all ranks that saved them: each its own, or rank 0 all of them in a world of another size."""
+        """Goes on from the windows of all ranks that saved them: each its own, or rank 0 all of them in a world of
+        another size.
+        """
         self._reset()
         own = states[rank] if len(states) == world_size else states[0]
         self.steps = own["steps"]

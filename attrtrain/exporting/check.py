@@ -19,8 +19,9 @@ from attrtrain.shards.crop import LeftOutError, cut, load_image, whole_picture
 from attrtrain.shards.manifest import CropSettings
 
 CROPS = 64
-# Of logits. Sums in another order differ by some 1e-6. A file that resizes may also round a pixel to the level beside, where a sum lands between two: how much that is depends on the
-# network, and it happens in few crops, while a file that resizes in another way differs in nearly all.
+# Of logits. Sums in another order differ by some 1e-6. A file that resizes may also round a pixel to the level beside,
+# where a sum lands between two: how much that is depends on the network, and it happens in few crops, while a file that
+# resizes in another way differs in nearly all.
 TOLERANCE, TOLERANCE_RESIZING, _TOLERANCE_ROUNDED = 1e-3, 1e-2, 1e-1
 _ROUNDED_OF = 16  # crops: in one of them a pixel may be
 _BATCHES = (1, 3, 17)  # a file whose batch size is fixed fails
@@ -33,9 +34,11 @@ class Agreement:
     Attributes:
         crops: that were compared.
         largest: difference between the file and PyTorch, on the same input.
-        usual: the largest in all crops but those few in which a pixel may have been rounded otherwise; `largest` where the file does not resize.
+        usual: the largest in all crops but those few in which a pixel may have been rounded otherwise; `largest` where
+            the file does not resize.
         tolerance: what the usual one may be.
-        resizing: largest and mean difference that resizing inside the file makes to resizing as training does; None where it does not resize.
+        resizing: largest and mean difference that resizing inside the file makes to resizing as training does; None
+            where it does not resize.
     """
 
     crops: int
@@ -93,7 +96,9 @@ def compare(network: ExportedNetwork, exported: Callable[..., Tensor], crops: Se
 
 
 def _codes(network: ExportedNetwork, count: int) -> list[tuple[Tensor, ...]]:
-    """What is given to the network beside each group of crops: codes of categories, or nothing where it reads none. The last categories come first, where codes that are off by one show."""
+    """What is given to the network beside each group of crops: codes of categories, or nothing where it reads none. The
+    last categories come first, where codes that are off by one show.
+    """
     codes = -torch.arange(count) % (len(network.model.categories) + 1)
     groups = _groups(list(codes))
     return [(torch.stack(list(group)),) if network.model.categories else () for group in groups]
@@ -156,7 +161,9 @@ def _as_read(crop: Tensor) -> NDArray[np.uint8]:
 
 
 def noise_crops(image_px: int) -> list[Tensor]:
-    """Drawn noise (3, H, W), where nobody gave pictures: it exercises every operation, but activations are not those of photographs."""
+    """Drawn noise (3, H, W), where nobody gave pictures: it exercises every operation, but activations are not those of
+    photographs.
+    """
     draw = torch.Generator().manual_seed(0)
     sides = [
         (image_px, image_px),

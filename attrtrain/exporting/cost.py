@@ -21,7 +21,8 @@ _ROUNDS, _BATCH = 5, 32
 def quantisation_cost(
     plain: bytes, quantised: bytes, shards: ShardSet, training: ShardSet | None, card: ModelCard
 ) -> list[str]:
-    """Judges both models on every object of a split by the code of `attrtrain evaluate`, and times them. Gives lines that tell it.
+    """Judges both models on every object of a split by the code of `attrtrain evaluate`, and times them. Gives lines
+    that tell it.
 
     Args:
         plain, quantised: the ONNX models.
@@ -64,7 +65,9 @@ def _predict(runtime: Runtime, network: OnnxNetwork, shards: ShardSet, card: Mod
 
 
 def _speed_up(networks: dict[str, OnnxNetwork], image_px: int) -> float:
-    """How many times as fast int8 is: the best of some rounds in which both take turns, so that a busy moment hits both."""
+    """How many times as fast int8 is: the best of some rounds in which both take turns, so that a busy moment hits
+    both.
+    """
     images = torch.zeros((_BATCH, 3, image_px, image_px), dtype=torch.uint8)
     rounds = [{name: _seconds(network, images) for name, network in networks.items()} for _ in range(_ROUNDS)]
     return min(times["float32"] for times in rounds) / min(times["int8"] for times in rounds)

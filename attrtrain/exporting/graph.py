@@ -1,4 +1,6 @@
-"""What is exported: uint8 pictures in, for a head that reads them the objects' categories too, logits and scores out."""
+"""What is exported: uint8 pictures in, for a head that reads them the objects' categories too, logits and scores
+out.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -11,16 +13,17 @@ from attrtrain.models.network import AttributeModel
 
 INPUT, CATEGORY, OUTPUTS = "images", "category", ("logits", "scores")
 
-# Added before rounding down. Where a resize lands between two levels, which is common because scales are fractions, runtimes would otherwise round by
-# the last bit of their sums, each in its own way.
+# Added before rounding down. Where a resize lands between two levels, which is common because scales are fractions,
+# runtimes would otherwise round by the last bit of their sums, each in its own way.
 _TIE = 0.5 + 2.0**-12
 
 
 class ExportedNetwork(nn.Module):
     """The network as it is exported, normalisation included.
 
-    Without `resize` the input is uint8 RGB (B, 3, image_px, image_px). With it (B, 3, H, W) of any size, which is brought to the square inside, as `fit` and `interpolation` say. A network whose
-    head reads categories has a second input: their codes (B,) int64.
+    Without `resize` the input is uint8 RGB (B, 3, image_px, image_px). With it (B, 3, H, W) of any size, which is
+    brought to the square inside, as `fit` and `interpolation` say. A network whose head reads categories has a second
+    input: their codes (B,) int64.
     """
 
     def __init__(
@@ -50,7 +53,9 @@ class ExportedNetwork(nn.Module):
 
 
 def padded_to_square(images: Tensor) -> Tensor:
-    """(B, 3, H, W) with the bars of `Framing.fitted`: (B, 3, S, S) float32 in levels of 0 to 255, S the larger of H and W."""
+    """(B, 3, H, W) with the bars of `Framing.fitted`: (B, 3, S, S) float32 in levels of 0 to 255, S the larger of H and
+    W.
+    """
     height, width = images.shape[2:]
     side = torch.sym_max(height, width)
     above, beside = (side - height) // 2, (side - width) // 2
@@ -63,9 +68,10 @@ def padded_to_square(images: Tensor) -> Tensor:
 def squash_as_floats(images: Tensor, image_px: int, interpolation: Interpolation = "bilinear") -> Tensor:
     """Resizes levels (B, 3, H, W) to (B, 3, image_px, image_px) uint8 by operations that every runtime has.
 
-    Where a crop shrinks, training resizes with torch's uint8 kernel, which works as Pillow's: first along the width, rounded to whole levels, then along the
-    height, in 16-bit fixed point. The same two passes in floating point agree with it but for one level in a few pixels of a thousand; in a single pass one pixel in
-    six would differ. Where a crop grows, training rounds once, and a pixel may be one level off.
+    Where a crop shrinks, training resizes with torch's uint8 kernel, which works as Pillow's: first along the width,
+    rounded to whole levels, then along the height, in 16-bit fixed point. The same two passes in floating point agree
+    with it but for one level in a few pixels of a thousand; in a single pass one pixel in six would differ. Where a
+    crop grows, training rounds once, and a pixel may be one level off.
     """
     wide = _levels(images.float(), images.shape[2], image_px, interpolation)
     return _levels(wide, image_px, image_px, interpolation).to(torch.uint8)
@@ -79,7 +85,9 @@ def _levels(images: Tensor, height: int, width: int, interpolation: Interpolatio
 
 
 def export_program(network: ExportedNetwork) -> ExportedProgram:
-    """Captures the network, on the CPU in evaluation mode, for any batch size and, where it resizes, any picture size."""
+    """Captures the network, on the CPU in evaluation mode, for any batch size and, where it resizes, any picture
+    size.
+    """
     side = network.image_px
     # Sizes of an example must differ from each other and from 1, or they are taken for constants.
     example = torch.zeros((2, 3, side + 3, side + 5) if network.resize else (2, 3, side, side), dtype=torch.uint8)

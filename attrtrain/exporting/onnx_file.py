@@ -53,7 +53,9 @@ def serialise(model: ModelProto, record: ExportRecord) -> bytes:
 
 
 class OnnxNetwork(nn.Module):
-    """An ONNX model run by onnxruntime on the CPU, to stand where the network itself does: images (B, 3, H, W) uint8, and codes of categories (B,) int64 where it reads them → logits (B, A)."""
+    """An ONNX model run by onnxruntime on the CPU, to stand where the network itself does: images (B, 3, H, W) uint8,
+    and codes of categories (B,) int64 where it reads them → logits (B, A).
+    """
 
     def __init__(self, content: bytes) -> None:
         super().__init__()

@@ -27,11 +27,12 @@ _BATCH = 16
 def quantise(
     model: ModelProto, shards: ShardSet, image_px: int, framing: Framing, categories: Sequence[str]
 ) -> ModelProto:
-    """Weights in 7 of 8 bits a channel, activations in 8 bits between the least and the greatest value that calibration crops gave them (QDQ format).
+    """Weights in 7 of 8 bits a channel, activations in 8 bits between the least and the greatest value that calibration
+    crops gave them (QDQ format).
 
-    The eighth bit of weights is left free because processors without VNNI add pairs of products in 16 bits, which would overflow in silence
-    (onnxruntime's `reduce_range`). What comes before the first convolution stays as it is, and so do logits and scores: in 256 levels, many
-    objects would share a score.
+    The eighth bit of weights is left free because processors without VNNI add pairs of products in 16 bits, which would
+    overflow in silence (onnxruntime's `reduce_range`). What comes before the first convolution stays as it is, and so
+    do logits and scores: in 256 levels, many objects would share a score.
 
     Args:
         model: in float32.
@@ -43,7 +44,8 @@ def quantise(
     with TemporaryDirectory() as folder:
         plain, prepared, quantised = (Path(folder) / f"{name}.onnx" for name in ("plain", "prepared", "quantised"))
         onnx.save(model, plain)
-        # Shapes by ONNX's own inference: onnxruntime's symbolic one, before 1.32, stumbles over the resizing that torch 2.8 exports.
+        # Shapes by ONNX's own inference: onnxruntime's symbolic one, before 1.32, stumbles over the resizing that torch
+        # 2.8 exports.
         quant_pre_process(plain, prepared, skip_symbolic_shape=True)
         quantize_static(
             prepared,

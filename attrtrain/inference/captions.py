@@ -15,7 +15,8 @@ def caption(names: Sequence[str], category: str) -> str:
     """One line.
 
     Args:
-        names: attributes that are present, the likeliest first. Of synonyms, "wet / damp", the first is taken; "_" stands for a space.
+        names: attributes that are present, the likeliest first. Of synonyms, "wet / damp", the first is taken; "_"
+            stands for a space.
         category: what it is; "" makes it an object.
     """
     words = [name.split(" / ")[0].replace("_", " ").strip() for name in names[:MOST]]
@@ -30,6 +31,8 @@ def article(phrase: str) -> str:
 
 
 def present(scores: Sequence[float], thresholds: Sequence[float]) -> list[int]:
-    """Columns of the attributes whose score reaches the threshold, the highest score first; of equals the first column."""
+    """Columns of the attributes whose score reaches the threshold, the highest score first; of equals the first
+    column.
+    """
     found = [column for column, (score, least) in enumerate(zip(scores, thresholds, strict=True)) if score >= least]
     return sorted(found, key=lambda column: -scores[column])

@@ -13,9 +13,10 @@ from attrtrain.inference.results import read_info, scores_of
 
 
 def write_coco(instances: Path, result: Path, out: Path) -> int:
-    """Writes a COCO instances file once more, all it held as it was, each annotation with a list `attributes`: the names whose score
-    reaches the threshold, the likeliest first; and `caption` where the result has captions. An annotation that was left out, such as a crowd,
-    gets neither. What annotations had under such a name before, as labelling tools write it, is taken out: beside ours nobody could tell whose it is.
+    """Writes a COCO instances file once more, all it held as it was, each annotation with a list `attributes`: the
+    names whose score reaches the threshold, the likeliest first; and `caption` where the result has captions. An
+    annotation that was left out, such as a crowd, gets neither. What annotations had under such a name before, as
+    labelling tools write it, is taken out: beside ours nobody could tell whose it is.
 
     Returns:
         How many annotations had that.

@@ -1,4 +1,6 @@
-"""What commands that use a trained model have in common: their arguments, and what a result is worth. Imports no torch."""
+"""What commands that use a trained model have in common: their arguments, and what a result is worth. Imports no
+torch.
+"""
 
 import argparse
 import math

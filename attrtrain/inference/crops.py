@@ -31,8 +31,8 @@ class CropBatch:
         rows: (B,) int64, which of the objects they are, rising.
         images: (B, 3, H, W) uint8.
         failures: the objects of this batch that are not there, and why.
-        error: what ended the work, None where nothing did. It travels as a value, because an exception of another process arrives with that
-            process's traceback in its message.
+        error: what ended the work, None where nothing did. It travels as a value, because an exception of another
+            process arrives with that process's traceback in its message.
     """
 
     rows: NDArray[np.int64]
@@ -63,7 +63,9 @@ class CropCutter(Dataset[CropBatch]):
         self.framing = framing
 
     def __getitem__(self, request: tuple[int, Objects]) -> CropBatch:
-        """Cuts the objects of a request: the row of its first object, and the objects. Each photograph in it is decoded once."""
+        """Cuts the objects of a request: the row of its first object, and the objects. Each photograph in it is decoded
+        once.
+        """
         first, objects = request
         rows: list[int] = []
         images: list[Tensor] = []

@@ -1,4 +1,6 @@
-"""What answering together is worth on objects with labels, and what it costs: every part judged by itself, beside all of it."""
+"""What answering together is worth on objects with labels, and what it costs: every part judged by itself, beside all
+of it.
+"""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -18,7 +20,9 @@ from attrtrain.runtime import Runtime
 
 @dataclass(frozen=True)
 class PassResult:
-    """What one model said through one view of every object of a split, and the seconds it took, reading the crops included."""
+    """What one model said through one view of every object of a split, and the seconds it took, reading the crops
+    included.
+    """
 
     member: Member
     view: View
@@ -29,7 +33,8 @@ class PassResult:
 def run_passes(
     runtime: Runtime, members: Sequence[Member], views: Sequence[View], shards: ShardSet, workers: int
 ) -> list[PassResult]:
-    """Evaluates every model through every view, one after the other, on crops as `Predictor` gives them to it. Collective.
+    """Evaluates every model through every view, one after the other, on crops as `Predictor` gives them to it.
+    Collective.
 
     A model by itself, through no other view, computes in the runtime's precision, as in training.
 
@@ -66,8 +71,8 @@ def together(results: Iterable[PassResult]) -> Predictions:
 
 
 def describe_gain(results: Sequence[PassResult], positive_at: float) -> list[str]:
-    """Lines of a table: each part of what answers together, and all of it, with its mAP, its gain over the first model by itself with a paired interval, and its
-    cost. None for a single pass.
+    """Lines of a table: each part of what answers together, and all of it, with its mAP, its gain over the first model
+    by itself with a paired interval, and its cost. None for a single pass.
     """
     if len(results) == 1:
         return []
@@ -89,7 +94,9 @@ def describe_gain(results: Sequence[PassResult], positive_at: float) -> list[str
 
 
 def _parts(results: Sequence[PassResult]) -> list[tuple[str, list[PassResult]]]:
-    """Named choices of passes: each model by itself, the first with each kind of view, all models without views, and everything."""
+    """Named choices of passes: each model by itself, the first with each kind of view, all models without views, and
+    everything.
+    """
     members = list(dict.fromkeys(result.member.name for result in results))
     of = {name: next(result.member for result in results if result.member.name == name) for name in members}
     views = list(dict.fromkeys(result.view for result in results))

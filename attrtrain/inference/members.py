@@ -1,10 +1,13 @@
 """Trained models that answer together, and the views they take of a crop: mirrored, or in other sizes.
 
-Logits are averaged. In probabilities that is a geometric mean, renormalised (a logarithmic opinion pool, Heskes 1998); unlike a mean of probabilities it can be
-computed where scores round to 0 or 1. Averaging over views is test-time augmentation (Krizhevsky et al. 2012).
+Logits are averaged. In probabilities that is a geometric mean, renormalised (a logarithmic opinion pool, Heskes 1998);
+unlike a mean of probabilities it can be computed where scores round to 0 or 1. Averaging over views is test-time
+augmentation (Krizhevsky et al. 2012).
 
-What a mirrored picture shows on the left is on the right. A model that tells sides says so of the mirrored view, and its logits of attributes whose names differ in nothing but left and right
-are swapped back. One that was trained on mirrored crops with the labels of the unmirrored ones has learnt to say the same of both, and its logits stay: swapping would give each side half of the other's.
+What a mirrored picture shows on the left is on the right. A model that tells sides says so of the mirrored view, and
+its logits of attributes whose names differ in nothing but left and right are swapped back. One that was trained on
+mirrored crops with the labels of the unmirrored ones has learnt to say the same of both, and its logits stay: swapping
+would give each side half of the other's.
 """
 
 import hashlib
@@ -69,7 +72,9 @@ class Member:
 
     @property
     def mirrored_columns(self) -> tuple[int, ...]:
-        """(A) which of its logits of a mirrored crop tells of each attribute; empty where that is the same one for all."""
+        """(A) which of its logits of a mirrored crop tells of each attribute; empty where that is the same one for
+        all.
+        """
         return swapped_columns(self.card.vocabulary.names) if self.card.mirrored in ("never", "swapped") else ()
 
     @property
@@ -121,7 +126,9 @@ def read_members(paths: Sequence[str | Path], device: torch.device) -> list[Memb
 
 
 def shared_card(members: Sequence[Member]) -> ModelCard:
-    """The card of the first, with what holds for all: the largest input size, every untrained attribute, and thresholds at the means of their log odds."""
+    """The card of the first, with what holds for all: the largest input size, every untrained attribute, and thresholds
+    at the means of their log odds.
+    """
     card = members[0].card
     if len(members) == 1:
         return card
@@ -141,7 +148,9 @@ def shared_card(members: Sequence[Member]) -> ModelCard:
 
 
 def shared_fingerprint(members: Sequence[Member], views: Sequence[View]) -> str:
-    """SHA-256 of all that decides the logits; equal only for the same models and views. That of a model by itself is its bundle's."""
+    """SHA-256 of all that decides the logits; equal only for the same models and views. That of a model by itself is
+    its bundle's.
+    """
     single = [bundle_fingerprint(member.folder, member.card) for member in members]
     if len(single) == 1 and tuple(views) == (PLAIN,):
         return single[0]
@@ -153,7 +162,9 @@ def shared_fingerprint(members: Sequence[Member], views: Sequence[View]) -> str:
 
 
 def mirror_notes(members: Sequence[Member], views: Sequence[View]) -> list[str]:
-    """Lines about models that are shown mirrored crops, tell sides by their attributes' names, and do not say whether they were trained to."""
+    """Lines about models that are shown mirrored crops, tell sides by their attributes' names, and do not say whether
+    they were trained to.
+    """
     if not any(view.flip for view in views) or not swapped_columns(members[0].card.vocabulary.names):
         return []
     return [
@@ -177,7 +188,8 @@ class Pass(nn.Module):
             _require_side(member, self._side, view.scale)
 
     def forward(self, images: Tensor, category: Tensor | None = None) -> Tensor:
-        """Crops (B, 3, S, S) uint8 → logits (B, A) float32. Crops of another size than this view's are resized, bilinear with antialiasing.
+        """Crops (B, 3, S, S) uint8 → logits (B, A) float32. Crops of another size than this view's are resized,
+        bilinear with antialiasing.
 
         Args:
             images: the crops.
@@ -188,7 +200,9 @@ class Pass(nn.Module):
         return self._of_the_crop(logits.float())
 
     def outputs(self, images: Tensor, names: Sequence[str] | None) -> tuple[Tensor, Tensor]:
-        """Crops (B, 3, S, S) uint8 of objects of some categories (B) → logits (B, A) and pooled features (B, F), in the arithmetic of the context."""
+        """Crops (B, 3, S, S) uint8 of objects of some categories (B) → logits (B, A) and pooled features (B, F), in the
+        arithmetic of the context.
+        """
         codes = None if names is None or not self.model.categories else self.model.codes(names).to(images.device)
         logits, features = self.model.outputs(self._seen(images), codes)
         return self._of_the_crop(logits), features

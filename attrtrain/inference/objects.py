@@ -1,4 +1,6 @@
-"""What is to be looked at: objects in photographs, out of a COCO instances file or a table of boxes. Imports no torch."""
+"""What is to be looked at: objects in photographs, out of a COCO instances file or a table of boxes. Imports no
+torch.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -23,7 +25,8 @@ class Objects:
         object_id: (N,) int64, each once. COCO: the annotation id. A table without ids: the row's number, from 0.
         image: (N,) str, the photograph's name below one of the image folders.
         image_size: (N, 2) int64 its width and height in pixels as the annotation says, 0 where it says nothing.
-        box: (N, 4) float64 x, y, width, height in pixels; may hold nonsense, which is left out and counted when it is cut.
+        box: (N, 4) float64 x, y, width, height in pixels; may hold nonsense, which is left out and counted when it is
+            cut.
         category: (N,) str, "" where unknown.
         crowd: (N,) bool, COCO's iscrowd.
         sources: the files they came from.
@@ -52,9 +55,11 @@ class Objects:
 
 
 def read_objects(instances: Sequence[Path], boxes: Path | None) -> Objects:
-    """Reads the objects of COCO instances files, or of a table of boxes (.csv, .tsv, .jsonl) with the columns that `attrtrain shard` knows.
+    """Reads the objects of COCO instances files, or of a table of boxes (.csv, .tsv, .jsonl) with the columns that
+    `attrtrain shard` knows.
 
-    Photographs come in the order of their first object in the file (COCO: by annotation id), and so do the objects of one.
+    Photographs come in the order of their first object in the file (COCO: by annotation id), and so do the objects of
+    one.
 
     Raises:
         LabelError: a file cannot be read or is of another kind, or names no object.

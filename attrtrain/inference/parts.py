@@ -1,7 +1,7 @@
 """A long result, written in parts so that a run that was killed goes on, and is then put together into one file.
 
     preds.parquet             the result: there once it is whole
-    preds.failures.jsonl      objects that have no row, and why; not there where all have one (of an array preds.npy: preds.npy.failures.jsonl)
+    preds.failures.jsonl      objects that have no row, and why (of an array preds.npy: preds.npy.failures.jsonl)
     .preds.parquet.parts/     while it is being made
         job.json              Job: what is being made
         000000.parquet        rows of the objects 0 to PART - 1, those of the next in the next
@@ -105,12 +105,16 @@ class Parts:
 
 
 def failures_path(out: Path) -> Path:
-    """Where the objects without a row are listed. An array's list has a name that no table's has: `preds.npy` and `preds.parquet` may lie side by side."""
+    """Where the objects without a row are listed. An array's list has a name that no table's has: `preds.npy` and
+    `preds.parquet` may lie side by side.
+    """
     return out.with_name(f"{out.name}.failures.jsonl") if out.suffix == ".npy" else out.with_suffix(".failures.jsonl")
 
 
 def info_path(out: Path) -> Path:
-    """The file whose metadata describe a result, and whose rows say which objects it has: itself, or for an array the table beside it."""
+    """The file whose metadata describe a result, and whose rows say which objects it has: itself, or for an array the
+    table beside it.
+    """
     return out.with_suffix(".objects.parquet") if out.suffix == ".npy" else out
 
 
@@ -119,7 +123,8 @@ def open_parts(out: Path, job: Job) -> Iterator[Parts | ResultInfo]:
     """Holds a result for the block: its parts, or what it says about itself where it is already whole.
 
     Raises:
-        PredictionsError: another process is making it, it is of another job, the disk is full, or it cannot be written there.
+        PredictionsError: another process is making it, it is of another job, the disk is full, or it cannot be written
+            there.
     """
     folder, lock = out.with_name(f".{out.name}.parts"), out.with_name(f".{out.name}.lock")
     try:

@@ -48,7 +48,8 @@ class Predictor:
         members: the models.
         names: (A) attribute names, in the order of the logits.
         device: where it computes.
-        precision: of the arithmetic, the first model's: as it was evaluated, or what this device computes in where it lacks that.
+        precision: of the arithmetic, the first model's: as it was evaluated, or what this device computes in where it
+            lacks that.
     """
 
     def __init__(
@@ -60,7 +61,8 @@ class Predictor:
         """Reads models.
 
         Args:
-            model: a bundle folder, a run directory or a repository `hf:owner/name`, or several whose logits are averaged.
+            model: a bundle folder, a run directory or a repository `hf:owner/name`, or several whose logits are
+                averaged.
             device: where to; by default a GPU where there is one.
             views: ways to look at each crop, the plain one first.
 
@@ -112,7 +114,9 @@ class Predictor:
 
     @property
     def mirror_notes(self) -> list[str]:
-        """Lines about models that do not say what they were trained to say of mirrored crops, where they are shown some."""
+        """Lines about models that do not say what they were trained to say of mirrored crops, where they are shown
+        some.
+        """
         return mirror_notes(self.members, self._views)
 
     @property
@@ -130,7 +134,8 @@ class Predictor:
 
         Args:
             images: crops (B, 3, H, W) uint8 as `crop` gives them.
-            categories: (B) what the objects are, for heads that read it; "" or None where that is not known, or was in no training object.
+            categories: (B) what the objects are, for heads that read it; "" or None where that is not known, or was in
+                no training object.
         """
         images = images.to(self.device, non_blocking=True)
         logits, told = [], None
@@ -144,7 +149,8 @@ class Predictor:
         return Outputs(logits[0] if len(logits) == 1 else torch.stack(logits).mean(dim=0), told)
 
     def crop(self, image: NDArray[np.uint8], box: Box) -> Tensor:
-        """One object (3, image_px, image_px) uint8 of an upright RGB photograph (H, W, 3), cut, stored and decoded as sharding and training do, so pixels agree.
+        """One object (3, image_px, image_px) uint8 of an upright RGB photograph (H, W, 3), cut, stored and decoded as
+        sharding and training do, so pixels agree.
 
         Args:
             image: as `attrtrain.shards.crop.load_image` gives it.

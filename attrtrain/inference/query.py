@@ -10,15 +10,18 @@
     value       = a number | 'text', a quote in it doubled
     name        = a word (letters, digits, _ and -) | "anything", a double quote in it doubled
 
-A name is an attribute's, or one of the columns object_id, image and category; where an attribute is called like a column, the word is the column
-and the quoted name the attribute. An attribute alone means that its score reaches its threshold.
+A name is an attribute's, or one of the columns object_id, image and category; where an attribute is called like a
+column, the word is the column and the quoted name the attribute. An attribute alone means that its score reaches its
+threshold.
 
-Which objects are found is plain logic. They are ranked by a joint score: an attribute counts with its score p, AND multiplies, NOT is 1 − p, OR is
-the maximum; `p >= x` counts as p, `p < x` as 1 − p, and whatever else is true or false as 1 or 0. Maximum and complement are union and complement of
-fuzzy sets and the product is their algebraic product (L. A. Zadeh, "Fuzzy sets", Information and Control 8, 1965); for AND, that is the probability that
-all of them are present were they independent.
+Which objects are found is plain logic. They are ranked by a joint score: an attribute counts with its score p, AND
+multiplies, NOT is 1 − p, OR is the maximum; `p >= x` counts as p, `p < x` as 1 − p, and whatever else is true or false
+as 1 or 0. Maximum and complement are union and complement of fuzzy sets and the product is their algebraic product (L.
+A. Zadeh, "Fuzzy sets", Information and Control 8, 1965); for AND, that is the probability that all of them are present
+were they independent.
 
-What a user typed never becomes SQL: it is parsed here, names are looked up among those of the file, and values are bound parameters.
+What a user typed never becomes SQL: it is parsed here, names are looked up among those of the file, and values are
+bound parameters.
 """
 
 import difflib

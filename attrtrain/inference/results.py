@@ -1,4 +1,5 @@
-"""What `attrtrain annotate` and `attrtrain features` write: Parquet with one row an object, and in its metadata what made it.
+"""What `attrtrain annotate` and `attrtrain features` write: Parquet with one row an object, and in its metadata what
+made it.
 
     object_id   int64
     image       string, the photograph's name
@@ -37,7 +38,8 @@ FEATURES = "features"
 
 
 class Job(Contract):
-    """All that decides a result. Two results of equal jobs are the same, wherever and with however many interruptions they were made.
+    """All that decides a result. Two results of equal jobs are the same, wherever and with however many interruptions
+    they were made.
 
     Attributes:
         kind: which command.
@@ -64,7 +66,9 @@ class Job(Contract):
 
 
 class AttributeColumn(Contract):
-    """An attribute: its name, the column that holds its score, the score from which on it counts as present, and its group."""
+    """An attribute: its name, the column that holds its score, the score from which on it counts as present, and its
+    group.
+    """
 
     name: str
     column: str
@@ -73,7 +77,9 @@ class AttributeColumn(Contract):
 
 
 class ResultInfo(Contract):
-    """What is known about a result besides its rows. `framing` is what of a crop was seen; `left_out` counts, by reason, the objects that have no row."""
+    """What is known about a result besides its rows. `framing` is what of a crop was seen; `left_out` counts, by
+    reason, the objects that have no row.
+    """
 
     schema_version: Literal[1] = 1
     job: Job
@@ -88,7 +94,9 @@ class ResultInfo(Contract):
 def attribute_columns(
     names: Sequence[str], thresholds: Sequence[float], groups: Sequence[str]
 ) -> list[AttributeColumn]:
-    """A column for each attribute, called like it; a name that another column has, in whatever case (SQL sees none), gets a number."""
+    """A column for each attribute, called like it; a name that another column has, in whatever case (SQL sees none),
+    gets a number.
+    """
     taken = set(BASE_COLUMNS)
     columns = []
     for name, threshold, group in zip(names, thresholds, groups, strict=True):

@@ -15,7 +15,9 @@ from attrtrain.inference.predictor import Predictor
 from attrtrain.shards.manifest import Failure
 
 BATCH = EVALUATION_BATCH
-"""Objects in a batch. Shorter ones are filled up as in an evaluation, so that an object's logits are the same in both, to the bit."""
+"""Objects in a batch. Shorter ones are filled up as in an evaluation, so that an object's logits are the same in both,
+to the bit.
+"""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class Scored:
 def score_batches(
     predictor: Predictor, batches: Iterable[CropBatch], categories: NDArray[Any], together: int
 ) -> Iterator[Scored]:
-    """Runs the model over batches of at most `BATCH` crops of objects of some categories (N,) and yields the results of every `together` batches.
+    """Runs the model over batches of at most `BATCH` crops of objects of some categories (N,) and yields the results of
+    every `together` batches.
 
     Outputs stay on the device until then, so that it need not wait for the next crops.
 

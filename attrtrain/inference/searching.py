@@ -45,8 +45,8 @@ class Example:
 
 
 def search(path: Path, query: Query | None, example: Example | None, limit: int) -> tuple[list[Match], int]:
-    """Finds the objects that match a query, best first: by joint score, or by the cosine of their features to those of an example.
-    Of equals, the lower id comes first.
+    """Finds the objects that match a query, best first: by joint score, or by the cosine of their features to those of
+    an example. Of equals, the lower id comes first.
 
     Args:
         path: what `attrtrain annotate` wrote.
@@ -92,7 +92,9 @@ def search(path: Path, query: Query | None, example: Example | None, limit: int)
 
 
 def _ranked_by_likeness(rows_of: Sql, example: Example) -> Sql:
-    """The same rows, ranked by the cosine of their features to the example's; without the example, and what has no features."""
+    """The same rows, ranked by the cosine of their features to the example's; without the example, and what has no
+    features.
+    """
     cosine = f"array_cosine_similarity(d.{FEATURES}, e.{FEATURES})::DOUBLE"
     # All features zero have no direction; what the cosine is of such depends on the version of DuckDB.
     directed = " AND ".join(f"array_inner_product({one}.{FEATURES}, {one}.{FEATURES}) > 0" for one in "de")

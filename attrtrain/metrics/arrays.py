@@ -30,8 +30,8 @@ class Matrix:
 
 
 def read_matrix(place: str) -> Matrix:
-    """Reads a .npy, .npz, .parquet, .csv or .tsv file; `file.npz:name` is one of several arrays. A CSV whose first line holds numbers has no column names,
-    unless they are 0, 1, 2 and so on, as columns without a name are written.
+    """Reads a .npy, .npz, .parquet, .csv or .tsv file; `file.npz:name` is one of several arrays. A CSV whose first line
+    holds numbers has no column names, unless they are 0, 1, 2 and so on, as columns without a name are written.
 
     Raises:
         PredictionsError: naming the file, if it is not there, damaged, of another kind, not numeric or not a matrix.
@@ -184,7 +184,9 @@ def _json_list(path: Path) -> list[Any]:
 
 
 def _are_cells(line: list[str]) -> bool:
-    """Whether a CSV's first line is an object's. Of two columns `0` and `1` may be either; such a line is taken for data."""
+    """Whether a CSV's first line is an object's. Of two columns `0` and `1` may be either; such a line is taken for
+    data.
+    """
     numbers = [cell for cell in line if cell.strip()]
     numbered = [str(column) for column in range(len(line))]
     return (

@@ -1,4 +1,6 @@
-"""What guessers score who have not seen a pixel: one knows how frequent each attribute is, one also the object's category, one nothing."""
+"""What guessers score who have not seen a pixel: one knows how frequent each attribute is, one also the object's
+category, one nothing.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +19,9 @@ from attrtrain.metrics.overall import mean_over, rates
 from attrtrain.metrics.ranking import from_tied_scores
 
 CATEGORY_SMOOTHING = 5.0
-"""Objects of the attribute's overall rate that are added to each category: with none of its own, a category has that rate."""
+"""Objects of the attribute's overall rate that are added to each category: with none of its own, a category has that
+rate.
+"""
 
 
 _CELLS_AT_A_TIME = 2**24  # that are shuffled, known or not
@@ -49,7 +53,9 @@ class CategoryCounts:
 
     @property
     def category_rates(self) -> NDArray[np.float32]:
-        """(C + 1, A) the rate of each attribute in each category, drawn towards the attribute's own rate; that rate in the last row."""
+        """(C + 1, A) the rate of each attribute in each category, drawn towards the attribute's own rate; that rate in
+        the last row.
+        """
         overall = self.attribute_rates
         smoothed = (self.positives + CATEGORY_SMOOTHING * overall) / (self.known + CATEGORY_SMOOTHING)
         return np.concatenate([smoothed, overall[None]]).astype(np.float32)
@@ -63,7 +69,9 @@ class CategoryCounts:
 
 @dataclass(frozen=True)
 class TrainingRates:
-    """How frequent each attribute was in the training split: what the guessers know, and what head, medium and tail are counted on."""
+    """How frequent each attribute was in the training split: what the guessers know, and what head, medium and tail are
+    counted on.
+    """
 
     counts: CategoryCounts
 
@@ -79,7 +87,8 @@ class TrainingRates:
 
 
 def prior_guess(cells: JudgedSet, training: TrainingRates | None, objects: JudgedSet | None = None) -> JudgedSet:
-    """Every object gets each attribute's share of positives: of the training split, or else of the judged objects themselves.
+    """Every object gets each attribute's share of positives: of the training split, or else of the judged objects
+    themselves.
 
     Args:
         cells: the judged objects.
@@ -102,10 +111,10 @@ class CategoryGuess:
         judged: the judged objects.
         table: (T, A) the guesser's scores.
         row: (N,) which row of it each object gets.
-        parts: rows of the table whose objects are compared with each other, two where there are halves, else one. Without a training split, an
-            object's rates come from the other half of the photographs. Its own label must not be in
-            them, and leaving out just its own photograph would rank positives below negatives of the same category.
-            Scores of one half are compared with each other only, so that no half's labels speak against it.
+        parts: rows of the table whose objects are compared with each other, two where there are halves, else one.
+            Without a training split, an object's rates come from the other half of the photographs. Its own label must
+            not be in them, and leaving out just its own photograph would rank positives below negatives of the same
+            category. Scores of one half are compared with each other only, so that no half's labels speak against it.
         positives, known: (T, A) judged cells of the objects that get each row.
         source: where the rates come from, for people.
     """
@@ -129,7 +138,9 @@ class CategoryGuess:
 
     @cached_property
     def average_precision_and_auroc(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """(A,) each; means over the two halves where there are halves. From the counts: objects of one row are equals in the ranking."""
+        """(A,) each; means over the two halves where there are halves. From the counts: objects of one row are equals
+        in the ranking.
+        """
         scores = np.array(
             [
                 [
@@ -195,8 +206,9 @@ def shuffled_orders(cells: JudgedSet, count: int, seed: int) -> Iterator[NDArray
 def shuffled(cells: JudgedSet, order: NDArray[np.intp], onto: NDArray[np.intp] | None = None) -> JudgedSet:
     """Scores moved between objects within each attribute's known cells.
 
-    An attribute's j-th known object gets the score of the j-th known one in the order. So scores stay within known cells, and what goes together, attributes of an object and objects of a photograph,
-    goes on doing so: shuffling every cell by itself would make chance look steadier than it is.
+    An attribute's j-th known object gets the score of the j-th known one in the order. So scores stay within known
+    cells, and what goes together, attributes of an object and objects of a photograph, goes on doing so: shuffling
+    every cell by itself would make chance look steadier than it is.
 
     Args:
         cells: the scores.
@@ -213,7 +225,9 @@ def shuffled(cells: JudgedSet, order: NDArray[np.intp], onto: NDArray[np.intp] |
 
 
 def traded_maps(cells: JudgedSet, judged: NDArray[np.bool_], count: int, seed: int) -> NDArray[np.float64]:
-    """(count,) the mAP over judged attributes (A,) of the scores `shuffled` along each of `traded_orders`: without sorting again, since a shuffle moves positives along a ranking."""
+    """(count,) the mAP over judged attributes (A,) of the scores `shuffled` along each of `traded_orders`: without
+    sorting again, since a shuffle moves positives along a ranking.
+    """
     totals = np.zeros(count)
     columns = np.flatnonzero(judged)
     at_a_time = max(1, _CELLS_AT_A_TIME // max(len(cells), 1))
@@ -234,13 +248,17 @@ def traded_maps(cells: JudgedSet, judged: NDArray[np.bool_], count: int, seed: i
 
 
 def _positives_in_order(known: KnownCells, attribute: int, counted: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Which of an attribute's known objects are positive, these counted in another order, in which each row (N,) has a place."""
+    """Which of an attribute's known objects are positive, these counted in another order, in which each row (N,) has a
+    place.
+    """
     mine = known.of_attribute(attribute)
     return np.flatnonzero(known.positive[mine][np.argsort(counted[known.rows[mine]])])
 
 
 def _places(cells: JudgedSet, columns: NDArray[np.intp]) -> Any:
-    """(N, K) sparse: for each known cell of some attributes (K,), how many of the attribute's known cells have at least its score."""
+    """(N, K) sparse: for each known cell of some attributes (K,), how many of the attribute's known cells have at least
+    its score.
+    """
     rows, places = [], []
     for column in columns:
         falling = cells.falling(column)

@@ -41,7 +41,9 @@ class Decisions:
     def of(
         cls, judged: JudgedSet, threshold: float, tuned: tuple[NDArray[np.floating], NDArray[np.floating]]
     ) -> "Decisions":
-        """Decides by probability > threshold, by thresholds for the first and for the second half of the photographs, and by rank."""
+        """Decides by probability > threshold, by thresholds for the first and for the second half of the photographs,
+        and by rank.
+        """
         at_tuned = judged.above(tuned[0])
         if tuned[1] is not tuned[0]:
             half = second_half(judged.image_id)[judged.known.rows]
@@ -50,10 +52,11 @@ class Decisions:
 
 
 def highest(judged: JudgedSet, k: int) -> NDArray[np.bool_]:
-    """(K,) which known cells are among the k highest scores of their object, of all its attributes, known or not, as VAW's evaluator takes them.
+    """(K,) which known cells are among the k highest scores of their object, of all its attributes, known or not, as
+    VAW's evaluator takes them.
 
-    Equal scores at the last place are cut as `numpy.argpartition` cuts them. A probability of exactly 0 is never predicted. Where there are
-    no more than k attributes, all are predicted.
+    Equal scores at the last place are cut as `numpy.argpartition` cuts them. A probability of exactly 0 is never
+    predicted. Where there are no more than k attributes, all are predicted.
     """
     known, scores = judged.known, judged.known_scores
     chosen = np.ones(len(known), dtype=bool) if judged.are_logits else scores > 0
@@ -77,7 +80,9 @@ def highest(judged: JudgedSet, k: int) -> NDArray[np.bool_]:
 def _kth_highest(
     scores: NDArray[np.floating], k: int
 ) -> tuple[NDArray[np.floating], NDArray[np.intp], NDArray[np.bool_]]:
-    """(N,) the k-th highest score of each object (N, A), k < A; (T,) the objects where another score outside the k highest equals it; (T, A) what `argpartition` takes of those."""
+    """(N,) the k-th highest score of each object (N, A), k < A; (T,) the objects where another score outside the k
+    highest equals it; (T, A) what `argpartition` takes of those.
+    """
     lowest = np.empty(len(scores), dtype=scores.dtype)
     tied, marks = [np.zeros(0, np.intp)], [np.zeros((0, scores.shape[1]), dtype=bool)]
     for start in range(0, len(scores), _ROWS_AT_A_TIME):
@@ -94,12 +99,16 @@ def _kth_highest(
 
 
 def second_half(image_id: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """(N,) which half of the photographs an object's belongs to, by a hash of the photograph's id: the same whatever else is judged."""
+    """(N,) which half of the photographs an object's belongs to, by a hash of the photograph's id: the same whatever
+    else is judged.
+    """
     return (mix64(image_id) & np.uint64(1)).astype(bool)
 
 
 def tune(judged: JudgedSet, default: float) -> NDArray[np.floating]:
-    """(A,) the threshold of each attribute that maximises F1 on these objects, on the scale of the scores; `default`, a probability, where no positive is known."""
+    """(A,) the threshold of each attribute that maximises F1 on these objects, on the scale of the scores; `default`, a
+    probability, where no positive is known.
+    """
     attributes = (judged.falling(attribute) for attribute in range(len(judged.names)))
     found = [best_f1_threshold(falling.scores, falling.positive) for falling in attributes]
     other = judged.as_score(default)
@@ -107,7 +116,8 @@ def tune(judged: JudgedSet, default: float) -> NDArray[np.floating]:
 
 
 def cross_fitted(falling: Falling, half: NDArray[np.bool_], default: float) -> tuple[float, float]:
-    """One attribute's threshold for the first half of the photographs, which is tuned on the second, and the other way round.
+    """One attribute's threshold for the first half of the photographs, which is tuned on the second, and the other way
+    round.
 
     Args:
         falling: the attribute's known objects.
@@ -131,7 +141,8 @@ def best_f1_threshold(falling: NDArray[np.floating], positive: NDArray[np.bool_]
         positive: (n,) in the same order.
 
     Returns:
-        Half-way between the lowest score that is predicted and the next, so that it serves other objects as well as it can.
+        Half-way between the lowest score that is predicted and the next, so that it serves other objects as well as it
+        can.
     """
     if not positive.any():
         return None

@@ -13,7 +13,7 @@ Overall keys, in `overall`, `baselines`, `intervals`, groups and views alike (No
     …_tuned                    the same at thresholds tuned on other objects
     mA                         mean over attributes of (true positive rate + true negative rate) / 2
     mean_recall_at_15, f1_at_15  VAW's: the 15 highest scores of an object are its predicted attributes
-    instance_…                 accuracy, precision and recall of each object, averaged over objects; F1 of these two means
+    instance_…                 accuracy, precision, recall of each object, averaged over objects; F1 of these means
     cell_accuracy              share of known cells that are right
     loss                       mean binary cross-entropy over known cells
 """
@@ -50,11 +50,15 @@ class Bootstrap(_Part):
     replicates: Annotated[int, Field(ge=0)]
     seed: int
     unit: Literal["image", "object"]
-    """What was drawn again; "object" where nobody said which photograph an object lies in, and intervals are too narrow if some share one."""
+    """What was drawn again; "object" where nobody said which photograph an object lies in, and intervals are too narrow
+    if some share one.
+    """
 
 
 class AttributeEntry(_Part):
-    """One attribute. Counts and scores are over its known cells; precision, recall, F1 and balanced accuracy are at the document's threshold."""
+    """One attribute. Counts and scores are over its known cells; precision, recall, F1 and balanced accuracy are at the
+    document's threshold.
+    """
 
     name: str
     group: str | None = None
@@ -137,7 +141,9 @@ class MetricsDocument(_Part):
     baselines: dict[Baseline, Scores | None]
     """What each guesser scores on the same keys, judged by the same code."""
     permutation_p: float | None
-    """Share of shuffles of the scores between photographs of like size whose mAP reaches the model's, (k + 1) / (n + 1)."""
+    """Share of shuffles of the scores between photographs of like size whose mAP reaches the model's, (k + 1) / (n +
+    1).
+    """
     category_from: str | None
     """Where the category rates come from."""
     frequency_from: str | None = None

@@ -1,7 +1,8 @@
 """Photographs that may trade places in a permutation test: those that hold about as many objects.
 
-Objects of one photograph are alike. Were photographs of any size shuffled, a large one would come to lie over parts of several others, and shuffled data would be a little less clustered than real
-ones: chance would look steadier than it is.
+Objects of one photograph are alike. Were photographs of any size shuffled, a large one would come to lie over parts of
+several others, and shuffled data would be a little less clustered than real ones: chance would look steadier than it
+is.
 """
 
 from collections.abc import Iterator
@@ -10,12 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 LEAST_ALIKE = 2
-"""Photographs that trade places with each other. With classes of ten, of 150 photographs of very unequal sizes whose objects are strongly alike, 2.5 % of models without any skill had p <= 0.01;
-with classes of two 1.0 %, and with photographs of all sizes shuffled 4.8 %."""
+"""Photographs that trade places with each other. With classes of ten, of 150 photographs of very unequal sizes whose
+objects are strongly alike, 2.5 % of models without any skill had p <= 0.01; with classes of two 1.0 %, and with
+photographs of all sizes shuffled 4.8 %."""
 
 
 def size_classes(objects: NDArray[np.int64], least: int) -> NDArray[np.int64]:
-    """Classes of photographs by the number of their objects, each (P,): one a size, or, of sizes that fewer than `least` have, several neighbouring ones."""
+    """Classes of photographs by the number of their objects, each (P,): one a size, or, of sizes that fewer than
+    `least` have, several neighbouring ones.
+    """
     sizes, number, photographs = np.unique(objects, return_inverse=True, return_counts=True)
     class_of_size, members = np.zeros(len(sizes), dtype=np.int64), 0
     for place, count in enumerate(photographs):

@@ -33,7 +33,8 @@ class MeanScores:
 
 
 def mean_scores(logits: NDArray[np.floating], labels: NDArray[np.floating], positive_at: float = 0.5) -> MeanScores:
-    """The few scores that each epoch is told by; `metrics.judge` measures everything, and gives the same values for these.
+    """The few scores that each epoch is told by; `metrics.judge` measures everything, and gives the same values for
+    these.
 
     Args:
         logits: (N, A) without NaN.
@@ -65,8 +66,9 @@ CALIBRATION_BINS = 15
 def expected_calibration_error(
     probabilities: NDArray[np.floating], positive: NDArray[np.bool_], bins: int = CALIBRATION_BINS
 ) -> float:
-    """Expected calibration error: over bins of equal width, the mean gap between mean probability and share of positives, weighted by objects (Guo et al., "On
-    calibration of modern neural networks", ICML 2017, with the positive class's probability as confidence, as torchmetrics has it for binary tasks).
+    """Expected calibration error: over bins of equal width, the mean gap between mean probability and share of
+    positives, weighted by objects (Guo et al., "On calibration of modern neural networks", ICML 2017, with the positive
+    class's probability as confidence, as torchmetrics has it for binary tasks).
 
     Args:
         probabilities: (N,) in [0, 1]; bin b holds [b / bins, (b + 1) / bins), the last one also 1.

@@ -26,16 +26,19 @@ _CATEGORY_REPLICATES = 200  # there are many categories
 
 
 def frequency_thirds(positives: NDArray[Any], counted_on: str) -> tuple[list[Frequency | None], str | None]:
-    """Head, medium and tail: the attributes that have positives, ordered by how many and cut into three groups of equal size; equal counts in order of columns.
+    """Head, medium and tail: the attributes that have positives, ordered by how many and cut into three groups of equal
+    size; equal counts in order of columns.
 
-    VAW names its head, medium and tail attributes in a list, without a number to cut at; counts such as LVIS's would depend on how large a data set is.
+    VAW names its head, medium and tail attributes in a list, without a number to cut at; counts such as LVIS's would
+    depend on how large a data set is.
 
     Args:
         positives: (A,) known positives.
         counted_on: where, for people.
 
     Returns:
-        (A) frequencies, None without positives, and a sentence that says the cuts; None where fewer than three attributes have any.
+        (A) frequencies, None without positives, and a sentence that says the cuts; None where fewer than three
+        attributes have any.
     """
     frequency: list[Frequency | None] = [None] * len(positives)
     some = np.flatnonzero(positives)
@@ -89,7 +92,8 @@ def attribute_groups(
 
 
 def category_groups(cells: JudgedSet, threshold: float, weights: NDArray[np.uint8] | None) -> list[GroupEntry]:
-    """One entry for each object category, the largest first: its objects alone, over the attributes that have positives and negatives enough among them.
+    """One entry for each object category, the largest first: its objects alone, over the attributes that have positives
+    and negatives enough among them.
 
     Args:
         cells: the judged set.

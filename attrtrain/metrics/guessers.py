@@ -44,7 +44,8 @@ def guesser_scores(
         guess: the guesser that knows categories, if there are any.
         threshold: probability above which an attribute counts as predicted.
         seed: of the shuffles.
-        tuned: the model's thresholds, where they were tuned on other objects; guessers tune theirs on the same ones. None: cross-fitted, as the model's.
+        tuned: the model's thresholds, where they were tuned on other objects; guessers tune theirs on the same ones.
+            None: cross-fitted, as the model's.
     """
 
     def tuned_alike(guess_there: JudgedSet) -> GivenThresholds | None:
@@ -91,7 +92,8 @@ def _as_json(scores: Mapping[str, float]) -> Scores:
 
 
 def permutation_p(cells: JudgedSet, measured: Measured, replicates: int, seed: int) -> float | None:
-    """Share of shuffles, in which photographs of like size trade their scores, whose mAP reaches the model's, (k + 1) / (n + 1) (Phipson & Smyth, "Permutation p-values should never be zero", 2010).
+    """Share of shuffles, in which photographs of like size trade their scores, whose mAP reaches the model's, (k + 1) /
+    (n + 1) (Phipson & Smyth, "Permutation p-values should never be zero", 2010).
 
     Args:
         cells, measured: the model's.

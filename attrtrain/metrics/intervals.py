@@ -1,4 +1,6 @@
-"""95 % intervals by bootstrap over photographs: objects of one photograph are alike, so drawing objects would make scores look steadier than they are."""
+"""95 % intervals by bootstrap over photographs: objects of one photograph are alike, so drawing objects would make
+scores look steadier than they are.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -50,7 +52,9 @@ def image_weights(images: int, replicates: int, seed: int) -> NDArray[np.uint8]:
 
 
 def resample(cells: JudgedSet, measured: Measured, weights: NDArray[np.uint8]) -> Replicates:
-    """Measures again with each photograph counted as often as `weights` (R, M) say. Tuned thresholds and the choice of judged attributes stay as they are."""
+    """Measures again with each photograph counted as often as `weights` (R, M) say. Tuned thresholds and the choice of
+    judged attributes stay as they are.
+    """
     sums = Sums.of(cells, measured.decisions, _Resampled(cells, weights))
     average, auroc = resampled_rankings(cells, rank_attributes(cells), weights)
     return Replicates(cells.images, overall_scores(sums, average, auroc, measured.judged), average)
@@ -111,13 +115,16 @@ class _Resampled:
 def interval(
     replicates: NDArray[np.float64], score: float, images: int, least: float = 0.0, most: float = 1.0
 ) -> Interval | None:
-    """The middle 95 % of the replicates (R,) in which a score is defined, shifted so that their mean is the score itself, and cut at `least` and `most`.
+    """The middle 95 % of the replicates (R,) in which a score is defined, shifted so that their mean is the score
+    itself, and cut at `least` and `most`.
 
-    The plain percentile interval (Efron, 1979) is off for average precision: a positive that is drawn twice stands beside itself in the
-    ranking, which raises the precision there and so the mean of the replicates. Over many attributes the interval gets narrow and the
-    shift does not; in simulations with 20 attributes it then held the expected mAP in 80 to 87 % of data sets for 91 to 95 % after shifting back.
+    The plain percentile interval (Efron, 1979) is off for average precision: a positive that is drawn twice stands
+    beside itself in the ranking, which raises the precision there and so the mean of the replicates. Over many
+    attributes the interval gets narrow and the shift does not; in simulations with 20 attributes it then held the
+    expected mAP in 80 to 87 % of data sets for 91 to 95 % after shifting back.
 
-    Of few photographs, replicates vary too little, and the tails are those of Student's t: `expansion` widens the interval for it.
+    Of few photographs, replicates vary too little, and the tails are those of Student's t: `expansion` widens the
+    interval for it.
 
     Args:
         replicates: (R,), NaN where the score is not defined.
@@ -136,8 +143,9 @@ def interval(
 
 
 def expansion(images: int) -> float:
-    """How much wider a 95 % percentile interval over so many photographs must be: sqrt(n / (n - 1)) t_(n-1) / z, at the 97.5 % point (Hesterberg, "What teachers should
-    know about the bootstrap", The American Statistician 2015, "expanded percentile interval"). 1.19 for 11 photographs, 1.02 for 100.
+    """How much wider a 95 % percentile interval over so many photographs must be: sqrt(n / (n - 1)) t_(n-1) / z, at the
+    97.5 % point (Hesterberg, "What teachers should know about the bootstrap", The American Statistician 2015, "expanded
+    percentile interval"). 1.19 for 11 photographs, 1.02 for 100.
     """
     if images < 2:
         return 1.0
@@ -146,8 +154,8 @@ def expansion(images: int) -> float:
 
 
 def overall_interval(key: str, drawn: Replicates, score: float) -> Interval | None:
-    """The interval of an overall key; None for the two that have no replicates: ece, a sum of absolute gaps that drawing again only
-    widens, and category_map, whose guesser is not drawn again.
+    """The interval of an overall key; None for the two that have no replicates: ece, a sum of absolute gaps that
+    drawing again only widens, and category_map, whose guesser is not drawn again.
     """
     if key not in drawn.overall:
         return None
@@ -155,7 +163,9 @@ def overall_interval(key: str, drawn: Replicates, score: float) -> Interval | No
 
 
 def _spread(replicates: NDArray[np.float64], score: float, images: int) -> NDArray[np.float64]:
-    """The replicates (R,) about the score instead of about their mean, and as far from it as so many photographs ask for."""
+    """The replicates (R,) about the score instead of about their mean, and as far from it as so many photographs ask
+    for.
+    """
     return np.asarray(score + expansion(images) * (replicates - replicates.mean()))
 
 
@@ -167,7 +177,8 @@ class Difference:
         a, b: the scores.
         difference: b - a.
         interval: 95 %, from replicates in which both are measured on the same photographs.
-        p: two-sided: twice the share on the other side of 0, (k + 1) / (R + 1), of the same replicates, shifted and widened, at most 1.
+        p: two-sided: twice the share on the other side of 0, (k + 1) / (R + 1), of the same replicates, shifted and
+            widened, at most 1.
     """
 
     a: float
@@ -184,7 +195,9 @@ class Difference:
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """Two models judged on the same objects: overall keys, and average precision by attribute name. What is not defined for both is not there."""
+    """Two models judged on the same objects: overall keys, and average precision by attribute name. What is not defined
+    for both is not there.
+    """
 
     objects: int
     images: int
@@ -204,8 +217,9 @@ def paired_difference(
 ) -> PairedDifference:
     """How much better b is than a, with paired bootstrap intervals over photographs. The objects' order may differ.
 
-    Scores at tuned thresholds have no interval: replicates leave the thresholds as they are, and so leave out the chance of tuning. In simulations of two equally good models, 13 % of the
-    intervals of tuned OF1 excluded 0 where those of OF1 at 0.5 did in 6 %.
+    Scores at tuned thresholds have no interval: replicates leave the thresholds as they are, and so leave out the
+    chance of tuning. In simulations of two equally good models, 13 % of the intervals of tuned OF1 excluded 0 where
+    those of OF1 at 0.5 did in 6 %.
 
     Args:
         a, b: predictions for the same objects and attributes with the same labels.
@@ -263,11 +277,13 @@ def paired_difference(
 def mean_difference(
     a: Sequence[Predictions], b: Sequence[Predictions], key: str = "map", *, positive_at: float = 0.5, seed: int = 0
 ) -> Difference:
-    """How much better one recipe is than another, each trained K times: the mean over pairs (a_k, b_k) of one overall score's difference.
+    """How much better one recipe is than another, each trained K times: the mean over pairs (a_k, b_k) of one overall
+    score's difference.
 
-    A replicate draws photographs, the same for all runs, and K of the K pairs, both with replacement: so the interval holds the chance of what was judged on and, as far as K pairs
-    tell, that of training. Of three pairs little can be told: where training varies more than
-    photographs do, the interval excludes 0 in a quarter of cases without a difference. Look at the single differences too.
+    A replicate draws photographs, the same for all runs, and K of the K pairs, both with replacement: so the interval
+    holds the chance of what was judged on and, as far as K pairs tell, that of training. Of three pairs little can be
+    told: where training varies more than photographs do, the interval excludes 0 in a quarter of cases without a
+    difference. Look at the single differences too.
 
     Args:
         a, b: predictions of K runs each for the same objects, paired by what they share, such as the seed.
@@ -276,7 +292,8 @@ def mean_difference(
         seed: of the bootstrap.
 
     Raises:
-        PredictionsError: they are of other objects, attributes, photographs or labels, or the score is not defined for them.
+        PredictionsError: they are of other objects, attributes, photographs or labels, or the score is not defined for
+            them.
     """
     runs = [a[0], *(_aligned(other, a[0]) for other in (*a[1:], *b))]
     cells = [JudgedSet.of(predictions, positive_at) for predictions in runs]

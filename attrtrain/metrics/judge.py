@@ -1,4 +1,6 @@
-"""The one entry point: predictions in, everything that is measured of them out, each score beside what guessing scores."""
+"""The one entry point: predictions in, everything that is measured of them out, each score beside what guessing
+scores.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -48,7 +50,8 @@ def judge(
         predictions: logits and labels of N objects.
         source: what is judged, for people: model, split, data fingerprint …
         groups: group of each attribute by name; those that are not there have none.
-        training: rates of the training split; without them the guessers learn from the judged objects, and frequency is counted on those.
+        training: rates of the training split; without them the guessers learn from the judged objects, and frequency is
+            counted on those.
         positive_at: vote share from which an attribute counts as present.
         threshold: probability above which it counts as predicted.
         tuned: thresholds tuned on other data; None: cross-fitted over two halves of the photographs.
@@ -75,7 +78,9 @@ def judge_cells(
     seed: int,
     unit_is_image: bool,
 ) -> MetricsDocument:
-    """As `judge`, for scores of any kind. `unit_is_image` says whether the photographs of `cells` are known, or each object stands for one."""
+    """As `judge`, for scores of any kind. `unit_is_image` says whether the photographs of `cells` are known, or each
+    object stands for one.
+    """
     measured = measure(cells, threshold, tuned)
     count = default_replicates(len(cells.known)) if replicates is None else replicates
     weights = image_weights(cells.images, count if cells.images > 1 else 0, seed)
@@ -165,5 +170,7 @@ def _attributes(
 
 
 def _interval_of_one(replicates: NDArray[np.float64], score: float, images: int) -> Interval | None:
-    """As `interval`, and None for a perfect ranking: whatever is drawn of it is perfect too, which says nothing of other objects."""
+    """As `interval`, and None for a perfect ranking: whatever is drawn of it is perfect too, which says nothing of
+    other objects.
+    """
     return None if score == 1 else interval(replicates, score, images)

@@ -60,7 +60,9 @@ class JudgedSet:
         category: NDArray[Any],
         positive_at: float,
     ) -> "JudgedSet":
-        """The same from finite scores of any floating type, which stay in it: a threshold is compared in the scores' own precision."""
+        """The same from finite scores of any floating type, which stay in it: a threshold is compared in the scores'
+        own precision.
+        """
         if (image_id[1:] < image_id[:-1]).any():
             order = np.argsort(image_id, kind="stable")
             scores, labels, image_id, category = scores[order], labels[order], image_id[order], category[order]
@@ -137,7 +139,9 @@ class JudgedSet:
         return np.asarray(self.known_scores > self.scores.dtype.type(self.as_score(threshold)))
 
     def above(self, thresholds: NDArray[np.floating]) -> NDArray[np.bool_]:
-        """(K,) known scores above thresholds (A,) on their scale, both in the scores' own precision, as `scores > 0.3` is in NumPy."""
+        """(K,) known scores above thresholds (A,) on their scale, both in the scores' own precision, as `scores > 0.3`
+        is in NumPy.
+        """
         above = np.empty(len(self.known), dtype=bool)
         for attribute, threshold in enumerate(thresholds.astype(self.scores.dtype)):
             cells = self.known.of_attribute(attribute)

@@ -1,4 +1,6 @@
-"""The known cells of a matrix of labels, attribute by attribute, and nothing of the unknown ones: in COCO Attributes nine tenths of all."""
+"""The known cells of a matrix of labels, attribute by attribute, and nothing of the unknown ones: in COCO Attributes
+nine tenths of all.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +21,8 @@ _CELLS_AT_A_TIME = 2**20
 
 @dataclass(frozen=True)
 class KnownCells:
-    """K known cells of N objects and A attributes, as compressed sparse columns: first all of attribute 0, objects rising, then those of attribute 1 …
+    """K known cells of N objects and A attributes, as compressed sparse columns: first all of attribute 0, objects
+    rising, then those of attribute 1 …
 
     Attributes:
         objects: N.
@@ -37,7 +40,9 @@ class KnownCells:
 
     @classmethod
     def of(cls, labels: NDArray[np.floating], positive_at: float) -> "KnownCells":
-        """Known cells of labels (N, A), vote shares with NaN = unknown; positive is a share of at least `positive_at`."""
+        """Known cells of labels (N, A), vote shares with NaN = unknown; positive is a share of at least
+        `positive_at`.
+        """
         objects, attributes = labels.shape
         start = np.zeros(attributes + 1, dtype=np.int64)
         rows, shares = [np.zeros(0, np.int32)], [np.zeros(0, labels.dtype)]
@@ -119,7 +124,9 @@ class KnownCells:
 
     @cached_property
     def _by_object(self) -> Any:
-        """(N, A) sparse, row by row: where each known cell is. Made once, because `take` is asked for one category of objects after another."""
+        """(N, A) sparse, row by row: where each known cell is. Made once, because `take` is asked for one category of
+        objects after another.
+        """
         places = np.arange(len(self))
         return csc_array((places, self.rows, self.start), shape=(self.objects, self.attributes)).tocsr()
 
@@ -139,7 +146,9 @@ class KnownCells:
 
 
 def _column_blocks(matrix: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
-    """A few columns of a matrix (N, A) at a time: the number of the first, and (C, N) their values, which are there until the next are asked for."""
+    """A few columns of a matrix (N, A) at a time: the number of the first, and (C, N) their values, which are there
+    until the next are asked for.
+    """
     objects, attributes = matrix.shape
     buffer = None
     for first in range(0, attributes, _COLUMNS_AT_A_TIME):

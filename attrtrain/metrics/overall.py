@@ -9,8 +9,9 @@ from attrtrain.metrics.decisions import TOP_K
 from attrtrain.metrics.sums import Counts, Sums
 
 MIN_POSITIVES = MIN_NEGATIVES = 5
-"""Below this, an attribute is in no mean: its AP says more about those few objects than about the model. A bootstrap over photographs leaves out all of 4 objects once in 55
-replicates, all of 5 once in 150; and a random order scores far above the prior: with 1 positive among 100 objects 0.052 for 0.010, with 5 still 0.090 for 0.050."""
+"""Below this, an attribute is in no mean: its AP says more about those few objects than about the model. A bootstrap
+over photographs leaves out all of 4 objects once in 55 replicates, all of 5 once in 150; and a random order scores far
+above the prior: with 1 positive among 100 objects 0.052 for 0.010, with 5 still 0.090 for 0.050."""
 
 
 def is_judged(positives: NDArray[Any], negatives: NDArray[Any]) -> NDArray[np.bool_]:
@@ -24,11 +25,13 @@ def rates(positives: NDArray[np.float64], known: NDArray[np.float64]) -> NDArray
 
 
 def permutation_average_precision(positives: NDArray[np.float64], known: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Expected average precision of a random order without ties: above the share of positives, most of all where they are few.
+    """Expected average precision of a random order without ties: above the share of positives, most of all where they
+    are few.
 
-    Whichever object is at rank i is positive with probability P / n and then has (i - 1) (P - 1) / (n - 1) expected positives before it; the
-    mean of precisions at the positives is (P - 1) / (n - 1) + (H_n / n) (1 - (P - 1) / (n - 1)), with the harmonic number H_n. See Bestgen, "Exact expected average precision of
-    the random baseline for system evaluation", Prague Bulletin of Mathematical Linguistics 103 (2015).
+    Whichever object is at rank i is positive with probability P / n and then has (i - 1) (P - 1) / (n - 1) expected
+    positives before it; the mean of precisions at the positives is (P - 1) / (n - 1) + (H_n / n) (1 - (P - 1) / (n -
+    1)), with the harmonic number H_n. See Bestgen, "Exact expected average precision of the random baseline for system
+    evaluation", Prague Bulletin of Mathematical Linguistics 103 (2015).
 
     Args:
         positives: (...) P.
@@ -46,7 +49,9 @@ def permutation_average_precision(positives: NDArray[np.float64], known: NDArray
 
 
 def mean_over(values: NDArray[np.float64], judged: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Mean of (..., A) over judged attributes, leaving out NaN: an attribute may lose its last positive in a bootstrap replicate."""
+    """Mean of (..., A) over judged attributes, leaving out NaN: an attribute may lose its last positive in a bootstrap
+    replicate.
+    """
     chosen = values[..., judged]
     there = ~np.isnan(chosen)
     return rates(np.where(there, chosen, 0).sum(axis=-1), there.sum(axis=-1).astype(np.float64))
@@ -62,7 +67,8 @@ def overall_scores(
 ) -> dict[str, NDArray[np.float64]]:
     """The overall keys that follow from sums (..., ·) and from average precision and AUROC (..., A), each (...).
 
-    Means over attributes are over judged ones (A,). What counts cells or objects (op, or, of1, f1_at_15, cell_accuracy, instance, loss) counts every known cell.
+    Means over attributes are over judged ones (A,). What counts cells or objects (op, or, of1, f1_at_15, cell_accuracy,
+    instance, loss) counts every known cell.
     """
     at, top = sums.at_threshold, sums.top_k
     balanced = mean_over(at.balanced_accuracy, judged)
@@ -90,8 +96,9 @@ def overall_scores(
 
 
 def per_attribute_and_per_cell(counts: Counts, judged: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:
-    """CP, CR and CF1 over judged attributes, OP, OR and OF1 over all cells (Zhu et al., "Learning spatial regularization with image-level supervisions for multi-label
-    image classification", CVPR 2017). CF1 is the harmonic mean of CP and CR; scikit-learn's macro F1 is another number, the mean of F1.
+    """CP, CR and CF1 over judged attributes, OP, OR and OF1 over all cells (Zhu et al., "Learning spatial
+    regularization with image-level supervisions for multi-label image classification", CVPR 2017). CF1 is the harmonic
+    mean of CP and CR; scikit-learn's macro F1 is another number, the mean of F1.
     """
     cells = counts.over_attributes
     cp, cr = mean_over(counts.precision, judged), mean_over(counts.recall, judged)

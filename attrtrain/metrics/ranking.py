@@ -1,4 +1,6 @@
-"""The objects of one attribute in the order of their scores: sorted once, then average precision and AUROC under any weights."""
+"""The objects of one attribute in the order of their scores: sorted once, then average precision and AUROC under any
+weights.
+"""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -94,7 +96,9 @@ class Ranking:
 
     @cached_property
     def _sums(self) -> Any:
-        """(G + 1 + G + G, N) what is summed over objects: those between one group's end and the next's and after the last, positives of each group, negatives tied with it."""
+        """(G + 1 + G + G, N) what is summed over objects: those between one group's end and the next's and after the
+        last, positives of each group, negatives tied with it.
+        """
         known = len(self.rows)
         begins = np.zeros(known + 1, dtype=np.int8)
         begins[self.at_or_above - self.positives - self.tied] = 1
@@ -131,13 +135,15 @@ def from_tied_scores(
 def falling_order(values: NDArray[np.floating]) -> NDArray[np.intp]:
     """(n,) the positions of values (n,) without NaN from the highest to the lowest; what is equal in any order.
 
-    A radix sort of the bits by 16 at a time, for which NumPy has one in its stable sort of 16-bit integers: a third of the time of sorting float32 by comparing.
+    A radix sort of the bits by 16 at a time, for which NumPy has one in its stable sort of 16-bit integers: a third of
+    the time of sorting float32 by comparing.
     """
     bits_each = 8 * values.dtype.itemsize
     if bits_each > 64:  # long double, whose bits are not all of its value
         return np.argsort(-values, kind="stable")
     signed = np.ascontiguousarray(values, values.dtype.newbyteorder("=")).view(f"i{bits_each // 8}")
-    # Numbers that rise as the values fall: of negative ones the bits already do so, of others they do when all but the sign are turned round.
+    # Numbers that rise as the values fall: of negative ones the bits already do so, of others they do when all but the
+    # sign are turned round.
     key = (signed ^ (~(signed >> (bits_each - 1)) & np.iinfo(signed.dtype).max)).view(f"u{bits_each // 8}")
     order = np.argsort(key.astype(np.uint16), kind="stable")
     for shift in range(16, bits_each, 16):
@@ -151,7 +157,8 @@ def _from_groups(
     tied: NDArray[Any],
     total: NDArray[Any],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Average precision, sum over groups of (R_g - R_(g-1)) P_g, and AUROC, the share of (positive, negative) pairs in the right order, ties counting one half.
+    """Average precision, sum over groups of (R_g - R_(g-1)) P_g, and AUROC, the share of (positive, negative) pairs in
+    the right order, ties counting one half.
 
     Args:
         positives: (..., G) positives in each group.

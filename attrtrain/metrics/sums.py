@@ -1,4 +1,6 @@
-"""Everything that is a sum over objects: counts of decisions, instance scores, loss. Summed once, or once a bootstrap replicate."""
+"""Everything that is a sum over objects: counts of decisions, instance scores, loss. Summed once, or once a bootstrap
+replicate.
+"""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,7 +13,9 @@ from attrtrain.metrics.judged_set import JudgedSet
 from attrtrain.metrics.known_cells import KnownCells
 
 _LEAST_LOG = -100.0
-"""torch's `BCELoss` cuts logarithms there: a probability of exactly 0 or 1 that is wrong costs 100 nats, not infinity."""
+"""torch's `BCELoss` cuts logarithms there: a probability of exactly 0 or 1 that is wrong costs 100 nats, not
+infinity.
+"""
 
 
 class Total(Protocol):
@@ -41,7 +45,9 @@ class EachOnce:
 
 @dataclass(frozen=True)
 class Counts:
-    """Known cells of each attribute, (..., A): all of them, the positives, the predicted ones, and those that are both."""
+    """Known cells of each attribute, (..., A): all of them, the positives, the predicted ones, and those that are
+    both.
+    """
 
     known: NDArray[np.float64]
     positives: NDArray[np.float64]
@@ -117,11 +123,12 @@ class Sums:
 
 
 def instance_scores(known: KnownCells, decided: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """(N, 4) accuracy (intersection over union), precision and recall of each object's attributes, of which some are decided on (K,), and 1 where it has a known cell.
+    """(N, 4) accuracy (intersection over union), precision and recall of each object's attributes, of which some are
+    decided on (K,), and 1 where it has a known cell.
 
-    As in the code around PETA, RAP and PA-100K (Li et al., "A richly annotated dataset for pedestrian attribute recognition", 2016), a
-    quotient whose denominator is 0 counts as 0: an object without a known positive has recall 0 and accuracy 0, one of which nothing is
-    predicted has precision 0. Objects without a known cell do not count.
+    As in the code around PETA, RAP and PA-100K (Li et al., "A richly annotated dataset for pedestrian attribute
+    recognition", 2016), a quotient whose denominator is 0 counts as 0: an object without a known positive has recall 0
+    and accuracy 0, one of which nothing is predicted has precision 0. Objects without a known cell do not count.
     """
     hits, predicted, positives = map(known.count_by_object, (decided & known.positive, decided, known.positive))
     quotients = [hits / np.maximum(below, 1) for below in (predicted + positives - hits, predicted, positives)]
@@ -129,7 +136,9 @@ def instance_scores(known: KnownCells, decided: NDArray[np.bool_]) -> NDArray[np
 
 
 def cross_entropy(judged: JudgedSet) -> NDArray[np.float64]:
-    """(N, 2) binary cross-entropy on vote shares summed over each object's known cells, in nats, and the number of those cells."""
+    """(N, 2) binary cross-entropy on vote shares summed over each object's known cells, in nats, and the number of
+    those cells.
+    """
     known = judged.known
     summed = np.zeros(len(judged))
     for attribute in range(known.attributes):

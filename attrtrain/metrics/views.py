@@ -1,4 +1,6 @@
-"""Three readings of the same labels. Scores under different ones cannot be compared, so each is named wherever it is shown."""
+"""Three readings of the same labels. Scores under different ones cannot be compared, so each is named wherever it is
+shown.
+"""
 
 from dataclasses import replace
 
@@ -11,7 +13,9 @@ from attrtrain.metrics.judged_set import JudgedSet
 from attrtrain.metrics.measure import Measured, measure
 
 EXHAUSTIVE_KNOWN = 175
-"""Objects with more known attributes than this were labelled exhaustively (COCO Attributes asked for all 204 of them)."""
+"""Objects with more known attributes than this were labelled exhaustively (COCO Attributes asked for all 204 of
+them).
+"""
 
 MASKED_RULE = "known cells only; positive is a vote share of at least {positive_at:g}"
 EXHAUSTIVE_RULE = f"known cells of objects with more than {EXHAUSTIVE_KNOWN} known attributes; positive is a vote share of at least {{positive_at:g}}"
@@ -37,7 +41,9 @@ def other_views(
 
 
 def as_legacy(cells: JudgedSet) -> JudgedSet:
-    """Every cell counts: a vote share above 0 is positive, and unknown is negative, as the original PyTorch baseline of COCO Attributes had it."""
+    """Every cell counts: a vote share above 0 is positive, and unknown is negative, as the original PyTorch baseline of
+    COCO Attributes had it.
+    """
     known = cells.known.with_unknown_as_negative()
     return replace(cells, known=known, known_scores=known.gather(cells.scores))
 

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 
 NONE = 0
-"""The code of an object whose category is not known, or that no training object had. It has an embedding of its own, trained on objects whose category was withheld."""
+"""The code of an object whose category is not known, or that no training object had. It has an embedding of its own,
+trained on objects whose category was withheld.
+"""
 
 _WIDTH = 64
 
@@ -35,11 +37,15 @@ class CategoryHead(nn.Module):
 
 
 def known_categories(names: Sequence[str]) -> list[str]:
-    """The categories (C) that a network tells apart when it is trained on objects of these (N), in the order of their codes: sorted, without ""."""
+    """The categories (C) that a network tells apart when it is trained on objects of these (N), in the order of their
+    codes: sorted, without "".
+    """
     return sorted(set(names) - {""})
 
 
 def category_codes(categories: Sequence[str], names: Sequence[str]) -> Tensor:
-    """(B,) int64: the code of each name (B), its place among the categories (C) from 1 on; 0 for one that is not among them, such as ""."""
+    """(B,) int64: the code of each name (B), its place among the categories (C) from 1 on; 0 for one that is not among
+    them, such as "".
+    """
     code = {name: number for number, name in enumerate(categories, 1)}
     return torch.tensor([code.get(name, NONE) for name in names], dtype=torch.int64)

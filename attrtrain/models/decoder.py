@@ -1,4 +1,6 @@
-"""The ml_decoder head: attribute queries that look at a feature map (Ridnik et al., "ML-Decoder", 2021, arXiv 2111.12933)."""
+"""The ml_decoder head: attribute queries that look at a feature map (Ridnik et al., "ML-Decoder", 2021, arXiv
+2111.12933).
+"""
 
 import torch
 from timm.layers.ml_decoder import MLDecoder
@@ -8,11 +10,13 @@ _WIDTH = 768  # of queries and of what they look at, as in the paper
 
 
 class AttributeDecoder(nn.Module):
-    """Attribute queries attend to the places of a feature map; each answers for one attribute, or for a few where there are more than 100.
+    """Attribute queries attend to the places of a feature map; each answers for one attribute, or for a few where there
+    are more than 100.
 
-    The parameters are those of timm's MLDecoder, drawn as it draws them. Queries are drawn once and never learnt (the paper's section 3.2), so they are part of the
-    state dict. How they are put together is written here, because timm's own way through `nn.TransformerDecoder` asks for self-attention,
-    which this decoder does without, and answers group by group in a loop, which makes an exported graph of a hundred nodes of it.
+    The parameters are those of timm's MLDecoder, drawn as it draws them. Queries are drawn once and never learnt (the
+    paper's section 3.2), so they are part of the state dict. How they are put together is written here, because timm's
+    own way through `nn.TransformerDecoder` asks for self-attention, which this decoder does without, and answers group
+    by group in a loop, which makes an exported graph of a hundred nodes of it.
     """
 
     def __init__(self, channels: int, attributes: int) -> None:

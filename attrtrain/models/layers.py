@@ -19,8 +19,9 @@ _NO_LAYER = "no layer of anybody's"
 def layer_groups(model: AttributeModel) -> dict[str, int]:
     """Each parameter's group, counted from 0 at the stem; the head's is the largest.
 
-    Of a torchvision ResNet: stem, layer1 … layer4, head. Of a model of timm's the groups that its own layer-wise decay has: patch embedding or stem, then block
-    by block; what follows the last block, such as a norm, goes with the head, as it does there.
+    Of a torchvision ResNet: stem, layer1 … layer4, head. Of a model of timm's the groups that its own layer-wise decay
+    has: patch embedding or stem, then block by block; what follows the last block, such as a norm, goes with the head,
+    as it does there.
     """
     backbone = model.backbone
     names = [name for name, _ in backbone.named_parameters()]
@@ -34,7 +35,9 @@ def layer_groups(model: AttributeModel) -> dict[str, int]:
 
 
 def synchronise_batchnorm(model: AttributeModel) -> None:
-    """Gives the model batch normalisation that takes its statistics over all processes; parameters stay the same ones."""
+    """Gives the model batch normalisation that takes its statistics over all processes; parameters stay the same
+    ones.
+    """
     if isinstance(model.backbone, ResNet):
         nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]  # torch gives it no types
         return
@@ -44,7 +47,9 @@ def synchronise_batchnorm(model: AttributeModel) -> None:
 
 
 def undecayed(model: AttributeModel) -> set[str]:
-    """Parameters that a timm model says must have no weight decay, such as positions and class tokens. Biases and norms have none anyhow."""
+    """Parameters that a timm model says must have no weight decay, such as positions and class tokens. Biases and norms
+    have none anyhow.
+    """
     ask = getattr(model.backbone, "no_weight_decay", None)
     return {f"backbone.{name}" for name in ask()} if ask is not None else set()
 
@@ -74,7 +79,8 @@ def freeze(model: AttributeModel, count: int) -> int:
 
 
 def starved_norm(model: AttributeModel, side: int) -> str:
-    """The first batch normalisation that training on a single picture of `side` x `side` pixels leaves with one value a channel, of which there is no variance; "" where there is none.
+    """The first batch normalisation that training on a single picture of `side` x `side` pixels leaves with one value a
+    channel, of which there is no variance; "" where there is none.
 
     What is frozen keeps its statistics and needs none of the picture's. The model, on the CPU, stays as it is.
     """

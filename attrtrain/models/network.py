@@ -10,7 +10,8 @@ from attrtrain.config.schema import RGB, TIMM, Head, Interpolation
 from attrtrain.models.category_head import CategoryHead, category_codes
 from attrtrain.models.resnet import ResNet
 
-# Statistics of ImageNet, which torchvision's weights were trained with; the same in training from nothing, for one rule everywhere.
+# Statistics of ImageNet, which torchvision's weights were trained with; the same in training from nothing, for one rule
+# everywhere.
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
 
@@ -18,8 +19,9 @@ IMAGE_STD = (0.229, 0.224, 0.225)
 class AttributeModel(nn.Module):
     """Images → attribute logits. Normalisation is inside, so nobody has to remember it.
 
-    `backbone` maps normalised images to pooled features (B, F). Heads come in two kinds: `linear`, `mlp` and `category` map those to logits (B, A); `ml_decoder` maps the
-    feature map before pooling, (B, C, h, w) or tokens (B, N, C), to logits.
+    `backbone` maps normalised images to pooled features (B, F). Heads come in two kinds: `linear`, `mlp` and `category`
+    map those to logits (B, A); `ml_decoder` maps the feature map before pooling, (B, C, h, w) or tokens (B, N, C), to
+    logits.
 
     Attributes:
         categories: (C) what the `category` head tells apart; other heads know none.
@@ -82,7 +84,9 @@ class AttributeModel(nn.Module):
         return feature_width(self.backbone)
 
     def train(self, mode: bool = True) -> Self:
-        """As of any module, but parts of the backbone that are frozen stay in evaluation mode: their batch statistics do not follow the data, and they drop nothing."""
+        """As of any module, but parts of the backbone that are frozen stay in evaluation mode: their batch statistics
+        do not follow the data, and they drop nothing.
+        """
         super().train(mode)
         if mode:
             for part in self.backbone.modules():
@@ -92,7 +96,9 @@ class AttributeModel(nn.Module):
         return self
 
     def outputs(self, images: Tensor, category: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Logits (B, A), those of `forward`, and pooled features (B, F) of the same pass; arguments as `forward` takes them."""
+        """Logits (B, A), those of `forward`, and pooled features (B, F) of the same pass; arguments as `forward` takes
+        them.
+        """
         normalised = self.normalise(images)
         if not self._reads_map:
             features: Tensor = self.backbone(normalised)
@@ -101,7 +107,9 @@ class AttributeModel(nn.Module):
         return self.head(self._channels_first(found)), self.backbone.forward_head(found)  # type: ignore[operator]
 
     def feature_map(self, normalised: Tensor) -> Tensor:
-        """Normalised images (B, 3, H, W) → what the backbone pools features from: (B, C, h, w), or tokens (B, N, C) of a transformer."""
+        """Normalised images (B, 3, H, W) → what the backbone pools features from: (B, C, h, w), or tokens (B, N, C) of
+        a transformer.
+        """
         return self._channels_first(self._unpooled(normalised))
 
     def _unpooled(self, normalised: Tensor) -> Tensor:
@@ -160,7 +168,9 @@ def build_network(
 
 
 def bare_backbone(name: str, image_px: int) -> tuple[nn.Module, tuple[RGB, RGB]]:
-    """A backbone with random weights and without classifier, and the mean and standard deviation that its pretrained weights take."""
+    """A backbone with random weights and without classifier, and the mean and standard deviation that its pretrained
+    weights take.
+    """
     if not name.startswith(TIMM):
         return ResNet(name), (IMAGE_MEAN, IMAGE_STD)
     from attrtrain.models import timm_backbone
@@ -170,7 +180,9 @@ def bare_backbone(name: str, image_px: int) -> tuple[nn.Module, tuple[RGB, RGB]]
 
 
 def pretrained_interpolation(backbone: str) -> Interpolation:
-    """How the pictures were resized that a backbone's pretrained weights were trained on; a ResNet of torchvision's or `timm:NAME`."""
+    """How the pictures were resized that a backbone's pretrained weights were trained on; a ResNet of torchvision's or
+    `timm:NAME`.
+    """
     if not backbone.startswith(TIMM):
         return "bilinear"
     from attrtrain.models import timm_backbone
@@ -179,14 +191,18 @@ def pretrained_interpolation(backbone: str) -> Interpolation:
 
 
 def feature_width(backbone: nn.Module) -> int:
-    """F, the number of a backbone's pooled features. A few models of timm widen what they pool, so it need not be the channels of their feature map."""
+    """F, the number of a backbone's pooled features. A few models of timm widen what they pool, so it need not be the
+    channels of their feature map.
+    """
     return int(backbone.head_hidden_size)  # type: ignore[arg-type]  # an attribute of both kinds
 
 
 def build_head(
     kind: Head, features: int, hidden: int, dropout: float, attributes: int, categories: int = 0
 ) -> nn.Module:
-    """A head from features (B, `features`), or from a feature map of so many channels (ml_decoder), to logits (B, `attributes`)."""
+    """A head from features (B, `features`), or from a feature map of so many channels (ml_decoder), to logits (B,
+    `attributes`).
+    """
     match kind:
         case "linear":
             return nn.Linear(features, attributes)

@@ -1,4 +1,6 @@
-"""Activation checkpointing (Chen et al., "Training deep nets with sublinear memory cost", 2016): computed again in the backward pass instead of kept."""
+"""Activation checkpointing (Chen et al., "Training deep nets with sublinear memory cost", 2016): computed again in the
+backward pass instead of kept.
+"""
 
 from typing import Any
 
@@ -10,7 +12,8 @@ from attrtrain.models.network import AttributeModel
 
 
 def checkpoint_activations(model: AttributeModel) -> None:
-    """Has a backbone's stages or blocks keep only what goes into them. Losses, gradients and batch statistics stay what they are without.
+    """Has a backbone's stages or blocks keep only what goes into them. Losses, gradients and batch statistics stay what
+    they are without.
 
     Raises:
         ConfigError: the backbone is one of the few of timm's that cannot.
@@ -28,7 +31,9 @@ _TRACKED = ("running_mean", "running_var", "num_batches_tracked")
 
 
 class _Statistics:
-    """Keeps batch statistics from taking in a batch twice: what runs outside the model's own forward pass is that pass once more."""
+    """Keeps batch statistics from taking in a batch twice: what runs outside the model's own forward pass is that pass
+    once more.
+    """
 
     def __init__(self, model: AttributeModel) -> None:
         self._is_forward = False

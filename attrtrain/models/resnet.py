@@ -5,7 +5,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-# Blocks in layer1 … layer4, and whether a block is a bottleneck of three convolutions (He et al., "Deep residual learning", 2015, table 1).
+# Blocks in layer1 … layer4, and whether a block is a bottleneck of three convolutions (He et al., "Deep residual
+# learning", 2015, table 1).
 RESNETS: dict[str, tuple[tuple[int, ...], bool]] = {
     "resnet18": ((2, 2, 2, 2), False),
     "resnet34": ((3, 4, 6, 3), False),
@@ -15,7 +16,8 @@ RESNETS: dict[str, tuple[tuple[int, ...], bool]] = {
 
 
 class ResNet(torchvision.models.ResNet):  # type: ignore[misc]  # torchvision has no types
-    """A ResNet with torchvision's names of tensors, drawn as torchvision draws it, and with the methods of timm's models.
+    """A ResNet with torchvision's names of tensors, drawn as torchvision draws it, and with the methods of timm's
+    models.
 
     Attributes:
         num_features: channels C of the feature map.

@@ -1,4 +1,6 @@
-"""Backbones of timm by name, and their weights. timm is imported here, in `layers.py` and in `decoder.py` alone, and only when it is used: importing it takes seconds."""
+"""Backbones of timm by name, and their weights. timm is imported here, in `layers.py` and in `decoder.py` alone, and
+only when it is used: importing it takes seconds.
+"""
 
 import sys
 from collections.abc import Sequence
@@ -15,10 +17,12 @@ from attrtrain.errors import ConfigError, WeightsError, first_line
 def build_timm(name: str, image_px: int) -> nn.Module:
     """A timm model with random weights and no classifier, for square images of one size.
 
-    Models whose parameters depend on the size of their input, as those of vision transformers do, are built for `image_px`.
+    Models whose parameters depend on the size of their input, as those of vision transformers do, are built for
+    `image_px`.
 
     Args:
-        name: with or without a tag, such as `convnext_tiny` or `convnext_tiny.in12k_ft_in1k`; the tag chooses pretrained weights.
+        name: with or without a tag, such as `convnext_tiny` or `convnext_tiny.in12k_ft_in1k`; the tag chooses
+            pretrained weights.
 
     Raises:
         ConfigError: timm has no such model, or it cannot take that size.
@@ -29,7 +33,8 @@ def build_timm(name: str, image_px: int) -> nn.Module:
     cfg = timm.models.get_pretrained_cfg(name)
     sizes: list[dict[str, Any]] = [{}]
     if cfg is not None and cfg.fixed_input_size:
-        # Where a model can resample its positions, crops may be looked at in other sizes too (`data.scales`, `evaluate --tta-scales`).
+        # Where a model can resample its positions, crops may be looked at in other sizes too (`data.scales`, `evaluate
+        # --tta-scales`).
         sizes = [{"img_size": image_px, "dynamic_img_size": True}, {"img_size": image_px}]
     for attempt in sizes:
         try:
@@ -72,7 +77,9 @@ def normalisation(name: str) -> tuple[RGB, RGB]:
 
 
 def resizing(name: str) -> tuple[int, Interpolation]:
-    """Side, in pixels, of the pictures that a timm model's weights were trained on, and how they were resized to that; bilinear where timm says neither of the two."""
+    """Side, in pixels, of the pictures that a timm model's weights were trained on, and how they were resized to that;
+    bilinear where timm says neither of the two.
+    """
     import timm
 
     cfg = timm.models.get_pretrained_cfg(name)
@@ -85,10 +92,11 @@ def _three(values: Sequence[float]) -> RGB:
 
 
 def try_out(model: nn.Module, image_px: int, name: str) -> None:
-    """Puts one picture through a model, forwards and backwards, before anything is trained. Weights and statistics stay as they are.
+    """Puts one picture through a model, forwards and backwards, before anything is trained. Weights and statistics stay
+    as they are.
 
-    Parameters that logits do not depend on, such as a norm behind the pooling that an ml_decoder head does without, stop learning here:
-    processes that train together would wait for their gradients.
+    Parameters that logits do not depend on, such as a norm behind the pooling that an ml_decoder head does without,
+    stop learning here: processes that train together would wait for their gradients.
 
     Raises:
         ConfigError: the backbone cannot take such a picture, or gives what the head cannot take.
@@ -110,7 +118,8 @@ def try_out(model: nn.Module, image_px: int, name: str) -> None:
 
 
 def refusal(model: nn.Module, side: int) -> str | None:
-    """Puts one picture of `side` x `side` pixels through a model, which some vision transformers take in one size alone.
+    """Puts one picture of `side` x `side` pixels through a model, which some vision transformers take in one size
+    alone.
 
     Returns:
         The first line of what it says against it; None where it takes it.
@@ -129,9 +138,11 @@ def refusal(model: nn.Module, side: int) -> str | None:
 
 
 def load_pretrained(network: nn.Module, name: str, tensors: dict[str, Tensor] | None) -> tuple[list[str], list[str]]:
-    """Fills a timm model from its own pretrained weights, which are downloaded, or from a state dict in the names timm reads.
+    """Fills a timm model from its own pretrained weights, which are downloaded, or from a state dict in the names timm
+    reads.
 
-    timm translates what its models' authors published, resamples positions for another size of picture, and leaves the classifier out.
+    timm translates what its models' authors published, resamples positions for another size of picture, and leaves the
+    classifier out.
 
     Returns:
         Names of tensors that the weights lacked, and of those they had too much.

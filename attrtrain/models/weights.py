@@ -1,4 +1,6 @@
-"""Where a network's weights come from. Nothing is left at random in silence: what does not fit is reported or refused."""
+"""Where a network's weights come from. Nothing is left at random in silence: what does not fit is reported or
+refused.
+"""
 
 import pickle
 from pathlib import Path
@@ -18,7 +20,8 @@ def load_backbone_weights(model: AttributeModel, backbone: str, source: str) -> 
     """Fills a model's backbone; its head stays as it is.
 
     Args:
-        source: "imagenet", "none", or the path of a .safetensors or .pth file with torchvision's or timm's names, or attrtrain's.
+        source: "imagenet", "none", or the path of a .safetensors or .pth file with torchvision's or timm's names, or
+            attrtrain's.
 
     Returns:
         One line that says what was loaded and what of the file was not used.
@@ -93,9 +96,10 @@ def _load_timm(network: nn.Module, name: str, source: str) -> str:
 def _in_single_precision(tensors: dict[str, Tensor], origin: str) -> tuple[dict[str, Tensor], list[str]]:
     """Tensors as float32, and what there is to say of them.
 
-    A variance beyond 65,504 is infinite in a file of half precision. Batch normalisation would make that channel a constant for ever, since a running mean of infinity stays
-    infinite, and a moving average of weights no number at all. The largest half stands in for it: a few steps of training, or the next digits of a channel that is
-    divided by 256 anyway, are all that it is off by.
+    A variance beyond 65,504 is infinite in a file of half precision. Batch normalisation would make that channel a
+    constant for ever, since a running mean of infinity stays infinite, and a moving average of weights no number at
+    all. The largest half stands in for it: a few steps of training, or the next digits of a channel that is divided by
+    256 anyway, are all that it is off by.
 
     Raises:
         WeightsError: another value is no finite number.
@@ -121,7 +125,9 @@ def _in_single_precision(tensors: dict[str, Tensor], origin: str) -> tuple[dict[
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Reads a state dict from .safetensors, or from a .pth / .pt that holds tensors only. A `state_dict` or `model` entry is unwrapped, and cut off what DistributedDataParallel (`module.`) or Lightning (`model.`) put in front of names.
+    """Reads a state dict from .safetensors, or from a .pth / .pt that holds tensors only. A `state_dict` or `model`
+    entry is unwrapped, and cut off what DistributedDataParallel (`module.`) or Lightning (`model.`) put in front of
+    names.
 
     Raises:
         WeightsError: missing, unreadable, or holding anything but tensors.

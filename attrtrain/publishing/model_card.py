@@ -1,4 +1,6 @@
-"""A model's README.md: what it does, how good it is beside guessing, where it fails, what it was made of. Every number comes from the run's files."""
+"""A model's README.md: what it does, how good it is beside guessing, where it fails, what it was made of. Every number
+comes from the run's files.
+"""
 
 import re
 from collections import Counter
@@ -21,7 +23,8 @@ from attrtrain.report.render import counted, interval, percent, score
 from attrtrain.report.run_report import installed_versions
 from attrtrain.shards.manifest import Manifest, SourceRecord, unlabelled_attributes
 
-# What GitHub's Markdown makes a link of without being told, and what stands there instead: no width, and no address any more.
+# What GitHub's Markdown makes a link of without being told, and what stands there instead: no width, and no address any
+# more.
 _LINKED = re.compile(r"(?<=:)(?=//)|(?i:(?<=www))(?=\.)|(?<=[\w.+-])(?=@)")
 _WORD_JOINER = "\u2060"
 _ROWS = 10  # best and worst attributes shown

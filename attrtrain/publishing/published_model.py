@@ -1,4 +1,6 @@
-"""What a run directory says of its model, gathered for its card; what is not there is told as missing, never made up."""
+"""What a run directory says of its model, gathered for its card; what is not there is told as missing, never made
+up.
+"""
 
 import json
 from collections.abc import Sequence

@@ -15,7 +15,9 @@ from attrtrain.report.run_directory import JudgedRun
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """One score of both runs; `difference` is B − A, None where one of them has no number, or where they were tuned by different rules."""
+    """One score of both runs; `difference` is B − A, None where one of them has no number, or where they were tuned by
+    different rules.
+    """
 
     section: str
     label: str
@@ -29,7 +31,9 @@ class ScoreRow:
 
     @property
     def finding(self) -> str:
-        """How B stands: `better` or `worse` where the interval does not contain 0, `open` where it does, empty without one."""
+        """How B stands: `better` or `worse` where the interval does not contain 0, `open` where it does, empty without
+        one.
+        """
         if self.interval is None:
             return ""
         if self.interval[0] <= 0 <= self.interval[1]:

@@ -53,6 +53,8 @@ def sentence(row: ScoreRow) -> str:
 
 
 def _reach(rows: list[ScoreRow]) -> float:
-    """How far the axis of differences goes either way: to the end of the longest whisker, or dot where there is none."""
+    """How far the axis of differences goes either way: to the end of the longest whisker, or dot where there is
+    none.
+    """
     ends = [abs(end) for row in rows for end in (*(row.interval or ()), row.difference) if end is not None]
     return float(max([0.01, *ends]))

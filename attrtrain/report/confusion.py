@@ -16,7 +16,8 @@ _MAP_SIDE = 14
 
 @dataclass(frozen=True)
 class ConfusedPair:
-    """`named` is predicted although it is known to be absent, more often where `present` is known to be present than elsewhere.
+    """`named` is predicted although it is known to be absent, more often where `present` is known to be present than
+    elsewhere.
 
     Attributes:
         present: column of the attribute that is there.
@@ -45,8 +46,8 @@ class Confusion:
         pairs: by falling z.
         rows: columns of attributes that are present.
         columns: columns of attributes that are named.
-        rates: (rows, columns) share of objects with the one and without the other for which the other was predicted; NaN where there are
-            fewer than ten such objects.
+        rates: (rows, columns) share of objects with the one and without the other for which the other was predicted;
+            NaN where there are fewer than ten such objects.
     """
 
     pairs: list[ConfusedPair]
@@ -60,7 +61,8 @@ def find_confusion(
 ) -> Confusion:
     """Counts every pair of attributes over cells that are known for both.
 
-    A pair is shown where Fisher's exact test, with Bonferroni's correction for all pairs that could have been, finds its rate above that elsewhere.
+    A pair is shown where Fisher's exact test, with Bonferroni's correction for all pairs that could have been, finds
+    its rate above that elsewhere.
 
     Args:
         predicted: (N, A) what the model names.

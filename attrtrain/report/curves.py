@@ -55,7 +55,8 @@ def thinned(x: NDArray[np.float64], y: NDArray[np.float64], points: int = _POINT
 
 
 def calibration(probabilities: NDArray[np.floating], present: NDArray[np.bool_]) -> list[CalibrationBin]:
-    """The reliability diagram of Guo et al., "On Calibration of Modern Neural Networks", ICML 2017; empty bins are left out.
+    """The reliability diagram of Guo et al., "On Calibration of Modern Neural Networks", ICML 2017; empty bins are left
+    out.
 
     Args:
         probabilities: (n) in [0, 1], of known cells.

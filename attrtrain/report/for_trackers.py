@@ -32,7 +32,8 @@ _SIGNS = {"right": "✓", "wrong": "✗", "missed": "missed", "unknown": "?"}
 def track_judgement(
     tracker: Tracker, step: int, document: MetricsDocument, predictions: Predictions, shards: ShardSet
 ) -> None:
-    """Shows the best model's evaluation: every attribute beside its prior, curves, and some crops with what it says of them.
+    """Shows the best model's evaluation: every attribute beside its prior, curves, and some crops with what it says of
+    them.
 
     Args:
         step: optimizer steps taken when it is shown.
@@ -58,7 +59,9 @@ def attribute_table(document: MetricsDocument) -> Table:
 
 
 def precision_recall_curves(document: MetricsDocument, predictions: Predictions, cells: Cells) -> Curves:
-    """All known cells as one ranking, and the judged attributes with the most positives each; more lines than these nobody can tell apart."""
+    """All known cells as one ranking, and the judged attributes with the most positives each; more lines than these
+    nobody can tell apart.
+    """
     known = cells.present | cells.absent
     judged = sorted((entry for entry in document.attributes if entry.judged), key=_positives, reverse=True)
     lines = {_ALL: _curve(cells, known)}
@@ -82,7 +85,9 @@ def calibration_curve(cells: Cells) -> Curves:
 
 
 def describe_shards(shards: ShardSet) -> Artifact:
-    """The manifests of the shards a run trains on: they hold the checksum of every shard, and so stand for all of the data."""
+    """The manifests of the shards a run trains on: they hold the checksum of every shard, and so stand for all of the
+    data.
+    """
     folders = [str(folder) for folder in shards.folders]
     single = len(folders) == 1
     files = {

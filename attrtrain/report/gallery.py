@@ -30,7 +30,8 @@ class Card:
     """One crop.
 
     Attributes:
-        guesses: labelled attributes first: guesses that nobody can check would crowd them out where most cells are unknown.
+        guesses: labelled attributes first: guesses that nobody can check would crowd them out where most cells are
+            unknown.
         more_known: labelled attributes that were named or missed besides.
         more_unknown: attributes without a label here, of which other objects have one, that were named besides.
     """
@@ -45,8 +46,8 @@ class Card:
 
 
 def draw_gallery(predictions: Predictions, cells: Cells, pictures: Pictures) -> list[Card]:
-    """Objects by hashed id, and for each the attributes that are named, likeliest first, and then those that are missed. What no object has a label of is not shown: of most such
-    attributes training knew none either.
+    """Objects by hashed id, and for each the attributes that are named, likeliest first, and then those that are
+    missed. What no object has a label of is not shown: of most such attributes training knew none either.
     """
     labelled_anywhere: NDArray[np.bool_] = np.asarray((cells.present | cells.absent).any(axis=0))
     return [

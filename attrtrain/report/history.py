@@ -14,7 +14,8 @@ Points = list[tuple[float, float]]
 
 
 def read_curves(history: Path | None) -> dict[str, Points]:
-    """Curves over optimizer steps: "train loss", "val loss", "val mAP", "prior mAP", "learning rate"; those without a point are absent.
+    """Curves over optimizer steps: "train loss", "val loss", "val mAP", "prior mAP", "learning rate"; those without a
+    point are absent.
 
     Long curves are shortened to means of neighbouring points. A line that a killed process was writing is passed over.
 

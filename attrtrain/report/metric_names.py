@@ -1,4 +1,6 @@
-"""What the overall scores of metrics.json are called on a page, and what they mean, in the order in which they are shown."""
+"""What the overall scores of metrics.json are called on a page, and what they mean, in the order in which they are
+shown.
+"""
 
 import re
 from dataclasses import dataclass

@@ -44,7 +44,8 @@ def build_payload(
         "objects": {row: [str(predictions.object_id[row]), code[str(predictions.category[row])]] for row in shown},
         "pictures": {row: uri for row, uri in pictures.uris.items() if row not in in_gallery},
         "samples": {
-            "id": [str(number) for number in predictions.object_id[samples.rows]],  # 64 bits are more than a number in JavaScript holds
+            # 64 bits are more than a number in JavaScript holds
+            "id": [str(number) for number in predictions.object_id[samples.rows]],
             "category": [code[str(name)] for name in predictions.category[samples.rows]],
             **{
                 name: getattr(samples, name).tolist()

@@ -43,7 +43,8 @@ class JudgedRun:
 
 
 def read_run(folder: Path) -> JudgedRun:
-    """Reads RUN/config.yaml, RUN/metrics.jsonl, RUN/audit.json and what lies in RUN/evaluation, or in RUN itself if `attrtrain evaluate --out RUN` made it.
+    """Reads RUN/config.yaml, RUN/metrics.jsonl, RUN/audit.json and what lies in RUN/evaluation, or in RUN itself if
+    `attrtrain evaluate --out RUN` made it.
 
     Args:
         folder: RUN, or RUN/evaluation, which stands for it.
@@ -126,7 +127,9 @@ def _find_evaluation(folder: Path, config: dict[str, Any]) -> Path:
 
 
 def _data_of(config: dict[str, Any]) -> tuple[list[str], str]:
-    """The shard folders that a config.yaml names, none if it names none, and the split that the run was judged on. People edit it: one folder may stand there without a list."""
+    """The shard folders that a config.yaml names, none if it names none, and the split that the run was judged on.
+    People edit it: one folder may stand there without a list.
+    """
     data = config.get("data")
     data = data if isinstance(data, dict) else {}
     folders = data.get("shards")
@@ -136,7 +139,8 @@ def _data_of(config: dict[str, Any]) -> tuple[list[str], str]:
 
 
 def read_config(path: Path) -> tuple[str, dict[str, Any]]:
-    """A run's config.yaml: the text and what it says; empty without the file. Not by `load_config`: another version may have had other knobs.
+    """A run's config.yaml: the text and what it says; empty without the file. Not by `load_config`: another version may
+    have had other knobs.
 
     Raises:
         ConfigError: it cannot be read.

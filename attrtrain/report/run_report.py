@@ -1,4 +1,6 @@
-"""report.html: how good each attribute is beside guessing, where the model errs, and what it says of crops it never saw."""
+"""report.html: how good each attribute is beside guessing, where the model errs, and what it says of crops it never
+saw.
+"""
 
 import platform
 from importlib.metadata import version

@@ -17,7 +17,9 @@ from attrtrain.serving.contracts import RefusedError
 
 @dataclass(frozen=True, eq=False)
 class _Waiting:
-    """A crop (3, H, W) uint8 of an object of some category, "" where that is not known, and what its probabilities (A,) become."""
+    """A crop (3, H, W) uint8 of an object of some category, "" where that is not known, and what its probabilities (A,)
+    become.
+    """
 
     crop: Tensor
     category: str

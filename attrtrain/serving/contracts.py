@@ -36,7 +36,9 @@ class AttributeScore(BaseModel):
 
 
 class PredictedObject(BaseModel):
-    """One box, x, y, width, height in pixels of the upright picture, and all attributes that had a label in training, the likeliest first."""
+    """One box, x, y, width, height in pixels of the upright picture, and all attributes that had a label in training,
+    the likeliest first.
+    """
 
     box: BoxField
     attributes: list[AttributeScore]
@@ -51,7 +53,9 @@ class Prediction(BaseModel):
 
 
 class VocabularyEntry(BaseModel):
-    """An attribute of the model's vocabulary; `tuned` says whether its threshold was tuned on labels, `trained` whether training had a label of it. What was not trained is in no answer."""
+    """An attribute of the model's vocabulary; `tuned` says whether its threshold was tuned on labels, `trained` whether
+    training had a label of it. What was not trained is in no answer.
+    """
 
     name: str
     group: str
@@ -84,7 +88,9 @@ class ModelInfo(BaseModel):
 
 
 class Health(BaseModel):
-    """Whether it works, and what it has done: `queue` requests are under way, `crops` went through the network in `batches`."""
+    """Whether it works, and what it has done: `queue` requests are under way, `crops` went through the network in
+    `batches`.
+    """
 
     ok: bool
     fingerprint: str

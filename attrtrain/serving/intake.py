@@ -34,7 +34,9 @@ _REASONS = {
 
 @dataclass(frozen=True)
 class Asked:
-    """A request. `boxes` are x, y, width, height in pixels; none stands for the whole picture. `category` is what all of them are, "" where that is not known. `picture` is to be closed."""
+    """A request. `boxes` are x, y, width, height in pixels; none stands for the whole picture. `category` is what all
+    of them are, "" where that is not known. `picture` is to be closed.
+    """
 
     picture: BinaryIO
     boxes: list[BoxField]
@@ -42,7 +44,8 @@ class Asked:
 
 
 async def read_request(request: Request, limits: Limits, categories: Sequence[str]) -> Asked:
-    """Reads a form that has a file `image` and may have fields `boxes` and `category`; stops reading where it is too large.
+    """Reads a form that has a file `image` and may have fields `boxes` and `category`; stops reading where it is too
+    large.
 
     Args:
         request: a form.
@@ -127,7 +130,8 @@ def require_category(category: str, known: Sequence[str]) -> None:
 def cut_crops(
     asked: Asked, predictor: Predictor, limits: Limits
 ) -> tuple[tuple[int, int], list[BoxField], list[Tensor]]:
-    """Decodes the picture and cuts its boxes as `attrtrain predict` does. Blocks; no pixel is decoded before the header's size is checked.
+    """Decodes the picture and cuts its boxes as `attrtrain predict` does. Blocks; no pixel is decoded before the
+    header's size is checked.
 
     Returns:
         Width and height of the upright picture, the boxes, and their crops (3, image_px, image_px) uint8.

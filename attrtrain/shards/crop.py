@@ -67,7 +67,8 @@ def find_image(name: str, folders: Sequence[Path | str]) -> Path | FetchedImage:
     different files of one name, nothing tells which is meant.
 
     Raises:
-        LeftOutError: `image_missing`, `image_ambiguous`, or `image_outside` for a name that leads out of the folders: under another spelling, a photograph would be another one.
+        LeftOutError: `image_missing`, `image_ambiguous`, or `image_outside` for a name that leads out of the folders:
+            under another spelling, a photograph would be another one.
         ShardError: a URL cannot be read, for another reason than that there is no such file.
     """
     path = Path(_below(name, folders))
@@ -86,7 +87,9 @@ def find_image(name: str, folders: Sequence[Path | str]) -> Path | FetchedImage:
 
 
 def _below(name: str, folders: Sequence[Path | str]) -> str:
-    """The name of a photograph as a path below a folder: as it is, but for an absolute one that lies below one of them."""
+    """The name of a photograph as a path below a folder: as it is, but for an absolute one that lies below one of
+    them.
+    """
     if ".." not in name and not name.startswith("/"):
         return name
     tidy = Path(os.path.normpath(name))
@@ -194,8 +197,9 @@ _SIDEWAYS = tuple(_TO_UPRIGHT[orientation] for orientation in (5, 6, 7, 8))
 def _as_stored(source: Path | FetchedImage, formats: tuple[str, ...] | None) -> tuple[NDArray[np.uint8], int]:
     """The pixels (H, W, 3) of a photograph as they are stored, and its EXIF orientation.
 
-    A sound JPEG in colour or grey, as nearly all photographs are, is decoded by libjpeg-turbo itself: the pixels that Pillow would give, in four fifths of the time. Pillow is asked about its
-    metadata only where there may be some that matter.
+    A sound JPEG in colour or grey, as nearly all photographs are, is decoded by libjpeg-turbo itself: the pixels that
+    Pillow would give, in four fifths of the time. Pillow is asked about its metadata only where there may be some that
+    matter.
     """
     content = source.content if isinstance(source, FetchedImage) else _jpeg_or_path(source)
     pixels = _sound_jpeg(content) if isinstance(content, bytes) else None
@@ -226,7 +230,9 @@ _START_OF_SCAN = b"\xff\xda"
 
 
 def _has_metadata(content: bytes) -> bool:
-    """Whether a sound JPEG may hold metadata that matter: in the segments before its first scan (ITU-T T.81, annex B), or, where they are not laid out as usual, anywhere."""
+    """Whether a sound JPEG may hold metadata that matter: in the segments before its first scan (ITU-T T.81, annex B),
+    or, where they are not laid out as usual, anywhere.
+    """
     end = 2
     while (marker := content[end : end + 2]) != _START_OF_SCAN:
         if marker[:1] != b"\xff" or marker == b"\xff\xff":
@@ -239,7 +245,8 @@ def _has_metadata(content: bytes) -> bool:
 def _sound_jpeg(content: bytes) -> NDArray[np.uint8] | None:
     """The pixels (H, W, 3) of a JPEG in colour or grey.
 
-    None for anything else, for what is so large that Pillow has its say first, and for whatever libjpeg has a word of warning about: what Pillow makes of that counts.
+    None for anything else, for what is so large that Pillow has its say first, and for whatever libjpeg has a word of
+    warning about: what Pillow makes of that counts.
     """
     try:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(content)
@@ -327,7 +334,9 @@ def cut(image: NDArray[np.uint8], box: Box, crowd: bool, settings: CropSettings)
 
 
 def _part(image: NDArray[np.uint8], frame: tuple[int, int, int, int]) -> Image.Image:
-    """The pixels of a picture, (H, W, 3), in a frame, for Pillow, which is told where rows begin: `Image.fromarray` would copy them into one piece first."""
+    """The pixels of a picture, (H, W, 3), in a frame, for Pillow, which is told where rows begin: `Image.fromarray`
+    would copy them into one piece first.
+    """
     left, top, right, bottom = frame
     bytes_a_row = 3 * image.shape[1]
     pixels = image.reshape(-1)[top * bytes_a_row + 3 * left :]

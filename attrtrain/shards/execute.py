@@ -1,4 +1,6 @@
-"""Shard jobs → any executor; or the processes of this machine, with a progress bar, stopped without leaving anything half done."""
+"""Shard jobs → any executor; or the processes of this machine, with a progress bar, stopped without leaving anything
+half done.
+"""
 
 import gc
 import multiprocessing
@@ -112,7 +114,9 @@ class _DeafProcesses(ProcessPoolExecutor):
 
 @contextmanager
 def _nothing_here_is_garbage() -> Iterator[None]:
-    """Keeps the garbage collector from looking, again and again while the block runs, through all that is there before it: modules and tables, which stay."""
+    """Keeps the garbage collector from looking, again and again while the block runs, through all that is there before
+    it: modules and tables, which stay.
+    """
     gc.freeze()
     try:
         yield

@@ -83,7 +83,8 @@ class _Rows:
 def _write_arrays(
     folder: Path, plan: ShardPlan, table: ObjectTable, categories: list[str]
 ) -> tuple[list[_Finished], dict[str, SplitStatistics]]:
-    """Writes index and labels of all samples, shard by shard: records, and a copy of the labels, take more memory than all else here.
+    """Writes index and labels of all samples, shard by shard: records, and a copy of the labels, take more memory than
+    all else here.
 
     Returns:
         What else the records tell, and the counts of each split.
@@ -111,7 +112,9 @@ def _write_arrays(
 def _index_of(
     samples: SampleColumns, rows: NDArray[np.int64], table: ObjectTable, categories: list[str]
 ) -> tuple[NDArray[Any], NDArray[np.float32]]:
-    """The index (K,) INDEX_DTYPE of the K samples of a shard, as if it were the first one, whose objects are some of these rows of the table, and their labels (K, A)."""
+    """The index (K,) INDEX_DTYPE of the K samples of a shard, as if it were the first one, whose objects are some of
+    these rows of the table, and their labels (K, A).
+    """
     index = np.zeros(len(samples.object_id), dtype=INDEX_DTYPE)
     for field in SampleColumns.model_fields:
         index[field] = np.array(getattr(samples, field)).reshape(index[field].shape)

@@ -128,7 +128,9 @@ def _packs(image_id: NDArray[np.int64], size: int) -> list[slice]:
 
 
 def _hash(rows: NDArray[np.int64], *columns: NDArray[Any]) -> str:
-    """SHA-256 of some rows of columns, one column after the other, a few rows at a time: a table may fill much of the memory."""
+    """SHA-256 of some rows of columns, one column after the other, a few rows at a time: a table may fill much of the
+    memory.
+    """
     digest = hashlib.sha256()
     for column in columns:
         parts = (column[rows[start : start + _HASHED_ROWS]] for start in range(0, len(rows), _HASHED_ROWS))

@@ -21,7 +21,8 @@ _LARGEST = 8**11 - 1
 
 
 def tar_member(name: bytes, content: bytes) -> tuple[bytes, bytes, bytes]:
-    """One USTAR member, uncompressed, without time or owner: its header, its content, and what fills its last block. Equal content gives equal bytes.
+    """One USTAR member, uncompressed, without time or owner: its header, its content, and what fills its last block.
+    Equal content gives equal bytes.
 
     Args:
         name: at most 100 ASCII characters.

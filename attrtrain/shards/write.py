@@ -33,7 +33,9 @@ _END_OF_TAR = bytes(2 * tarfile.BLOCKSIZE)
 
 
 class TakenAwayError(ShardError):
-    """An unfinished file is gone: another process makes ready to write the same shard, so the folder is no longer ours to tidy."""
+    """An unfinished file is gone: another process makes ready to write the same shard, so the folder is no longer ours
+    to tidy.
+    """
 
 
 class SampleColumns(Contract):

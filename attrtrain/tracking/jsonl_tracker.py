@@ -11,7 +11,8 @@ from attrtrain.tracking.trackers import NullTracker, Values
 
 
 class JsonlTracker(NullTracker):
-    """Appends one JSON object a line to metrics.jsonl: `{"kind", "step", ...}`. Numbers that are not finite become null.
+    """Appends one JSON object a line to metrics.jsonl: `{"kind", "step", ...}`. Numbers that are not finite become
+    null.
 
     Tables, pictures and the rest are copies of what lies in the run directory anyway, so it takes none.
     """

@@ -66,7 +66,9 @@ def start(run_folder: Path, step: int, kept: Sequence[Mapping[str, Any]], config
 
 
 class TensorBoardTracker(NullTracker):
-    """Copies to TensorBoard what it has a view for: numbers as `train/loss`, `val/map`, … over optimizer steps, pictures, and alerts as text."""
+    """Copies to TensorBoard what it has a view for: numbers as `train/loss`, `val/map`, … over optimizer steps,
+    pictures, and alerts as text.
+    """
 
     def __init__(self, writer: Any) -> None:
         self._writer = writer

@@ -91,7 +91,9 @@ class Tracker(Protocol):
 
 
 class NullTracker:
-    """Tracks nothing: what every process but the main one has, so that nobody asks which process it is. Others begin from it."""
+    """Tracks nothing: what every process but the main one has, so that nobody asks which process it is. Others begin
+    from it.
+    """
 
     def log(self, kind: str, step: int, values: Values) -> None:
         """Does nothing."""
@@ -158,7 +160,9 @@ class Trackers:
 
 
 class Forgiving:
-    """Hands everything on to a tracker until that fails; then says so once, and only closes it. No failure of a copy is worth a training run."""
+    """Hands everything on to a tracker until that fails; then says so once, and only closes it. No failure of a copy is
+    worth a training run.
+    """
 
     def __init__(self, tracker: Tracker, name: str) -> None:
         """Wraps a tracker that people know as `name`."""

@@ -61,7 +61,9 @@ def resolve_mode(asked: Literal["auto", "online", "offline", "disabled"]) -> tup
 
 
 def has_key() -> bool:
-    """Whether `wandb login` was ever done here, or a key is in the environment; asked without W&B, which would reach for the network."""
+    """Whether `wandb login` was ever done here, or a key is in the environment; asked without W&B, which would reach
+    for the network.
+    """
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
     host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
@@ -74,7 +76,8 @@ def has_key() -> bool:
 def start(
     mode: Mode, run_folder: Path, kept: Sequence[Mapping[str, Any]], track: TrackConfig, config: Mapping[str, Any]
 ) -> Tracker:
-    """Begins a W&B run, or goes on with the one whose id the run folder keeps. Where a server does not answer, or does not know the key, offline.
+    """Begins a W&B run, or goes on with the one whose id the run folder keeps. Where a server does not answer, or does
+    not know the key, offline.
 
     Args:
         mode: as resolved.
@@ -121,7 +124,9 @@ def write_id(run_folder: Path, run_id: str) -> None:
 
 
 def leave_course(run_folder: Path) -> None:
-    """Lets a run that will log other numbers for steps which W&B may have already be another run there, in the group of the first: W&B takes no number back."""
+    """Lets a run that will log other numbers for steps which W&B may have already be another run there, in the group of
+    the first: W&B takes no number back.
+    """
     if known := read_id(run_folder):
         first, _, number = _parts(known)
         write_id(run_folder, f"{first}{_COURSE}{int(number or 1) + 1}")
@@ -172,7 +177,9 @@ def _init(run_id: str, run_folder: Path, track: TrackConfig, config: Mapping[str
 
 
 def _stop_service() -> None:
-    """Ends W&B's own process. Left to W&B, that happens at the interpreter's end, with a traceback where the process is gone already."""
+    """Ends W&B's own process. Left to W&B, that happens at the interpreter's end, with a traceback where the process is
+    gone already.
+    """
     import wandb
 
     with suppress(Exception, SystemExit):  # it exits with that process's code
@@ -188,7 +195,9 @@ def _define_metrics(run: Any) -> None:
 
 
 class WandbTracker:
-    """Copies to a W&B run: numbers as `train/loss`, `val/map`, … over `train/global_step` and `epoch`, the rest as W&B's own media."""
+    """Copies to a W&B run: numbers as `train/loss`, `val/map`, … over `train/global_step` and `epoch`, the rest as
+    W&B's own media.
+    """
 
     def __init__(self, run: Any, kept: Sequence[Mapping[str, Any]], there: int) -> None:
         """Catches up with metrics.jsonl.
@@ -196,7 +205,8 @@ class WandbTracker:
         Args:
             run: of W&B.
             kept: lines of metrics.jsonl so far.
-            there: how many lines the run has already: some of `kept`, or more, which will be logged again and are passed over.
+            there: how many lines the run has already: some of `kept`, or more, which will be logged again and are
+                passed over.
         """
         self._run = run
         self._lines, self._there = 0, there
@@ -245,7 +255,9 @@ class WandbTracker:
         self._log(step, {name: images})
 
     def log_artifact(self, artifact: Artifact) -> None:
-        """Logs files: a data set as what the run used, a model as what it made. Files are read where they are, not copied."""
+        """Logs files: a data set as what the run used, a model as what it made. Files are read where they are, not
+        copied.
+        """
         import wandb
 
         own = artifact.kind == "model"
@@ -260,7 +272,8 @@ class WandbTracker:
         if own:
             self._run.log_artifact(made, aliases=["best", "latest"])
         else:
-            # What use_artifact does with an artifact that is not uploaded yet. Itself it refuses to work offline, and online it waits for the upload.
+            # What use_artifact does with an artifact that is not uploaded yet. Itself it refuses to work offline, and
+            # online it waits for the upload.
             self._run._log_artifact(made, aliases=["latest"], is_user_created=True, use_after_commit=True)
 
     def alert(self, title: str, text: str) -> None:
@@ -268,7 +281,9 @@ class WandbTracker:
         self._run.alert(title[:63], text, level="ERROR")
 
     def finish(self, summary: Summary, outcome: Outcome = "finished") -> None:
-        """Writes the summary and closes the run. One that was preempted is told to W&B as such, whose sweeps then start it again."""
+        """Writes the summary and closes the run. One that was preempted is told to W&B as such, whose sweeps then start
+        it again.
+        """
         folder = self._run.settings.sync_dir
         try:
             self._run.summary.update({name: value for name, value in summary.items() if value is not None})

@@ -1,6 +1,7 @@
 """The fresh process of one turn: binds itself to its cores, calls one function, and leaves the outcome in a file.
 
-echo '{"function": "module:name", "settings": {…}, "cores": [0], "started": …, "result": "out.json"}' | python -m tools.bench.child
+echo '{"function": "module:name", "settings": {…}, "cores": [0], "started": …, "result": "out.json"}' | python -m
+tools.bench.child
 """
 
 import importlib
@@ -52,13 +53,17 @@ def _call(function: str, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def peak_mb() -> float:
-    """The most memory this process, or one that it started and waited for, has held so far, in megabytes (10^6 bytes)."""
+    """The most memory this process, or one that it started and waited for, has held so far, in megabytes (10^6
+    bytes).
+    """
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * _MAXRSS_BYTES
     return max(_own_peak_bytes(), children) / 1e6
 
 
 def _own_peak_bytes() -> int:
-    """On Linux not ru_maxrss, which a program inherits from the process that started it: the benchmark itself would be counted."""
+    """On Linux not ru_maxrss, which a program inherits from the process that started it: the benchmark itself would be
+    counted.
+    """
     status = Path("/proc/self/status")
     if status.exists() and (found := re.search(r"VmHWM:\s*(\d+) kB", status.read_text())):
         return int(found[1]) * 1024

@@ -1,4 +1,6 @@
-"""Contenders take turns, A B C A B C …, each time in a fresh process on the same cores with the same number of threads."""
+"""Contenders take turns, A B C A B C …, each time in a fresh process on the same cores with the same number of
+threads.
+"""
 
 import json
 import os
@@ -28,7 +30,8 @@ class Contender:
     Attributes:
         name: in table and JSON.
         role: the limit, attrtrain, or a peer. Only a peer may be missing.
-        function: "module:function" to call with `settings` in a fresh process. Returns a dictionary of JSON values, `value` among them: what is compared.
+        function: "module:function" to call with `settings` in a fresh process. Returns a dictionary of JSON values,
+            `value` among them: what is compared.
         settings: its keyword arguments, JSON values.
         prepare: the same, called once before the first turn; not measured.
         most_turns: of somebody so slow that more of them would cost minutes and tell nothing.
@@ -46,7 +49,9 @@ class Contender:
 
 @dataclass
 class Row:
-    """What a contender came to: the `value` of each of its turns, and what else the turns told; or the reason why there is none."""
+    """What a contender came to: the `value` of each of its turns, and what else the turns told; or the reason why there
+    is none.
+    """
 
     name: str
     role: Role
@@ -98,7 +103,9 @@ def run_fresh(
     limit_seconds: float = 600,
     environment_folder: Path | None = None,
 ) -> dict[str, Any]:
-    """Calls "module:function" in a process of its own, of another virtual environment where one is given. Returns what it returned with `peak_mb` added, or {"missing": reason}."""
+    """Calls "module:function" in a process of its own, of another virtual environment where one is given. Returns what
+    it returned with `peak_mb` added, or {"missing": reason}.
+    """
     environment = {**os.environ, **dict.fromkeys(_THREADS, str(len(cores))), "PYTHONWARNINGS": "ignore"}
     # As on most machines; else every start compiles all that is imported.
     environment.pop("PYTHONDONTWRITEBYTECODE", None)

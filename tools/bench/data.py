@@ -83,8 +83,8 @@ def run_shard(
 def repeat_shards(source: Path, folder: Path, samples: int) -> int:
     """Makes a shard folder whose split "train" has the crops of another over and over, at least `samples` of them.
 
-    Nothing is copied: every repetition is a link to the tar, with rows of the index of its own, as if it were another shard. Other splits stay as they
-    are.
+    Nothing is copied: every repetition is a link to the tar, with rows of the index of its own, as if it were another
+    shard. Other splits stay as they are.
 
     Returns:
         How many samples it has: a whole number of repetitions.

@@ -1,8 +1,9 @@
 """`eval`: judging a split of full size, 188,426 objects x 204 attributes of which 9 % are known.
 
-The limit sorts the scores of every attribute's known cells once, which any average precision has to. Each contender gets the same arrays and returns AP, AUROC,
-precision, recall and F1 at 0.5 of every attribute; it is an error if they differ. attrtrain has two turns. One computes just these, by what scores the objects of one category
-in use; the other measures much else as well (tuned thresholds, calibration, top 15, instance scores, loss), as it does of the whole.
+The limit sorts the scores of every attribute's known cells once, which any average precision has to. Each contender
+gets the same arrays and returns AP, AUROC, precision, recall and F1 at 0.5 of every attribute; it is an error if they
+differ. attrtrain has two turns. One computes just these, by what scores the objects of one category in use; the other
+measures much else as well (tuned thresholds, calibration, top 15, instance scores, loss), as it does of the whole.
 """
 
 import argparse
@@ -53,7 +54,8 @@ def run(arguments: argparse.Namespace, source: Source | None, work: Path) -> Res
 
 
 def draw_cells(path: Path, objects: int, attributes: int, seed: int = 0) -> None:
-    """Writes logits (N, A) float32 and labels (N, A) float32, NaN = unknown: attributes with rates from 1 in 200 to 1 in 2, and logits that know something of them.
+    """Writes logits (N, A) float32 and labels (N, A) float32, NaN = unknown: attributes with rates from 1 in 200 to 1
+    in 2, and logits that know something of them.
 
     Logits have three decimals, so some are equal.
     """
@@ -69,7 +71,8 @@ def draw_cells(path: Path, objects: int, attributes: int, seed: int = 0) -> None
 
 
 def require_equal(rows: list[Row], work: Path) -> dict[str, float]:
-    """Compares every peer's scores, and those of attrtrain's other turn, with attrtrain's. Returns the largest difference of each.
+    """Compares every peer's scores, and those of attrtrain's other turn, with attrtrain's. Returns the largest
+    difference of each.
 
     Raises:
         BenchError: more than 1e-6, or one has a score where the other has none.

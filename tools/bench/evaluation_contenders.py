@@ -64,7 +64,9 @@ def _judged_set(logits: NDArray[np.float32], labels: NDArray[np.float32]) -> "Ju
 
 
 def torchmetrics_peer(cells: str, scores: str) -> dict[str, Any]:
-    """The multilabel metrics of torchmetrics, unknown cells ignored. Its ranking metrics take probabilities; float64 ones, so that no two logits become equal."""
+    """The multilabel metrics of torchmetrics, unknown cells ignored. Its ranking metrics take probabilities; float64
+    ones, so that no two logits become equal.
+    """
     import torch
     from torchmetrics.functional.classification import (
         multilabel_auroc,

@@ -2,9 +2,10 @@
 
     .venv-bench/bin/python -m tools.bench.install
 
-The dependency group `bench` of pyproject.toml says which. Each is resolved together with attrtrain and the peers before it, so that all of them work in one environment; of
-constraints.txt only the versions are held that matter to what is measured. A peer that needs older packages than attrtrain gets an environment of its own. Why one is missing is kept
-for the tables.
+The dependency group `bench` of pyproject.toml says which. Each is resolved together with attrtrain and the peers before
+it, so that all of them work in one environment; of constraints.txt only the versions are held that matter to what is
+measured. A peer that needs older packages than attrtrain gets an environment of its own. Why one is missing is kept for
+the tables.
 """
 
 import json
@@ -25,7 +26,9 @@ _HELD = ("torch", "torchvision", "numpy", "pillow", "simplejpeg", "opencv-python
 _REASONS = Path(sys.prefix) / "missing_peers.json"
 _MODULES = {"streaming": "mosaicml-streaming", "nvidia": "nvidia-dali-cuda130"}
 _APART = {"mosaicml-streaming": ("huggingface-hub<1",)}
-"""Peers with an environment of their own, and what of attrtrain's requirements gives way to theirs there; reading shards needs none of it."""
+"""Peers with an environment of their own, and what of attrtrain's requirements gives way to theirs there; reading
+shards needs none of it.
+"""
 _HELD_APART = ("torch", "torchvision", "pillow", "simplejpeg")
 """A peer that is not of our time may want another NumPy; who decodes and resizes stays the same."""
 

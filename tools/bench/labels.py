@@ -1,7 +1,7 @@
 """`labels`: reading a label file as large as the published COCO Attributes, 1.24 GB.
 
-The limit is the C unpickler on its own, which would run whatever the file asks for. attrtrain's reader refuses that, and what it returns is a checked matrix; the peer is what
-people write to get a matrix: unpickle and stack.
+The limit is the C unpickler on its own, which would run whatever the file asks for. attrtrain's reader refuses that,
+and what it returns is a checked matrix; the peer is what people write to get a matrix: unpickle and stack.
 """
 
 import argparse
@@ -50,7 +50,9 @@ def plain(path: str) -> dict[str, Any]:
 
 
 def uncollected(path: str) -> dict[str, Any]:
-    """The same without the garbage collector, which walks what is there again and again and finds none; attrtrain pauses it, too."""
+    """The same without the garbage collector, which walks what is there again and again and finds none; attrtrain
+    pauses it, too.
+    """
     gc.disable()
     return plain(path)
 
@@ -112,7 +114,8 @@ _SHARED = (
     b"cnumpy.core.multiarray\n_reconstruct\np1\n0cnumpy\nndarray\np2\n0S'b'\np3\n0"
     b"cnumpy\ndtype\n(S'f8'\nI0\nI1\ntR(I3\nS'<'\nNNNI-1\nI-1\nI0\ntbp4\n0"
 )
-# An array as NumPy 1 pickled it: made empty, then filled from (version, shape, dtype, order, data). Python 2 memorised every part, which keeps all data alive until the end.
+# An array as NumPy 1 pickled it: made empty, then filled from (version, shape, dtype, order, data). Python 2 memorised
+# every part, which keeps all data alive until the end.
 _VECTOR = b"I%d\ng1\n(g2\n(I0\ntp%d\ng3\ntp%d\nRp%d\n(I1\n(I%d\ntp%d\ng4\nI00\nS'%s'\np%d\ntp%d\nbs"
 _MEMO_BEGINS, _PUTS = 10, 6
 

@@ -1,7 +1,8 @@
 """`loader`: crops per second and core, from local shards to a batch that is ready on its device.
 
-The limit reads the same bytes with pread and decodes them with the fastest JPEG decoder there is, and does nothing else. Every contender goes on through one
-long epoch for some seconds, after a few batches to get under way; in all of them a sample is a crop squashed to a square.
+The limit reads the same bytes with pread and decodes them with the fastest JPEG decoder there is, and does nothing
+else. Every contender goes on through one long epoch for some seconds, after a few batches to get under way; in all of
+them a sample is a crop squashed to a square.
 """
 
 import argparse
@@ -71,7 +72,9 @@ class Spec:
 
 
 def run(arguments: argparse.Namespace, source: Source, work: Path) -> Result:
-    """Compares in one process on one core, and with 1 and 2 workers; then looks at how cost grows with the number of samples."""
+    """Compares in one process on one core, and with 1 and 2 workers; then looks at how cost grows with the number of
+    samples.
+    """
     samples = repeat_shards(source.shards, work / "repeated", max(arguments.samples_compared, arguments.batch))
     read_once(work / "repeated")
     cores: list[int] = arguments.cores
@@ -164,7 +167,9 @@ def open_batches(function: str, spec: Spec) -> Batches:
 
 
 def _growth(arguments: argparse.Namespace, source: Source, work: Path) -> dict[str, Any]:
-    """Measures attrtrain alone, in one process, on 1,000 and on `--samples` samples: rate, seconds from nothing to the first batch, memory."""
+    """Measures attrtrain alone, in one process, on 1,000 and on `--samples` samples: rate, seconds from nothing to the
+    first batch, memory.
+    """
     sizes: dict[str, Any] = {}
     rates: dict[str, list[dict[str, Any]]] = {}
     for wanted in sorted({_FEW, max(arguments.samples, _FEW)}):

@@ -1,4 +1,6 @@
-"""The limit of reading: pread and the fastest JPEG decoder over the same crops, and nothing else, on every core at once."""
+"""The limit of reading: pread and the fastest JPEG decoder over the same crops, and nothing else, on every core at
+once.
+"""
 
 import multiprocessing
 import os

@@ -81,7 +81,9 @@ class _DecodedCrops:
 
 
 def dali(spec: Spec) -> Batches:
-    """NVIDIA DALI on the CPU: its WebDataset reader, decoder and resize. Its `workers` are threads, and at least one."""
+    """NVIDIA DALI on the CPU: its WebDataset reader, decoder and resize. Its `workers` are threads, and at least
+    one.
+    """
     from nvidia.dali import fn, pipeline_def, types
 
     folder = Path(spec.shards)

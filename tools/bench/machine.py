@@ -43,8 +43,9 @@ def describe_machine(cores: Sequence[int]) -> dict[str, Any]:
 
 
 def installed_versions() -> dict[str, str]:
-    """The version of every package that a contender may use; those that are not there are left out. A peer with an environment of its own
-    stands under its name, and what else is another version there with it: `numpy of mosaicml-streaming`.
+    """The version of every package that a contender may use; those that are not there are left out. A peer with an
+    environment of its own stands under its name, and what else is another version there with it: `numpy of
+    mosaicml-streaming`.
     """
     found = _versions(sys.path)
     for peer, folder in environments_apart().items():

@@ -32,7 +32,9 @@ class Case:
     note: str = ""
 
     def summary(self) -> dict[str, Any]:
-        """The case as JSON: medians over repeats, ratios of those medians, and the range of the ratios in single rounds."""
+        """The case as JSON: medians over repeats, ratios of those medians, and the range of the ratios in single
+        rounds.
+        """
         ours = self._only("attrtrain")
         limit = self._only("limit")
         peers = [row for row in self.rows if row.role == "peer"]

@@ -1,9 +1,10 @@
 """`shard`: crops per second and core, from photographs and boxes to shards.
 
-The limit decodes each photograph once and encodes each crop once, with the fastest JPEG library, and writes nothing. Everybody gets the same boxes in the same photographs, which
-are repeated under other names until there are enough, and stores crops as `attrtrain shard` does by default: short side 256 at most, quality 90.
-attrtrain's turn is the whole command, with reading the labels, starting workers and writing index and manifest, and gets as many objects as the limit: by default half of what COCO Attributes
-has. Peers only loop, and get a tenth of them.
+The limit decodes each photograph once and encodes each crop once, with the fastest JPEG library, and writes nothing.
+Everybody gets the same boxes in the same photographs, which are repeated under other names until there are enough, and
+stores crops as `attrtrain shard` does by default: short side 256 at most, quality 90. attrtrain's turn is the whole
+command, with reading the labels, starting workers and writing index and manifest, and gets as many objects as the
+limit: by default half of what COCO Attributes has. Peers only loop, and get a tenth of them.
 """
 
 import argparse
@@ -78,7 +79,8 @@ def _case(
 
 
 def write_boxes(source: Source, folder: Path, objects: int) -> Path:
-    """Makes photos/ with links to the photographs, as often as it takes, and boxes.csv with exactly so many objects in them.
+    """Makes photos/ with links to the photographs, as often as it takes, and boxes.csv with exactly so many objects in
+    them.
 
     Raises:
         BenchError: there are no photographs.

@@ -38,7 +38,9 @@ def loop(folder: str, out: str, cores: list[int]) -> dict[str, Any]:
 
 
 def img2dataset_writer(folder: str, out: str, cores: list[int]) -> dict[str, Any]:
-    """The same loop into tars, by img2dataset's writer. Its downloader has no part in this: it takes whole pictures from URLs."""
+    """The same loop into tars, by img2dataset's writer. Its downloader has no part in this: it takes whole pictures
+    from URLs.
+    """
     import img2dataset.writer  # noqa: F401  (missing here, not in a process of its own)
 
     return _shared(folder, out, cores, _loop_into_tars)

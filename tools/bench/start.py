@@ -1,8 +1,9 @@
-"""`start`: how long until something happens: `--help`, the first training step, and the first step after going on from a checkpoint.
+"""`start`: how long until something happens: `--help`, the first training step, and the first step after going on from
+a checkpoint.
 
-Seconds from starting the process. The limit of help is an interpreter that does nothing; that of a step, a program that imports the same libraries and makes the same step on
-a batch it has in memory. That step is small, whatever `--backbone` and `--batch` say: it is the same for few samples and for many, and
-a long one would hide what grows.
+Seconds from starting the process. The limit of help is an interpreter that does nothing; that of a step, a program that
+imports the same libraries and makes the same step on a batch it has in memory. That step is small, whatever
+`--backbone` and `--batch` say: it is the same for few samples and for many, and a long one would hide what grows.
 """
 
 import argparse

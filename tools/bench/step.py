@@ -1,7 +1,8 @@
 """`step`: training images per second of the whole trainer, data and all.
 
-The limit makes the same step (same network, loss, optimizer, precision, layout) over and over on one batch that is already on the device. Rates are taken after some steps to get
-under way, inside one epoch. On a GPU there is a second case in which networks are compiled.
+The limit makes the same step (same network, loss, optimizer, precision, layout) over and over on one batch that is
+already on the device. Rates are taken after some steps to get under way, inside one epoch. On a GPU there is a second
+case in which networks are compiled.
 """
 
 import argparse

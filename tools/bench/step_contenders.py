@@ -57,7 +57,9 @@ class StepClock:
 
 
 def precision(device: str) -> str:
-    """What attrtrain's `auto` comes to on this machine; every contender computes in it: "no" or "bf16" (or "fp16", on old GPUs)."""
+    """What attrtrain's `auto` comes to on this machine; every contender computes in it: "no" or "bf16" (or "fp16", on
+    old GPUs).
+    """
     return resolve_precision("auto", device)
 
 

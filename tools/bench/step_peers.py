@@ -40,7 +40,9 @@ def plain_loop(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def timm_script(task: dict[str, Any]) -> dict[str, Any]:
-    """What timm's train.py does in a step: its model, optimizer factory, channels_last, gradient clipping, and a meter that reads the loss now and then."""
+    """What timm's train.py does in a step: its model, optimizer factory, channels_last, gradient clipping, and a meter
+    that reads the loss now and then.
+    """
     from timm import create_model
     from timm.optim import create_optimizer_v2
     from timm.utils import AverageMeter, dispatch_clip_grad
