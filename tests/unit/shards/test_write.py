@@ -412,7 +412,7 @@ def test_the_manifest_is_written_after_all_it_speaks_of(tmp_path, table, images,
     monkeypatch.setattr("attrtrain.shards.write.create_once", note_and_create)
     monkeypatch.setattr("attrtrain.shards.write.atomic_write", note_and_write)
     monkeypatch.setattr("attrtrain.shards.finish.atomic_write", note_and_write)
-    monkeypatch.setattr("attrtrain.shards.manifest.atomic_write", note_and_write)
+    monkeypatch.setattr("attrtrain.contract.atomic_write", note_and_write)
     shard(tmp_path / "out", table, images)
     assert written[0] == "plan.json" and written[-1] == "manifest.json"
     assert written.count("manifest.json") == 1
