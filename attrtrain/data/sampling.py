@@ -22,9 +22,7 @@ def repeat_factors(shards: ShardSet, below: float, positive_at: float) -> NDArra
         below: share of samples from which on an attribute is not rare.
         positive_at: vote share from which an attribute counts as present.
     """
-    counts = np.zeros(len(shards.vocabulary), dtype=np.int64)
-    for positive in _positives(shards, positive_at):
-        counts += positive.sum(axis=0)
+    counts, _ = shards.counts(positive_at)
     factor = np.sqrt(np.maximum(below * len(shards) / np.maximum(counts, 1), 1.0))
     return np.concatenate(
         [np.where(positive, factor, 1.0).max(axis=1, initial=1.0) for positive in _positives(shards, positive_at)]

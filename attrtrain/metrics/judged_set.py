@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit, logit
 
 from attrtrain.metrics.known_cells import KnownCells
 from attrtrain.metrics.ranking import Falling
@@ -123,16 +124,12 @@ class JudgedSet:
         """A probability on the scale of the scores; one half is a logit of exactly 0."""
         if not self.are_logits:
             return probability
-        with np.errstate(divide="ignore"):
-            return float(np.log(probability) - np.log1p(-probability))
+        return float(logit(probability))
 
     def as_probability(self, scores: NDArray[np.floating]) -> NDArray[np.float64]:
         """Scores, of any shape, as probabilities."""
         values: NDArray[np.float64] = scores.astype(np.float64)
-        if not self.are_logits:
-            return values
-        small = np.exp(-np.abs(values))  # no overflow, and full precision at both ends
-        return np.asarray(np.where(values >= 0, 1, small) / (1 + small))
+        return expit(values) if self.are_logits else values
 
     def predicted(self, threshold: float) -> NDArray[np.bool_]:
         """(K,) known cells with a probability above a threshold."""

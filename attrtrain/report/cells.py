@@ -1,11 +1,10 @@
 """Predictions and labels of every object and attribute, compared cell by cell."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
+from scipy.special import expit, logit
 
 from attrtrain.predictions import Predictions
 
@@ -35,9 +34,7 @@ class Cells:
             threshold: probability above which it counts as named, as in metrics.
         """
         logits, labels = predictions.logits, predictions.labels
-        return cls(
-            logits, logits > _logit(threshold), labels >= positive_at, labels < positive_at
-        )  # NaN compares false
+        return cls(logits, logits > logit(threshold), labels >= positive_at, labels < positive_at)  # NaN compares false
 
     @property
     def right(self) -> NDArray[np.bool_]:
@@ -64,9 +61,3 @@ def probabilities(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     """Logits, of any shape, as scores between 0 and 1."""
     scores: NDArray[np.float64] = expit(logits.astype(np.float64))
     return scores
-
-
-def _logit(probability: float) -> float:
-    if probability in (0.0, 1.0):
-        return -math.inf if probability == 0 else math.inf
-    return math.log(probability / (1 - probability))
