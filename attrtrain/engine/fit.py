@@ -44,6 +44,11 @@ def prepare_learner(runtime: Runtime, model: AttributeModel, config: TrainConfig
     Raises:
         ConfigError: sync_batchnorm without a GPU, or what FSDP cannot do.
     """
+    if runtime.accelerator.distributed_type == DistributedType.FSDP and not runtime.accelerator.is_fsdp2:
+        raise ConfigError(
+            "Accelerate's configuration asks for the first version of FSDP, whose flattened weights attrtrain cannot save; "
+            "set fsdp_version: 2, as accelerate_configs/fsdp2.yaml does"
+        )
     if runtime.accelerator.distributed_type == DistributedType.FSDP and (
         config.train.ema or config.train.channels_last or config.train.compile
     ):

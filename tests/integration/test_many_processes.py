@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType
 from safetensors.torch import load_file
 
 from attrtrain.cli import main
@@ -506,3 +506,12 @@ def test_blocks_in_lists_are_refused_where_fsdp_cannot_shard_them(
     assert small_training.train(tmp_path / "run", toy_shards) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert "keeps its blocks in lists, which FSDP cannot shard" in line
+
+
+def test_the_first_version_of_fsdp_is_refused(
+    toy_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Accelerator, "distributed_type", property(lambda _: DistributedType.FSDP))
+    assert small_training.train(tmp_path / "run", toy_shards) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert "the first version of FSDP" in line and "set fsdp_version: 2" in line
