@@ -108,15 +108,14 @@ def _publish(partial: Path, final: Path) -> None:
     for path in partial.iterdir():
         fsync(path)
     fsync(partial)
-    if final.exists():  # the same step, saved once before its evaluation and once after
-        replaced = final.with_name(f".{final.name}{_REPLACED}")
+    replaced, replaces = final.with_name(f".{final.name}{_REPLACED}"), final.exists()
+    if replaces:  # the same step, saved once before its evaluation and once after
         shutil.rmtree(replaced, ignore_errors=True)
         final.rename(replaced)
-        partial.rename(final)
-        shutil.rmtree(replaced, ignore_errors=True)
-    else:
-        partial.rename(final)
+    partial.rename(final)
     fsync(final.parent)
+    if replaces:
+        shutil.rmtree(replaced, ignore_errors=True)
     with atomic_write(final.parent / LATEST) as file:
         file.write(final.name.encode())
 

@@ -2,19 +2,29 @@
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from attrtrain import checkpoint, wiring
 from attrtrain.bundle import read_card
+from attrtrain.config.schema import TrainConfig
+from attrtrain.data.reader import ShardSet
 from attrtrain.engine import fit
-from attrtrain.engine.evaluate import EvaluationStoppedError
+from attrtrain.engine.evaluate import Evaluation, EvaluationStoppedError
+from attrtrain.engine.resume import identity
+from attrtrain.shards.manifest import MANIFEST, VocabularyRecord, read_manifest
+from attrtrain.vocabulary import AttributeVocabulary
 from tests.small_training import logged, train
 
 KEEP = ("--checkpoint.keep_last", "9")
+SPARING = ("--checkpoint.keep_last", "1", "--checkpoint.every_epochs", "9")
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +32,30 @@ def whole(toy_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four epochs, of which every checkpoint is kept."""
     run = tmp_path_factory.mktemp("back") / "whole"
     assert train(run, toy_shards, "--train.epochs", "4", *KEEP) == 0
+    return run
+
+
+@contextmanager
+def second_epoch_is_best(shards: Path) -> Iterator[None]:
+    """Evaluations of training find the network of epoch 2 best, whenever they meet it: batch normalisation counts the steps that a network has taken."""
+    original, in_epoch = fit.evaluate, len(ShardSet([shards], "train")) // 64
+
+    def judged(runtime: object, model: nn.Module, *rest: object, **options: object) -> Evaluation:
+        found = original(runtime, model, *rest, **options)
+        taken = next(int(value) for name, value in model.named_buffers() if name.endswith("num_batches_tracked"))
+        return replace(found, scores=replace(found.scores, map=0.9 if taken == 2 * in_epoch else 0.1 + taken / 1000))
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(fit, "evaluate", judged)
+        yield
+
+
+@pytest.fixture(scope="module")
+def peaked(toy_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four epochs, of which the second is the best, that keep no more checkpoints than they must."""
+    run = tmp_path_factory.mktemp("back") / "peaked"
+    with second_epoch_is_best(toy_shards):
+        assert train(run, toy_shards, "--train.epochs", "4", *SPARING) == 0
     return run
 
 
@@ -105,6 +139,44 @@ def test_a_lost_bundle_is_made_anew(whole: Path, toy_shards: Path, tmp_path: Pat
         assert (run / "bundle" / name).read_bytes() == (whole / "bundle" / name).read_bytes()
 
 
+def test_the_checkpoint_of_the_best_epoch_is_there_whatever_else_is_kept_and_gives_its_bundle_again(
+    peaked: Path, toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    position, run = best(peaked), shutil.copytree(peaked, tmp_path / "run")
+    of_best = checkpoint.of_step(run / "checkpoints", position["best_step"])
+    assert position["best_epoch"] == 2 and position["best_step"] * 2 == position["step"]
+    assert checkpoint.damage(of_best) is None and len(steps(run)) == 2
+    shutil.rmtree(run / "bundle")
+    with second_epoch_is_best(toy_shards):
+        assert train(run, toy_shards, "--train.epochs", "4", *SPARING) == 0
+    assert f"made anew from {of_best}" in capsys.readouterr().out
+    require_consistent(run)
+    for name in ("weights.safetensors", "model.json"):
+        assert (run / "bundle" / name).read_bytes() == (peaked / "bundle" / name).read_bytes()
+
+
+def test_training_goes_on_from_its_last_step_also_where_the_best_bundle_was_made_anew(
+    peaked: Path, toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ends = []
+    for name in ("with", "without"):
+        run = shutil.copytree(peaked, tmp_path / name)
+        if name == "without":
+            shutil.rmtree(run / "bundle")
+        with second_epoch_is_best(toy_shards):
+            assert train(run, toy_shards, "--train.epochs", "5", *SPARING) == 0
+        assert ("made anew from" in capsys.readouterr().out) == (name == "without")
+        require_consistent(run)
+        ends.append(checkpoint.load(steps(run)[-1]))
+    one, other = ends
+    assert one.state["position"]["epoch"] == other.state["position"]["epoch"] == 5
+    assert all(values.equal(other.tensors["model"][name]) for name, values in one.tensors["model"].items())
+    one_state, other_state = (end.optimizer["optimizer"]["state"] for end in ends)
+    assert one_state.keys() == other_state.keys() and one_state
+    for name, moments in one_state.items():
+        assert all(torch.equal(values, other_state[name][which]) for which, values in moments.items()), name
+
+
 def test_without_bundle_and_checkpoint_of_the_best_it_is_looked_for_anew_or_refused(
     whole: Path, toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -128,13 +200,87 @@ def test_without_bundle_and_checkpoint_of_the_best_it_is_looked_for_anew_or_refu
     require_consistent(tmp_path / "longer")
 
 
-@pytest.mark.parametrize("change", [("data.val_split", "train"), ("labels.positive_at", "0.4")])
-def test_what_the_best_is_measured_by_may_not_change(
-    whole: Path, toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: tuple[str, str]
+ALIKE = {
+    "run.seed": [("--run.seed", "5")],
+    "train.global_batch": [("--train.global_batch", "32")],
+    "train.ema": [("--train.ema", "0.9")],
+    "model": [("--model.head", "mlp"), ("--model.hidden", "8"), ("--model.frozen", "1")],
+    "optim.name": [("--optim.name", "sgd")],
+    "data.order": [("--data.order", "block"), ("--data.repeat_below", "0.5")],
+    "data.train_split": [("--data.shards", "{renamed}", "--data.train_split", "learn")],
+    "data.val_split": [("--data.val_split", "train")],
+    "labels.positive_at": [("--labels.positive_at", "0.4")],
+    "attributes": [],  # which are part of the training data
+    "training data": [("--data.shards", "{relabelled}")],
+}
+"""What a run and its checkpoint must have in common → flags that change nothing else. {relabelled}: shards of the same objects with other labels; {renamed}: the same shards, of which split train is called learn."""
+
+
+def copied(source: Path, folder: Path, **fields: object) -> Path:
+    """The same shards, of which the manifest tells something else."""
+    shutil.copytree(source, folder)
+    manifest = read_manifest(source).model_copy(update=fields)
+    (folder / MANIFEST).write_text(manifest.model_dump_json())
+    return folder
+
+
+def with_train_split_renamed(shards: Path, folder: Path) -> Path:
+    manifest = read_manifest(shards)
+    names = {"train": "learn", "val": "val"}
+    infos = [info.model_copy(update={"split": names[info.split]}) for info in manifest.shards]
+    splits = {names[split]: found for split, found in manifest.splits.items()}
+    return copied(shards, folder, shards=infos, splits=splits)
+
+
+def differing(error: str) -> list[str]:
+    """What the line that refuses a checkpoint says is not alike."""
+    (line,) = [line for line in error.splitlines() if line.startswith("error: ")]
+    inside = line.partition("belongs to another run (")[2].rpartition("); choose")[0]
+    return [part.partition(": ")[0] for part in inside.split("; ")]
+
+
+@pytest.mark.parametrize(("key", "flags"), [(key, flags) for key, all_flags in ALIKE.items() for flags in all_flags])
+def test_what_may_not_change_is_refused_and_named(
+    whole: Path, toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str, flags: tuple[str, ...]
 ) -> None:
-    flags = ("--checkpoint.resume", str(steps(whole)[-1]), f"--{change[0]}", change[1])
-    assert train(tmp_path / "run", toy_shards, "--train.epochs", "5", *flags) == 1
-    assert f"belongs to another run ({change[0]}: " in capsys.readouterr().err
+    copies = {
+        "relabelled": copied(toy_shards, tmp_path / "relabelled", labels_sha256="0" * 64),
+        "renamed": with_train_split_renamed(toy_shards, tmp_path / "renamed"),
+    }
+    given = [word.format(**copies) for word in flags]
+    source = ("--checkpoint.resume", str(steps(whole)[-1]))
+    assert train(tmp_path / "run", toy_shards, "--train.epochs", "5", *source, *given) == 1
+    assert differing(capsys.readouterr().err) == [key]
+
+
+def test_other_attributes_are_refused_and_named_beside_the_data_they_are_part_of(
+    whole: Path, toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("something else", *read_manifest(toy_shards).vocabulary.names[1:])
+    other = VocabularyRecord.of(AttributeVocabulary.from_names(names))
+    copy = copied(toy_shards, tmp_path / "copy", vocabulary=other)
+    source = ("--checkpoint.resume", str(steps(whole)[-1]))
+    assert train(tmp_path / "run", copy, "--train.epochs", "5", *source) == 1
+    assert set(differing(capsys.readouterr().err)) == {"attributes", "training data"}
+
+
+def test_all_that_may_not_change_is_tried(toy_shards: Path) -> None:
+    assert ALIKE.keys() == identity(TrainConfig(), ShardSet([toy_shards], "train")).keys()
+
+
+@pytest.mark.parametrize("left", ["checkpoints", "result.json"])
+def test_a_run_that_may_not_go_on_is_refused_by_whatever_it_has_left(
+    whole: Path, toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], left: str
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    copy = shutil.copytree if (whole / left).is_dir() else shutil.copy
+    copy(whole / left, run / left)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert train(run, toy_shards, "--train.epochs", "5", "--checkpoint.resume", "never") == 1
+    assert f"error: {run} holds a run and checkpoint.resume is never" in capsys.readouterr().err
+    after = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != ".lock"}
+    assert after == before
 
 
 def test_a_result_stands_for_all_epochs_that_were_asked_for(

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from attrtrain.bundle import read_card
 from attrtrain.cli import main
 from attrtrain.predictions import read_predictions
 from tests.small_training import logged, train
@@ -72,3 +73,17 @@ def test_what_was_kept_stays_where_no_more_are_kept(toy_shards: Path, tmp_path: 
     more = ("--train.ema", "0.9", "--train.epochs", "2")
     assert train(tmp_path / "run", toy_shards, *more) == 0
     assert names(tmp_path / "run") == ["epoch-001"]
+
+
+def test_a_bundle_names_as_untrained_what_no_training_object_has_a_label_of(toy_coco: Path, tmp_path: Path) -> None:
+    rows = ["file_name,split,x,y,w,h,in both,in train,in val,nowhere"]
+    for number, photograph in enumerate(sorted((toy_coco / "train2017").glob("*.jpg"))[:20]):
+        value, judges = number // 2 % 2, number % 4 == 0
+        labels = f"{value},,{value}," if judges else f"{value},{value},,"
+        rows.append(f"{photograph.name},{'val' if judges else 'train'},5,5,40,40,{labels}")
+    (tmp_path / "boxes.csv").write_text("\n".join(rows))
+    given = ["--labels", tmp_path / "boxes.csv", "--images", toy_coco / "train2017", "--out", tmp_path / "shards"]
+    assert main(["shard", *map(str, given), "--workers", "1"]) == 0
+    few = ("--train.epochs", "1", "--train.global_batch", "8")
+    assert train(tmp_path / "run", tmp_path / "shards", *few) == 0
+    assert read_card(tmp_path / "run" / "bundle").untrained == ["in val", "nowhere"]

@@ -11,6 +11,11 @@ from pathlib import Path
 import pytest
 
 from attrtrain import checkpoint
+from attrtrain.config.schema import OptimConfig
+from attrtrain.data.reader import ShardSet
+from attrtrain.engine import fit
+from attrtrain.optim import learning_rate
+from tests import small_training
 from tools.soak_resume import SMALL, differences, trained_objects
 
 ROOT = Path(__file__).parents[2]
@@ -154,3 +159,35 @@ def test_resume_from_what_is_no_checkpoint_is_one_line(toy_shards: Path, tmp_pat
     _, stderr = process.communicate()
     assert process.returncode == 1
     assert stderr.startswith("error: checkpoint.resume:") and stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "optim",
+    [OptimConfig(lr=0.01, schedule="one_cycle"), OptimConfig(lr=0.01, schedule="cosine", warmup_epochs=0.5)],
+    ids=lambda optim: optim.schedule,
+)
+def test_an_interrupted_run_takes_each_step_at_the_rate_of_its_schedule_over_all_epochs(
+    toy_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optim: OptimConfig
+) -> None:
+    per_epoch, stop_in, original = len(ShardSet([toy_shards], "train")) // 16, 3, fit.optimizer_step
+    total, used = 2 * per_epoch, {}
+
+    def noted(runtime, model, optimizer, batches, step, settings):
+        used[step] = {group["lr"] for group in optimizer.param_groups}
+        if step == stop_in:
+            signal.raise_signal(signal.SIGTERM)
+        return original(runtime, model, optimizer, batches, step, settings)
+
+    monkeypatch.setattr(fit, "optimizer_step", noted)
+    flags = [
+        *("--train.global_batch", "16", "--train.epochs", "2", "--track.every_steps", "1"),
+        *("--optim.name", optim.name, "--optim.lr", str(optim.lr), "--optim.schedule", optim.schedule),
+        *("--optim.warmup_epochs", str(optim.warmup_epochs)),
+    ]
+    for code in (85, 0):
+        assert small_training.train(tmp_path / "run", toy_shards, *flags) == code
+    expected = [learning_rate(step, total, per_epoch, optim) for step in range(total)]
+    told = [line for line in small_training.logged(tmp_path / "run") if line["kind"] == "train"]
+    assert [line["step"] for line in told] == [step + 1 for step in range(total)]  # a line tells the steps taken
+    assert [line["lr"] for line in told] == expected
+    assert used == {step: {rate} for step, rate in enumerate(expected)}

@@ -12,6 +12,7 @@ import torch
 
 from attrtrain import checkpoint
 from attrtrain.errors import CheckpointError
+from tests.disk_events import events_of_the_disk, refuse_the_name, require_sealed_before_it_was_named
 
 
 def save(folder: Path, step: int) -> Path:
@@ -85,6 +86,34 @@ def test_a_checkpoint_that_was_being_replaced_is_put_back(tmp_path: Path) -> Non
     shutil.copytree(whole, replaced)  # killed after the second rename
     checkpoint.clean(tmp_path)
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [whole.name]
+
+
+@pytest.mark.parametrize("replaces", [False, True])
+def test_a_checkpoint_is_on_the_disk_before_it_has_its_name_and_one_that_it_replaces_goes_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replaces: bool
+) -> None:
+    if replaces:
+        save(tmp_path, 7)
+    events = events_of_the_disk(monkeypatch)
+    place = save(tmp_path, 7)
+    require_sealed_before_it_was_named(events, place)
+    named = events.index(("move", place.name))
+    assert not [what for kind, what in events[:named] if kind == "delete"]
+    assert [what for kind, what in events[named:] if kind == "delete"] == [".step-00000007.replaced.partial"] * replaces
+    assert events.index(("move", "latest")) > named  # what it points at is there
+
+
+def test_a_checkpoint_that_cannot_be_replaced_is_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = save(tmp_path, 9)
+    content = {path.name: path.read_bytes() for path in before.iterdir()}
+    with monkeypatch.context() as patched:
+        refuse_the_name(patched, before.name)
+        with pytest.raises(CheckpointError, match="Input/output error; free space and run the same command again"):
+            save(tmp_path, 9)
+    checkpoint.clean(tmp_path)
+    assert checkpoint.find_latest(tmp_path) == (before, [])
+    assert {path.name: path.read_bytes() for path in before.iterdir()} == content
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [before.name]
 
 
 def test_the_last_and_the_best_are_kept(tmp_path: Path) -> None:

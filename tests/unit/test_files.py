@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from attrtrain.files import atomic_folder, atomic_write, fsync, remove_partials, sha256_of
+from attrtrain.files import atomic_folder, atomic_write, create_once, fsync, remove_partials, sha256_of
+from tests.disk_events import events_of_the_disk, on_disk, refuse_the_name, require_sealed_before_it_was_named
 
 
 def names_in(folder):
@@ -127,3 +128,49 @@ def test_a_folder_that_a_killed_writer_had_moved_aside_is_put_back(tmp_path):
         raise ValueError
     assert (tmp_path / "folder" / "file").read_bytes() == b"old"
     assert names_in(tmp_path) == ["folder"]
+
+
+@pytest.mark.parametrize("replaces", [False, True])
+def test_a_folder_is_on_the_disk_before_it_has_its_name_and_the_one_before_goes_last(tmp_path, monkeypatch, replaces):
+    folder = tmp_path / "folder"
+
+    def write(content):
+        with atomic_folder(folder) as partial:
+            (partial / "one").write_bytes(content)
+            (partial / "other").write_bytes(content * 2)
+
+    if replaces:
+        write(b"old")
+    events = events_of_the_disk(monkeypatch)
+    write(b"newer")
+    require_sealed_before_it_was_named(events, folder)
+    parent = max(number for number, (kind, _) in enumerate(events) if kind == "fsync")  # the name is on the disk too
+    assert [event for event in events if event[0] == "delete"] == [("delete", ".folder.old")] * replaces
+    assert not replaces or events.index(("delete", ".folder.old")) > parent
+
+
+def test_a_folder_that_cannot_be_replaced_is_put_back_by_the_next_writer(tmp_path, monkeypatch):
+    folder = tmp_path / "folder"
+    with atomic_folder(folder) as partial:
+        (partial / "file").write_bytes(b"old")
+    with monkeypatch.context() as patched:
+        refuse_the_name(patched, "folder")
+        with pytest.raises(OSError, match="Input/output"), atomic_folder(folder) as partial:
+            (partial / "file").write_bytes(b"new")
+    with pytest.raises(ValueError), atomic_folder(folder):
+        raise ValueError
+    assert (folder / "file").read_bytes() == b"old"
+    assert names_in(tmp_path) == ["folder"]
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_what_is_created_once_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch, has_links):
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    events = events_of_the_disk(monkeypatch)
+    if not has_links:
+        monkeypatch.setattr("pathlib.Path.hardlink_to", refuse)
+    create_once(tmp_path / "plan.json", b"first")
+    assert events == [on_disk(tmp_path / "plan.json"), ("move", "plan.json")]
+    assert (tmp_path / "plan.json").read_bytes() == b"first"

@@ -2,13 +2,18 @@
 
 from dataclasses import replace
 from itertools import chain
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from attrtrain.assembly import build_order
+from attrtrain.config.schema import DataConfig, RunConfig, TrainConfig, TrainSection
 from attrtrain.data.block_order import BlockOrder
 from attrtrain.data.order import TrainOrder, evaluation_requests
+from attrtrain.data.reader import ShardSet
 from attrtrain.errors import ConfigError
 
 SHARDS = (20, 13, 0, 1, 30, 9, 17, 13)  # 103 samples
@@ -127,6 +132,19 @@ def test_evaluation_gives_every_sample_to_one_rank_once(size: int, world_size: i
 def test_shards_that_do_not_add_up_are_a_defect() -> None:
     with pytest.raises(ValueError, match="shard_samples"):
         TrainOrder(103, 0, 12, 12, 0, 1, (50, 50), 2)
+
+
+@both_orders
+@pytest.mark.parametrize("seed", [0, 3])
+def test_a_run_sees_its_objects_in_the_order_of_its_seed(toy_shards: Path, window: int, seed: int) -> None:
+    shards = ShardSet([toy_shards], "train")
+    data = DataConfig(order="block", window_shards=window) if window else DataConfig()
+    config = TrainConfig(run=RunConfig(seed=seed), data=data, train=TrainSection(global_batch=12, micro_batch=3))
+    for rank in range(2):
+        process = SimpleNamespace(accelerator=SimpleNamespace(num_processes=2, process_index=rank))
+        expected = TrainOrder(len(shards), seed, 12, 3, rank, 2, shards.shard_samples, window)
+        given = [request.index.tolist() for request in build_order(config, shards, process).requests(2, 0, 0)]
+        assert given == [request.index.tolist() for request in expected.requests(2, 0, 0)]
 
 
 # --- few shards at a time

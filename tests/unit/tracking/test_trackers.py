@@ -1,11 +1,14 @@
 """Trackers without any service: metrics.jsonl, several as one, and one that fails."""
 
+import io
 import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from attrtrain.config.schema import TrackConfig
 from attrtrain.errors import AttrtrainError
 from attrtrain.tracking import tensorboard_tracker, wandb_tracker
 from attrtrain.tracking.jsonl_tracker import JsonlTracker
@@ -148,3 +151,53 @@ def test_tensorboard_turned_on_later_shows_the_lines_from_before(tmp_path: Path)
     assert [(event.step, event.value) for event in events.Scalars("train/loss")] == [
         (step, pytest.approx(step / 10)) for step in (1, 2, 3, 4)
     ]
+
+
+def test_tensorboard_goes_on_after_the_step_of_a_checkpoint(tmp_path: Path) -> None:
+    """Of what was logged from there on nothing is shown twice, and what belongs to the checkpoint stays."""
+    lines = [{"kind": "train", "step": step, "loss": step / 10} for step in (1, 2, 3)]
+    lines.append({"kind": "val", "step": 3, "map": 0.5})
+    killed = tensorboard_tracker.start(tmp_path, 0, [], "")
+    for line in (*lines, {"kind": "train", "step": 4, "loss": 0.9}):
+        killed.log(line["kind"], line["step"], {name: line[name] for name in line if name not in ("kind", "step")})
+    killed.finish({}, "failed")
+    tracker = tensorboard_tracker.start(tmp_path, 3, lines, "")
+    for step in (4, 5):
+        tracker.log("train", step, {"loss": step / 10})
+    tracker.finish({})
+    events = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"scalars": 0}).Reload()
+    shown = [(event.step, event.value) for event in events.Scalars("train/loss")]
+    assert shown == [(step, pytest.approx(step / 10)) for step in (1, 2, 3, 4, 5)]
+    assert [(event.step, event.value) for event in events.Scalars("val/map")] == [(3, 0.5)]
+
+
+def test_tensorboard_shows_pictures_at_the_step_they_are_of(tmp_path: Path) -> None:
+    jpeg = io.BytesIO()
+    Image.new("RGB", (8, 4), (200, 30, 30)).save(jpeg, "JPEG")
+    tracker = tensorboard_tracker.start(tmp_path, 0, [], "")
+    tracker.log_pictures("best/gallery", 7, [Picture(jpeg.getvalue(), "red")] * 2)
+    tracker.finish({})
+    events = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"images": 0}).Reload()
+    for tag in ("best/gallery/00", "best/gallery/01"):
+        assert [(event.step, event.width, event.height) for event in events.Images(tag)] == [(7, 8, 4)]
+
+
+def test_a_run_that_the_agent_of_a_sweep_starts_has_the_agent_s_id_and_keeps_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = []
+
+    def begin(run_id: str, *_: object) -> None:
+        begun.append(run_id)
+        raise OSError("no more of it is needed here")
+
+    monkeypatch.setattr(wandb_tracker, "_init", begin)
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path))
+    for agents in ("trial17", "trial18"):  # another agent, that goes on with the same run
+        monkeypatch.setenv("WANDB_RUN_ID", agents)
+        wandb_tracker.start("offline", tmp_path, [], TrackConfig(), {})
+    assert begun == ["trial17", "trial17"] and wandb_tracker.read_id(tmp_path) == "trial17"
+    monkeypatch.delenv("WANDB_RUN_ID")
+    (tmp_path / "other").mkdir()
+    wandb_tracker.start("offline", tmp_path / "other", [], TrackConfig(), {})
+    assert len(begun[-1]) == 8 and begun[-1] != "trial17"

@@ -1,0 +1,70 @@
+"""What a checkpoint of a run holds besides the network: taken up from it, a run goes on as if it had not ended."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import nn
+
+from attrtrain.config.schema import TrainConfig
+from attrtrain.engine.resume import restore, save_checkpoint
+from attrtrain.engine.state import Learner, RunState
+from attrtrain.engine.window import Window
+from attrtrain.run_lock import locked
+
+SHARDS = SimpleNamespace(fingerprint="data", vocabulary=SimpleNamespace(fingerprint="attributes"))
+
+
+def task(folder: Path, scaler: Any) -> Any:
+    """A run of one process on the CPU, with a gradient scaler as fp16 on a GPU has one."""
+    accelerator = SimpleNamespace(
+        scaler=scaler, num_processes=1, process_index=0, wait_for_everyone=lambda: None, gather=lambda tensor: tensor
+    )
+    runtime = SimpleNamespace(
+        accelerator=accelerator, device=torch.device("cpu"), is_main=True, any_rank=lambda *flags: list(flags)
+    )
+    return SimpleNamespace(config=TrainConfig(), runtime=runtime, train_shards=SHARDS, folder=folder)
+
+
+def learner() -> Any:
+    module = nn.Linear(3, 2)
+    return Learner(module, module, None, torch.optim.AdamW(module.parameters()))
+
+
+def train_a_step(of: Any, scaler: Any, overflows: bool) -> None:
+    loss = of.module(torch.ones(4, 3)).square().mean()
+    scaler.scale(loss).backward()
+    if overflows:
+        of.module.bias.grad[0] = float("inf")
+    scaler.step(of.optimizer)
+    scaler.update()
+    of.optimizer.zero_grad()
+
+
+def test_the_gradient_scaler_goes_on_with_the_scale_it_had_come_to(tmp_path: Path) -> None:
+    scaler, trained = torch.amp.GradScaler("cpu", init_scale=2.0**12, growth_interval=5), learner()
+    for overflows in (False, True, False, False):
+        train_a_step(trained, scaler, overflows)
+    first = task(tmp_path, scaler)
+    with locked(tmp_path, first.runtime):
+        save_checkpoint(first, trained, RunState(step=4), Window(first.runtime))
+    fresh = torch.amp.GradScaler("cpu", init_scale=2.0**16, growth_interval=5)
+    second, other = task(tmp_path, fresh), learner()
+    restore(second, other, RunState(), Window(second.runtime), tmp_path / "checkpoints" / "step-00000004")
+    # Halved by the overflow, and two steps on the way to being doubled.
+    assert fresh.get_scale() == 2.0**11 and fresh.state_dict()["_growth_tracker"] == 2
+    for _ in range(3):
+        train_a_step(other, fresh, False)
+    assert fresh.get_scale() == 2.0**12
+
+
+def test_a_checkpoint_without_a_scaler_leaves_that_of_a_run_as_it_begins(tmp_path: Path) -> None:
+    """Begun in bf16 or full precision, gone on with in fp16."""
+    first = task(tmp_path, None)
+    with locked(tmp_path, first.runtime):
+        save_checkpoint(first, learner(), RunState(step=1), Window(first.runtime))
+    for scaler in (torch.amp.GradScaler("cpu", init_scale=2.0**10), None):
+        second = task(tmp_path, scaler)
+        restore(second, learner(), RunState(), Window(second.runtime), tmp_path / "checkpoints" / "step-00000001")
+        assert scaler is None or scaler.get_scale() == 2.0**10
