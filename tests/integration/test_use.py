@@ -26,6 +26,7 @@ from attrtrain.framing import Framing
 from attrtrain.inference import annotating
 from attrtrain.inference.predictor import Predictor
 from attrtrain.predict import predict
+from attrtrain.predictions import read_predictions
 from attrtrain.shards.manifest import CropSettings
 from tests.bundles import IMAGE_PX, NAMES, draw_bundle
 
@@ -199,6 +200,59 @@ def test_killed_and_run_again_it_goes_on_and_the_bytes_are_those_of_one_run(
     assert "differing: objects" in capsys.readouterr().err and torn.stat().st_mtime_ns == stamp
 
 
+def test_objects_that_were_left_out_of_any_part_are_listed_and_counted(
+    bundle: Path, toy_coco: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(annotating, "BATCH", 4)
+    monkeypatch.setattr(annotating, "_BATCHES", 1)
+    monkeypatch.setattr(annotating, "PART", 4)
+    photograph = min((toy_coco / "train2017").glob("*.jpg")).name
+    rows = [f"{photograph},{n},{n},{0 if n in (2, 9) else 25},30" for n in range(12)]
+    (tmp_path / "boxes.csv").write_text("\n".join(["file_name,x,y,w,h", *rows]) + "\n")
+    inputs = ("--boxes", tmp_path / "boxes.csv", "--images", toy_coco / "train2017", "--max-failure-rate", "1")
+    out = tmp_path / "p.parquet"
+    assert main(command("annotate", bundle, out, *inputs)) == 0
+    listed = [json.loads(line) for line in out.with_suffix(".failures.jsonl").read_text().splitlines()]
+    assert [(one["object_id"], one["reason"]) for one in listed] == [(2, "box_empty"), (9, "box_empty")]
+    info = json.loads(pq.read_schema(out).metadata[b"attrtrain"])
+    assert info["left_out"] == {"box_empty": 2} and info["written"] == 10
+    assert [row["object_id"] for row in rows_of(out)] == [n for n in range(12) if n not in (2, 9)]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_result_of_other_thresholds_or_categories_is_not_gone_on_with(
+    toy_coco: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], whole: bool
+) -> None:
+    """Thresholds decide what a caption names, and the category what it ends with."""
+    photograph = min((toy_coco / "train2017").glob("*.jpg")).name
+    table, out = tmp_path / "boxes.csv", tmp_path / "p.parquet"
+
+    def annotate(model: Path, category: str) -> int:
+        rows = [f"{photograph},{n},{n},25,30,{category}" for n in range(8)]
+        table.write_text("\n".join(["file_name,x,y,w,h,category", *rows]) + "\n")
+        inputs = ("--boxes", table, "--images", toy_coco / "train2017", "--captions")
+        return main(command("annotate", model, out, *inputs))
+
+    models = [
+        draw_bundle(tmp_path / str(number), thresholds=[0.5, 0.3 + number / 10, *THRESHOLDS[2:]]) for number in (0, 1)
+    ]
+    if whole:
+        assert annotate(models[0], "dog") == 0
+        place = "p.parquet"
+    else:
+        with monkeypatch.context() as patch:
+            patch.setattr("attrtrain.inference.parts.Parts.merge", lambda *_: pytest.fail("stopped"))
+            with pytest.raises(pytest.fail.Exception):
+                annotate(models[0], "dog")
+        place = r"\.p\.parquet\.parts"
+    capsys.readouterr()
+    for model, category, differing in ((models[1], "dog", "thresholds"), (models[0], "cat", "objects")):
+        assert annotate(model, category) == 1
+        told = rf"(?m)^error: \S+{place}: is of other inputs \(differing: {differing}\); .*$"
+        assert re.search(told, capsys.readouterr().err)
+    assert annotate(models[0], "dog") == 0
+
+
 def test_too_many_failures_end_with_1_and_a_result_all_the_same(
     bundle: Path, toy_coco: Path, many_boxes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -240,6 +294,33 @@ def test_features_are_what_the_backbone_says_of_shards_and_photographs_alike(
         crops = torch.stack([decode_crop(shards.jpeg(row), IMAGE_PX) for row in range(len(shards))])
         expected = model.backbone(model.normalise(crops)).numpy()
     np.testing.assert_allclose(np.stack(list(described.values())), expected, atol=1e-4)
+
+
+def test_features_of_several_folders_have_the_ids_that_evaluate_gives_their_objects(
+    toy_coco: Path, tmp_path: Path
+) -> None:
+    """Tables without ids count their rows, so both folders use the same; and they know other categories."""
+    photographs = sorted(path.name for path in (toy_coco / "val2017").glob("*.jpg"))
+    folders, told = [], []
+    for name, mine, kinds in (("a", photographs[:4], ("cat", "dog")), ("b", photographs[4:8], ("ant", "zebra"))):
+        rows = [(mine[n % len(mine)], kinds[n % 2], n, n % 3 % 2) for n in range(8)]
+        lines = [f"{image},val,{kind},{4 + left},5,30,25,{furry},{1 - furry}" for image, kind, left, furry in rows]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["file_name,split,category,x,y,w,h,furry,wet", *lines]))
+        given = ["--labels", tmp_path / f"{name}.csv", "--images", toy_coco / "val2017", "--out", tmp_path / name]
+        assert main(["shard", *map(str, given), "--workers", "1"]) == 0
+        folders.append(tmp_path / name)
+        told += [(image, kind, 4 + left) for image, kind, left, _ in rows]
+    shards = ShardSet([tmp_path / "a"], "val")
+    model = draw_bundle(tmp_path / "bundle", ("furry", "wet"), crop=shards.crop)
+    out = tmp_path / "features.parquet"
+    assert main(command("features", model, out, "--shards", *folders)) == 0
+    judged = tmp_path / "judged"
+    assert main(command("evaluate", model, judged, "--shards", *folders)) == 0
+    rows = rows_of(out)
+    ids = [row["object_id"] for row in rows]
+    assert len(set(ids)) == len(ids) == 16
+    assert ids == read_predictions(judged / "predictions.npz").object_id.tolist()
+    assert sorted((row["image"], row["category"], row["box"]["x"]) for row in rows) == sorted(told)
 
 
 def test_search_finds_shows_and_draws(
@@ -460,6 +541,39 @@ def test_a_found_crop_is_shown_as_the_model_saw_it(
     assert np.abs(shown[height // 2, width // 2] - (250, 10, 10)).max() < 40
     assert np.abs(shown[2, beside] - corner).max() < 40, shown[2, beside]
     assert np.abs(shown[height // 2, 1] - (124, 116, 104)).max() < 40
+
+
+def test_scores_are_of_the_frame_that_the_annotation_means(bundle: Path, tmp_path: Path) -> None:
+    """A turned picture whose annotation gives the size as stored has the scores of the same pixels without an orientation."""
+    coarse = np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype=np.uint8)
+    picture = Image.fromarray(coarse).resize((120, 80))
+    (tmp_path / "images").mkdir()
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    for name, exif in (("plain", Image.Exif()), ("as stored", turned), ("upright", turned)):
+        picture.save(tmp_path / "images" / f"{name}.png", exif=exif)
+    sizes = {"plain": (120, 80), "as stored": (120, 80), "upright": (80, 120)}
+    box = [10, 20, 30, 40]
+    content = {
+        "images": [
+            {"id": number, "file_name": f"{name}.png", "width": width, "height": height}
+            for number, (name, (width, height)) in enumerate(sizes.items())
+        ],
+        "annotations": [
+            {"id": number, "image_id": number, "category_id": 1, "bbox": box, "iscrowd": 0}
+            for number in range(len(sizes))
+        ],
+        "categories": [{"id": 1, "name": "thing"}],
+    }
+    (tmp_path / "boxes.json").write_text(json.dumps(content))
+    of = ("--instances", tmp_path / "boxes.json", "--images", tmp_path / "images")
+    assert main(command("annotate", bundle, tmp_path / "preds.parquet", *of)) == 0
+    scores = {
+        str(row["image"]).removesuffix(".png"): np.array([row[column] for column in COLUMNS])
+        for row in rows_of(tmp_path / "preds.parquet")
+    }
+    np.testing.assert_allclose(scores["as stored"], scores["plain"], atol=1e-6)
+    assert np.abs(scores["upright"] - scores["plain"]).max() > 0.05
 
 
 def test_attributes_may_have_names_that_arrow_gives_to_columns_of_its_own(

@@ -74,6 +74,24 @@ def test_both_layouts(write, content, protocol):
     assert_is_content(read_coco_attributes(write(content, protocol)))
 
 
+def test_every_negative_vote_is_unknown_and_none_other_is(write):
+    content = first_layout()
+    content["ann_vecs"] |= {7: [-1e-6, -0.5, -2.0, -np.inf], 3: [0.0, 1e-6, 0.5, 1.0], 12: [np.nan, -0.0, 0.49, -1.0]}
+    labels = read_coco_attributes(write(content)).labels
+    nan = np.nan
+    expected = [[nan] * 4, [0, 1e-6, 0.5, 1], [nan, 0, 0.49, nan]]
+    np.testing.assert_array_equal(labels, np.array(expected, dtype=np.float32))
+
+
+def test_the_year_behind_a_split_is_dropped_and_other_splits_keep_their_names(write):
+    splits = ["train2014", "val2017", "test2015", "mine", "2014"]
+    content = {
+        "ann_attrs": {n: {"attrs_vector": [0.0] * 4, "split": split} for n, split in enumerate(splits)},
+        "attributes": ATTRIBUTES,
+    }
+    assert read_coco_attributes(write(content)).splits.tolist() == ["train", "val", "test2015", "mine", ""]
+
+
 @pytest.mark.parametrize("compress", [0, 3])
 def test_joblib(tmp_path, compress):
     joblib.dump(first_layout(), tmp_path / "labels.jbl", compress=compress)

@@ -36,6 +36,26 @@ def test_a_photograph_is_never_divided_and_the_share_is_kept(photographs, seed, 
     assert abs((split == "val").mean() - val_share) < 0.04
 
 
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("val_share", [0.2, 0.5])
+def test_the_share_is_of_objects_however_unequal_photographs_are(make_table, seed, val_share):
+    """Each goes where more is wanted, so that no share is off by more than half the largest photograph."""
+    objects = np.repeat([50, 1], [20, 400])
+    table = make_table(np.repeat(np.arange(len(objects)), objects))
+    split = split_by_image(table, val_share, seed)
+    assert abs((split == "val").sum() - val_share * objects.sum()) <= 25
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("vote", [0.5, 1.0])
+def test_ties_are_shared_out_as_positives(make_table, seed, vote):
+    labels = np.full((100, 1), np.nan)
+    labels[::5] = vote
+    labels[1::5] = np.nextafter(np.float32(0.5), np.float32(0))
+    split = split_by_image(make_table(np.arange(100), labels), 0.2, seed)
+    assert (split[::5] == "val").sum() == 4 and (split == "val").sum() == 20
+
+
 def test_same_seed_same_split_whatever_the_order_of_rows(photographs):
     split = split_by_image(photographs, 0.2, 3)
     np.testing.assert_array_equal(split_by_image(photographs, 0.2, 3), split)

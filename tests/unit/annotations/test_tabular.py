@@ -408,3 +408,12 @@ def test_a_file_whose_name_is_no_text_is_read(tmp_path):
     path = tmp_path / "l\udce9.csv"  # as Python reads the byte E9, which is no UTF-8
     path.write_text("image,x,y,w,h,furry\na,0,0,1,1,1\n")
     assert read_table(path).sources[0].name == r"l\udce9.csv"
+
+
+def test_ids_of_many_photographs_are_distinct_and_use_the_numbers_that_json_keeps(tmp_path):
+    """Of 20,000 names, a dozen would share an id in 24 bits."""
+    rows = "".join(f"photograph {n}.jpg,0,0,9,9\n" for n in range(20_000))
+    (tmp_path / "a.csv").write_text("image,x,y,w,h\n" + rows)
+    ids = read_boxes(tmp_path / "a.csv").image_id.tolist()
+    assert len(set(ids)) == 20_000
+    assert 2**51 < max(ids) < 2**52 and min(ids) < 2**50

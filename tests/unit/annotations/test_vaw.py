@@ -44,6 +44,12 @@ def test_splits_come_from_file_names_and_the_vocabulary_from_all_files(write):
     assert [source.name for source in table.sources] == [path.name for path in paths]
 
 
+def test_only_how_a_file_name_begins_tells_its_split(write):
+    names = ["validation.json", "train-2.json", "latest.json", "constraint.json", "interval.json", "Test.json"]
+    table = read_vaw([write(name, [entry(str(number), str(number))]) for number, name in enumerate(names)])
+    assert table.split.tolist() == ["val", "train", "", "", "", ""]
+
+
 def test_positive_and_negative_at_once(write):
     with pytest.raises(LabelError, match=r"val\.json: object 6: 'wet' is both a positive and a negative attribute"):
         read_vaw([write("val.json", [entry("5"), entry("6", positive=["furry", "wet"], negative=["wet "])])])

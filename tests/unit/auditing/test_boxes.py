@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from attrtrain.auditing.boxes import odd_boxes
 
@@ -69,3 +70,52 @@ def test_corners_called_sizes_are_told(make_table):
         one for one in odd_boxes(make_table(200, box=labelled, image_size=np.full((200, 2), 480))) if "edge" in one.what
     ]
     assert odd.kind == "corners_as_sizes" and "are width and height really x2 and y2?" in odd.what
+
+
+@pytest.mark.parametrize(
+    ("box", "expected"),
+    [
+        ([10, 10, 12, 40], None),
+        ([10, 10, 40, 12], None),
+        ([10, 10, 11.9, 40], "tiny"),
+        ([10, 10, 40, 11.9], "tiny"),
+        ([10, 10, 200, 20], None),
+        ([10, 10, 20, 200], None),
+        ([10, 10, 201, 20], "extreme_aspect"),
+        ([10, 10, 20, 201], "extreme_aspect"),
+        ([-1, -1, 50, 50], None),
+        ([-1.1, 10, 50, 50], "over_the_edge"),
+        ([10, -1.1, 50, 50], "over_the_edge"),
+        ([951, 10, 50, 50], None),
+        ([951.1, 10, 50, 50], "over_the_edge"),
+        ([10, 451, 50, 50], None),
+        ([10, 451.1, 50, 50], "over_the_edge"),
+        ([0, 0, 980, 490], "whole_photograph"),
+        ([0, 0, 979, 490], None),
+        ([0, 0, 980, 489], None),
+        ([1000, 10, 50, 50], "outside"),
+        ([10, 500, 50, 50], "outside"),
+        ([-50, 10, 50, 50], "outside"),
+    ],
+)
+def test_where_a_box_begins_to_be_odd(make_table, box, expected):
+    """In a photograph of 1,000 x 500."""
+    found = kinds(make_table(1, box=[box], image_size=[[1000, 500]]))
+    assert found == ({} if expected is None else {expected: [0]})
+
+
+@pytest.mark.parametrize(
+    ("photographs", "alike", "is_told"), [(100, 4, False), (250, 5, True), (251, 5, False), (251, 6, True)]
+)
+def test_a_box_is_a_placeholder_from_five_photographs_and_two_in_a_hundred_on(make_table, photographs, alike, is_told):
+    box = [[10, 10, 50, 40]] * alike + [[9, 9, 50 + i / 10, 40] for i in range(photographs - alike)]
+    assert ("same_box_everywhere" in kinds(make_table(photographs, box=box))) == is_told
+
+
+@pytest.mark.parametrize(
+    ("boxes", "over", "kind"),
+    [(100, 19, "over_the_edge"), (100, 20, "corners_as_sizes"), (200, 20, "corners_as_sizes"), (201, 20, "over_the_edge")],
+)  # fmt: skip
+def test_boxes_over_the_edge_have_a_reason_from_twenty_and_a_tenth_of_all_on(make_table, boxes, over, kind):
+    box = [[95, 10 + i / 10, 20, 20] for i in range(over)] + [[9, 9, 20 + i / 10, 40] for i in range(boxes - over)]
+    assert kinds(make_table(boxes, box=box, image_size=[[100, 100]] * boxes)).keys() == {kind}

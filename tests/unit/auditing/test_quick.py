@@ -45,6 +45,19 @@ def test_boxes_alone_tell_what_follows_from_them():
     assert found.verdict == "learnable" and found.decided_by == "category and box"
 
 
+def test_photographs_are_those_of_the_objects_that_were_sampled():
+    """The category tells the photograph and the label is the photograph's coin: to know a photograph again is no learning, which shows where its objects are in one fold."""
+    rng = np.random.default_rng(3)
+    image_ids = rng.permutation(np.repeat(np.arange(200), 20))
+    coins = rng.permutation(np.arange(200) % 2).astype(np.float32)
+    found = quick_audit(
+        lambda rows: coins[image_ids[rows], None],
+        lambda rows: [f"of photograph {image}" for image in image_ids[rows]],
+        image_ids,
+    )
+    assert found.verdict == "weak" and found.sampled_objects < 700
+
+
 def test_it_is_written_and_read_as_a_run_keeps_it(tmp_path):
     found = quick_audit(
         lambda rows: np.ones((len(rows), 2), dtype=np.float32), lambda rows: [""] * len(rows), np.arange(4)

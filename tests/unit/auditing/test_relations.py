@@ -58,6 +58,19 @@ def test_relations_are_those_of_plain_loops(related):
     )
 
 
+@pytest.mark.parametrize(("exceptions", "is_related"), [(3, True), (4, False), (30, False)])
+def test_one_exception_in_a_hundred_is_allowed(exceptions, is_related):
+    """Of 1,000 objects 400 are `a`. Nearly all of these are `nearly`: 3 exceptions among 397, or 4 among 396. And 300 are `some`, as are few others: 3 or 4 among 300."""
+    row = np.arange(1000)
+    a, nearly = row < 400, (row >= exceptions) & (row < 400)
+    some = (row < 300) | (row >= 1000 - exceptions)
+    labels = np.column_stack([a, nearly, ~nearly, some]).astype(np.float32)
+    found = find_relations(labels, ["a", "nearly", "not nearly", "some"])
+    kinds = {(one.kind, one.first, one.second) for one in found.examples}
+    for relation in (("duplicate", "a", "nearly"), ("complement", "a", "not nearly"), ("implies", "some", "a")):
+        assert (relation in kinds) == is_related, relation
+
+
 def test_rare_attributes_and_coins_are_not_said_to_be_related():
     rng = np.random.default_rng(1)
     labels = (rng.random((500, 60)) < rng.choice([0.005, 0.02, 0.5, 0.98], 60)).astype(np.float32)

@@ -61,6 +61,17 @@ def test_what_is_odd_is_found_and_the_serious_comes_first(odd_table):
     assert said("note", "2 pairs of attributes are always opposite")
 
 
+def test_a_placeholder_is_serious_and_boxes_over_the_edge_or_of_the_whole_photograph_are_notes(make_table):
+    box = [[10, 10, 50, 40]] * 8 + [[9, 9, 50 + i, 40] for i in range(32)]
+    box[20], box[21] = [600, 9, 60, 40], [0, 0, 640, 480]
+    document = audited(make_table(40, box=box, image_size=[[640, 480]] * 40))
+    found = {finding.text: finding.severity for finding in document.findings}
+    (placeholder,) = (text for text in found if text.startswith("8 boxes: the same box in at least 5 photographs"))
+    (over,) = (text for text in found if text.startswith("1 box: more than a pixel over"))
+    (whole,) = (text for text in found if text.startswith("1 box: as large as the photograph"))
+    assert [found[text] for text in (placeholder, over, whole)] == ["serious", "note", "note"]
+
+
 def test_counts_are_those_of_the_table(odd_table):
     document = audited(odd_table)
     assert (document.objects, document.images) == (60, 30)

@@ -249,6 +249,18 @@ def test_shares_are_beta_distributed_and_a_function_of_the_sample() -> None:
         assert torch.equal(getattr(draw_mixing(0, 0, some, 0.0, 1.0, 224), name), getattr(cut, name)[some])
 
 
+@pytest.mark.parametrize(("mixup", "cutmix"), [(0.5, 0.0), (0.0, 1.0), (0.5, 1.0)])
+def test_samples_are_mixed_otherwise_in_another_epoch_and_in_a_run_of_another_seed(mixup: float, cutmix: float) -> None:
+    def shares(seed: int, epoch: int) -> torch.Tensor:
+        settings = Augmentation(seed=seed, mixup=mixup, cutmix=cutmix)
+        return augmented(batch_of(list(range(64)), epoch), settings, 0, lambda tensor: tensor).own_share[:, 0]
+
+    first = shares(0, 0)
+    assert torch.equal(shares(0, 0), first)
+    for other in (shares(0, 1), shares(1, 0), shares(1, 1)):
+        assert (other != first).float().mean() > 0.9
+
+
 def test_the_loss_is_that_of_either_label_by_its_share_and_unknown_cells_of_one_count_for_the_other() -> None:
     settings, batch = Augmentation(seed=1, mixup=1.0), batch_of(list(range(6)))
     result = augmented(batch, settings, 0, lambda tensor: tensor)

@@ -101,6 +101,30 @@ def test_resizing_on_the_device_gives_the_same_batches_within_rounding(toy_shard
         assert (one.image.int() - other.image.int()).abs().max() <= 1
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("resize_on", ["worker", "device"])
+@pytest.mark.parametrize("image_px", [32, 160])  # at 32 most crops are too long to be packed
+def test_crops_are_resized_by_the_interpolation_that_was_asked_for(
+    toy_shards: Path, image_px: int, resize_on: ResizeOn, interpolation: Interpolation, workers: int
+) -> None:
+    shards = ShardSet([toy_shards], "val")
+    dataset = CropDataset(shards, image_px, resize_on, Framing(interpolation=interpolation))
+    size, apart = [image_px, image_px], []
+    long = shards.column("width").clip(min=shards.column("height")) > 3 * image_px
+    assert long.any() == (image_px == 32) and not long.all()
+    for batch in load_batches(dataset, list(evaluation_requests(len(shards), 40, 0, 1)), CPU, workers):
+        for position, image in zip(batch.index.tolist(), batch.image, strict=True):
+            crop = v2.functional.pil_to_tensor(Image.open(io.BytesIO(shards.jpeg(position))))
+            expected, other = (
+                v2.functional.resize(crop, size, v2.InterpolationMode(name), antialias=True).int()
+                for name in (interpolation, {"bilinear": "bicubic", "bicubic": "bilinear"}[interpolation])
+            )
+            assert (image.int() - expected).abs().max() <= 2, position
+            apart.append((image.int() - other).abs().max().item())
+    assert min(apart) > 2  # else either would do
+
+
 @pytest.mark.parametrize("resize_on", ["worker", "device"])
 @pytest.mark.parametrize(
     "framing", [Framing(context=0.1), Framing(context=0.0, fit="pad"), Framing(fit="pad")], ids=str

@@ -74,6 +74,21 @@ def test_several_folders_are_one_data_set_in_order(toy_shards: Path) -> None:
     assert two.fingerprint != one.fingerprint
 
 
+def test_categories_are_named_by_the_folder_that_a_sample_lies_in(toy_shards: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(toy_shards, tmp_path / "other"))
+    manifest = json.loads((other / "manifest.json").read_text())
+    manifest["categories"] = [f"other {name}" for name in manifest["categories"]]
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    both = ShardSet([toy_shards, other], "val")
+    plain = plain_samples(toy_shards, "val")
+    ids = both.column("object_id").tolist()
+    here = [plain[object_id][1]["category"] for object_id in ids[: len(plain)]]
+    expected = [*here, *(f"other {name}" for name in here)]
+    assert both.categories() == expected
+    some = np.array([len(both) - 1, 2, len(plain), len(plain) - 1])
+    assert both.categories(some) == [expected[position] for position in some]
+
+
 def test_travels_to_another_process_without_its_arrays(toy_shards: Path) -> None:
     shards = ShardSet([toy_shards], "val")
     sent = pickle.dumps(shards)

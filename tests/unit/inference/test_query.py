@@ -121,6 +121,44 @@ def test_what_is_found_and_in_which_order_is_what_a_plain_filter_finds(table, te
         assert all(value == row["p"][name] for name, value in match.attributes)
 
 
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("furry", lambda r: r["p"]["furry"] >= 0.5),
+        ("not furry", lambda r: r["p"]["furry"] < 0.5),
+        ("sleeping", lambda r: r["p"]["sleeping"] >= 0.25),
+        ("furry >= 0.5", lambda r: r["p"]["furry"] >= 0.5),
+        ("furry > 0.5", lambda r: r["p"]["furry"] > 0.5),
+        ("furry <= 0.5", lambda r: r["p"]["furry"] <= 0.5),
+        ("furry < 0.5", lambda r: r["p"]["furry"] < 0.5),
+        ("furry = 0.5", lambda r: r["p"]["furry"] == 0.5),
+        ("furry != 0.5", lambda r: r["p"]["furry"] != 0.5),
+        ("object_id <= 1500", lambda r: r["object_id"] <= 1500),
+        ("object_id < 1500", lambda r: r["object_id"] < 1500),
+        ("object_id >= 1500", lambda r: r["object_id"] >= 1500),
+        ("object_id > 1500", lambda r: r["object_id"] > 1500),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_score_that_just_reaches_what_is_asked_is_told_from_one_that_passes_it(table, tmp_path, text, meant):
+    """One half and one quarter have no rounding, so that files and thresholds hold the same numbers."""
+    path, _ = table
+    scores = {"furry": [0.5, 0.5, 0.25, 0.75, 0.125], "sleeping": [0.25, 0.125, 0.5, 0.25, 0.375]}
+    whole = pq.read_table(path).slice(0, 5)
+    for name, values in {"object_id": [1499, 1500, 1501, 7, 3000], **scores}.items():
+        place = whole.schema.get_field_index(name)
+        whole = whole.set_column(place, name, pa.array(values, whole.schema.field(name).type))
+    pq.write_table(whole, tmp_path / "few.parquet")
+    rows = [
+        {"object_id": object_id, "p": dict(zip(scores, values, strict=True))}
+        for object_id, *values in zip([1499, 1500, 1501, 7, 3000], *scores.values(), strict=True)
+    ]
+    found, total = search(tmp_path / "few.parquet", parse(text, info_of().attributes), None, 10)
+    expected = {row["object_id"] for row in rows if meant(row)}
+    assert {match.object_id for match in found} == expected and total == len(expected)
+    assert 0 < total < 5
+
+
 HOSTILE = [
     "furry; DROP TABLE predictions",
     "furry) UNION SELECT * FROM read_csv('/etc/passwd') --",

@@ -4,8 +4,11 @@ import functools
 import http.server
 import io
 import math
+import os
 import random
+import struct
 import threading
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -317,6 +320,31 @@ def test_a_decompression_bomb_is_left_out_before_it_is_unpacked(tmp_path, monkey
     assert load_image(tmp_path / "large.png").shape == (40, 40, 3)
 
 
+def test_a_bomb_that_is_a_jpeg_is_left_out_before_it_is_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    for name, side in (("bomb", 60), ("large", 40), ("small", 20)):
+        Image.new("RGB", (side, side)).save(tmp_path / f"{name}.jpg")
+    assert load_image(tmp_path / "large.jpg").shape == (40, 40, 3)
+    assert load_image(tmp_path / "small.jpg").shape == (20, 20, 3)
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda *_, **__: pytest.fail("unpacked"))
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda _: pytest.fail("unpacked"))
+    with pytest.raises(LeftOutError, match=r"bomb\.jpg") as caught:
+        load_image(tmp_path / "bomb.jpg")
+    assert caught.value.reason == "image_too_large"
+
+
+@pytest.mark.parametrize(("side", "reason"), [(20_000, "image_too_large"), (100, "image_broken")])
+def test_400_million_pixels_are_too_many_wherever_this_runs(tmp_path, side, reason):
+    """Of a picture that says how large it is and holds no pixels."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    end = struct.pack(">I", 0) + b"IEND" + struct.pack(">I", zlib.crc32(b"IEND"))
+    (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + end)
+    with pytest.raises(LeftOutError) as caught:
+        load_image(tmp_path / "x.png")
+    assert caught.value.reason == reason
+
+
 def test_a_line_wider_than_pillow_can_count_is_too_large_and_no_lack_of_memory(tmp_path):
     Image.new("1", (2**26 + 1, 1)).save(tmp_path / "wide.png")
     with pytest.raises(LeftOutError, match=r"wide\.png") as caught:
@@ -393,6 +421,19 @@ def test_different_photographs_of_one_name_are_left_out(tmp_path):
         LeftOutError, match=rf"{a}/x\.jpg and {c}/x\.jpg are different photographs of one name"
     ) as caught:
         find_image("x.jpg", [a, b, c])
+    assert caught.value.reason == "image_ambiguous"
+
+
+def test_photographs_of_one_name_size_and_time_are_told_apart_by_what_they_hold(tmp_path):
+    """Archives that are unpacked, and files that are copied, keep times."""
+    for folder, content in (("a", b"one"), ("b", b"two"), ("c", b"one")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x.jpg").write_bytes(content)
+        os.utime(tmp_path / folder / "x.jpg", ns=(10**18, 10**18))
+    a, b, c = (tmp_path / folder for folder in "abc")
+    assert find_image("x.jpg", [a, c]) == a / "x.jpg"
+    with pytest.raises(LeftOutError) as caught:
+        find_image("x.jpg", [a, b])
     assert caught.value.reason == "image_ambiguous"
 
 
@@ -540,6 +581,17 @@ def test_the_short_side_is_at_most_store_px_and_never_enlarged(size, store_px):
         assert crop.size == size
     else:
         assert crop.size[0] / crop.size[1] == pytest.approx(size[0] / size[1], rel=0.5 / min(crop.size) + 0.01)
+
+
+@pytest.mark.parametrize("upright", [True, False])
+def test_the_box_in_a_crop_that_was_shrunk_follows_the_scale_of_each_side(upright):
+    """20 x 40 with 27.5 % around it are the pixels 94 to 126 and 89 to 151: 32 x 62, stored as 8 x 16, of which the long side was 15.5."""
+    box, size, inside = (100, 100, 20, 40), (8, 16), (6 / 4, 11 * 16 / 62, 20 / 4, 40 * 16 / 62)
+    if not upright:
+        box, size, inside = (100, 100, 40, 20), size[::-1], (*inside[1::-1], *inside[:1:-1])
+    crop = cut(Image.new("RGB", (300, 300)), box, False, CropSettings(store_px=8, context=0.275))
+    assert crop.size == size
+    assert crop.box == pytest.approx(inside, rel=1e-9)
 
 
 @pytest.mark.parametrize("size", [(1000, 1), (1, 1000)])
