@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attrtrain.errors import ConfigError, ShardError
+from attrtrain.errors import AttrtrainError, ConfigError, ShardError
 from attrtrain.inference.command import add_models_arguments, check_scales
 from attrtrain.protocol import DEV, NAME, REPLICATES, TITLE, Choices, deviations
 from attrtrain.urls import as_place, require_writable
@@ -75,6 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
         build_runtime,
         explained_process_loss,
         leave_group,
+        of_one_process,
         usable_precision,
     )
 
@@ -91,8 +92,11 @@ def run(arguments: argparse.Namespace) -> int:
         for line in [*odd, *(f"note: {note}" for note in mirror_notes(members, views))]:
             print(line, file=sys.stderr)
     with explained_process_loss(runtime, f"{PATIENCE_SECONDS:.0f} s", "to evaluate anew"):
-        tuning = together(run_passes(runtime, members, views, splits.tuning, workers)) if splits.tuning else None
-        passes = run_passes(runtime, members, views, splits.judged, workers)
+        try:
+            tuning = together(run_passes(runtime, members, views, splits.tuning, workers)) if splits.tuning else None
+            passes = run_passes(runtime, members, views, splits.judged, workers)
+        except AttrtrainError as error:
+            raise of_one_process(runtime, error) from None
         runtime.accelerator.wait_for_everyone()  # some may still be gathering
     leave_group(runtime)
     if not runtime.is_main:

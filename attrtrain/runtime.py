@@ -26,7 +26,15 @@ from attrtrain.allocator import keep_freed_memory
 from attrtrain.config.schema import Precision
 from attrtrain.cores import usable_cores
 from attrtrain.device import device_type
-from attrtrain.errors import ConfigError, ProcessLostError
+from attrtrain.errors import (
+    AttrtrainError,
+    CheckpointError,
+    ConfigError,
+    MemoryExceededError,
+    OneProcessError,
+    ProcessLostError,
+    ShardError,
+)
 from attrtrain.keyed_random import mix64
 
 
@@ -206,6 +214,16 @@ def explained_process_loss(runtime: Runtime, patience: str, then: str) -> Iterat
             f"process {runtime.accelerator.process_index} of {runtime.accelerator.num_processes} stops: another one {what}. Its own log says why; "
             f"start all of them again {then}"
         ) from None
+
+
+def of_one_process(runtime: Runtime, error: AttrtrainError) -> AttrtrainError:
+    """The error as it is to be raised where this process of several may be the only one that met it: of a crop, a file
+    or memory. The others only see that it is gone.
+    """
+    accelerator = runtime.accelerator
+    if accelerator.num_processes == 1 or not isinstance(error, ShardError | CheckpointError | MemoryExceededError):
+        return error
+    return OneProcessError(f"process {accelerator.process_index} of {accelerator.num_processes}: {error}")
 
 
 def leave_group(runtime: Runtime) -> None:

@@ -42,9 +42,7 @@ from attrtrain.errors import (
     ConfigError,
     LabelError,
     MemoryExceededError,
-    OneProcessError,
     PreemptedError,
-    ShardError,
 )
 from attrtrain.files import atomic_write, remove_partials
 from attrtrain.framing import Framing
@@ -55,7 +53,7 @@ from attrtrain.models.weights import load_backbone_weights
 from attrtrain.report.for_trackers import describe_bundle, describe_shards, track_judgement
 from attrtrain.report.run_directory import AUDIT, CONFIG, EVALUATION, joined, read_config, read_run, write_run_report
 from attrtrain.run_lock import locked
-from attrtrain.runtime import Runtime, explained_process_loss, leave_group, seed_everything
+from attrtrain.runtime import Runtime, explained_process_loss, leave_group, of_one_process, seed_everything
 from attrtrain.shards.manifest import unlabelled_attributes
 from attrtrain.signals import StopRequest
 from attrtrain.tracking import tensorboard_tracker, wandb_tracker
@@ -286,10 +284,7 @@ def _closing(task: Task) -> Iterator[None]:
     except AttrtrainError as error:
         task.tracker.alert("training failed", f"{task.config.run.dir}: {error}")
         task.tracker.finish({}, "failed")
-        accelerator = task.runtime.accelerator
-        if accelerator.num_processes == 1 or not isinstance(error, ShardError | CheckpointError | MemoryExceededError):
-            raise
-        raise OneProcessError(f"process {accelerator.process_index} of {accelerator.num_processes}: {error}") from None
+        raise of_one_process(task.runtime, error) from None
 
 
 def _opening(task: Task) -> str:

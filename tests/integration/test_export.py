@@ -19,6 +19,7 @@ from attrtrain.cli import main
 from attrtrain.data.reader import ShardSet
 from attrtrain.models.network import build_network
 from attrtrain.shards.manifest import VocabularyRecord
+from attrtrain.vocabulary import AttributeVocabulary
 
 SIDE = 32
 
@@ -304,7 +305,9 @@ def test_what_cannot_be_done_is_one_line(bundle, toy_shards, tmp_path, capsys, w
 
 def test_shards_of_other_attributes_are_refused(bundle, toy_shards, tmp_path, capsys):
     model, card = read_bundle(bundle)
-    record = card.vocabulary.model_copy(update={"fingerprint": "0" * 64})
+    record = VocabularyRecord.of(
+        AttributeVocabulary.from_names([f"other {n}" for n in range(len(card.vocabulary.names))])
+    )
     other = tmp_path / "other"
     save_bundle(other, model.state_dict(), card.model_copy(update={"vocabulary": record}))
     out = tmp_path / "m.onnx"
