@@ -17,7 +17,9 @@ NAMES = ("furry", "sleeping", "metal / metallic", 'so-called "new"', "category",
 def draw_bundle(
     folder: Path, names: tuple[str, ...] = NAMES, *, seed: int = 0, categories: tuple[str, ...] = (), **fields: Any
 ) -> Path:
-    """Writes a ResNet-18 for 32 px with logits spread over about -3 to 3; `fields` are of its card. With categories its head reads them."""
+    """Writes a ResNet-18 for 32 px with logits spread over about -3 to 3; `fields` are of its card. With categories its
+    head reads them.
+    """
     torch.manual_seed(seed)
     architecture = Architecture(
         backbone="resnet18", head="category" if categories else "linear", hidden=16, dropout=0.0, categories=categories

@@ -8,7 +8,8 @@ from attrtrain.data.reader import ShardSet
 
 
 def damage_crop(shards: ShardSet, position: int) -> tuple[int, Path]:
-    """Overwrites the beginning of a stored crop, in a folder of a test's own. Returns the object's id and its shard's path.
+    """Overwrites the beginning of a stored crop, in a folder of a test's own. Returns the object's id and its shard's
+    path.
 
     Args:
         shards: of one folder.

@@ -11,7 +11,9 @@ Event = tuple[str, Any]
 
 
 def events_of_the_disk(monkeypatch: pytest.MonkeyPatch) -> list[Event]:
-    """Goes on filling a list with ("fsync", (inode, bytes)), ("move", name it gets) and ("delete", name of a folder that is there), while all of that is done as ever."""
+    """Goes on filling a list with ("fsync", (inode, bytes)), ("move", name it gets) and ("delete", name of a folder
+    that is there), while all of that is done as ever.
+    """
     events: list[Event] = []
     fsync, rmtree = os.fsync, shutil.rmtree
 
@@ -48,7 +50,9 @@ def on_disk(path: Path) -> Event:
 
 
 def require_sealed_before_it_was_named(events: list[Event], folder: Path) -> None:
-    """Each file of a folder and the folder itself were on the disk before it got its name, and the name was soon after."""
+    """Each file of a folder and the folder itself were on the disk before it got its name, and the name was soon
+    after.
+    """
     named = events.index(("move", folder.name))
     for path in (*folder.iterdir(), folder):
         assert on_disk(path) in events[:named], path

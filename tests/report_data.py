@@ -28,7 +28,9 @@ MIN_POSITIVES = 5
 def drawn_predictions(
     objects: int = 200, attributes: int = 12, *, known: float = 0.6, seed: int = 0, names: tuple[str, ...] = ()
 ) -> Predictions:
-    """Objects in photographs of three; scores follow the labels with much noise, and where the middle attribute is present, attribute 1 is named too often."""
+    """Objects in photographs of three; scores follow the labels with much noise, and where the middle attribute is
+    present, attribute 1 is named too often.
+    """
     rng = np.random.default_rng(seed)
     rates = np.linspace(0.1, 0.7, attributes)
     truth = rng.random((objects, attributes)) < rates

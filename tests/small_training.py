@@ -1,4 +1,6 @@
-"""Trainings of a few steps: in the process of the tests, whose imports take longer than they do, or as a command; and what they logged."""
+"""Trainings of a few steps: in the process of the tests, whose imports take longer than they do, or as a command; and
+what they logged.
+"""
 
 import json
 import signal

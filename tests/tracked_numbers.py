@@ -1,9 +1,11 @@
-"""A run without training, in a process of its own: opens trackers as training does, and tells them something of every kind.
+"""A run without training, in a process of its own: opens trackers as training does, and tells them something of every
+kind.
 
     python tracked_numbers.py RUN MODE FROM TO END
 
-Logs the steps FROM + 1 to TO, goes on where an earlier one stood at step FROM, and ends as END says: finished, preempted, failed, or killed.
-Every fourth step is an evaluation's, too. MODE is that of W&B. With WAIT_FOR in the environment, it waits for that file before it ends.
+Logs the steps FROM + 1 to TO, goes on where an earlier one stood at step FROM, and ends as END says: finished,
+preempted, failed, or killed. Every fourth step is an evaluation's, too. MODE is that of W&B. With WAIT_FOR in the
+environment, it waits for that file before it ends.
 """
 
 import io

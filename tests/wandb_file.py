@@ -1,4 +1,6 @@
-"""Reads a run's .wandb file: LevelDB's log format (github.com/google/leveldb, doc/log_format.md) with records in W&B's own protocol buffers."""
+"""Reads a run's .wandb file: LevelDB's log format (github.com/google/leveldb, doc/log_format.md) with records in W&B's
+own protocol buffers.
+"""
 
 import json
 import struct

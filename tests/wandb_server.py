@@ -1,6 +1,7 @@
 """A W&B server small enough to read: as much of its HTTP interface as the client asks for, kept in memory.
 
-The client's answers are made by operation name; an operation that is not known here is refused, as a GraphQL server does.
+The client's answers are made by operation name; an operation that is not known here is refused, as a GraphQL server
+does.
 """
 
 import base64

@@ -1,4 +1,6 @@
-"""On a CUDA GPU: no step waits for it, batches arrive whole beside the work, and compiled training follows the plain one."""
+"""On a CUDA GPU: no step waits for it, batches arrive whole beside the work, and compiled training follows the plain
+one.
+"""
 
 from dataclasses import replace
 from pathlib import Path

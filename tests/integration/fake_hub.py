@@ -1,4 +1,6 @@
-"""A small server on this machine that speaks what huggingface_hub needs to make a repository, commit to it and download from it."""
+"""A small server on this machine that speaks what huggingface_hub needs to make a repository, commit to it and download
+from it.
+"""
 
 import base64
 import hashlib

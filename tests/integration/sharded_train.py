@@ -1,4 +1,6 @@
-"""Trains with the model sharded by FSDP2 on CPUs, which Accelerate offers on GPUs only: its `prepare` is replaced by the calls it makes there."""
+"""Trains with the model sharded by FSDP2 on CPUs, which Accelerate offers on GPUs only: its `prepare` is replaced by
+the calls it makes there.
+"""
 
 import sys
 from pathlib import Path

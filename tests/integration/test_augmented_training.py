@@ -1,4 +1,6 @@
-"""Training with every augmentation, through the commands people type: what is said, what the bundle keeps, and going on exactly."""
+"""Training with every augmentation, through the commands people type: what is said, what the bundle keeps, and going on
+exactly.
+"""
 
 import json
 import subprocess

@@ -142,7 +142,9 @@ def reference(toy_shards, tmp_path_factory) -> dict[int, np.ndarray]:
 def epoch(
     function: str, converter: str | None, spec: Spec, work: Path, environment: Path | None = None
 ) -> tuple[list[int], dict[int, np.ndarray]]:
-    """The object ids of one epoch in their order, and the image of each in grey levels; loaded in a fresh process, as in a benchmark."""
+    """The object ids of one epoch in their order, and the image of each in grey levels; loaded in a fresh process, as
+    in a benchmark.
+    """
     settings = {"function": function, "converter": converter, "spec": vars(spec), "out": str(work / "epoch.npz")}
     outcome = run_fresh(
         "tests.integration.test_bench:load_epoch", settings, [min(os.sched_getaffinity(0))], 300, environment
@@ -175,7 +177,8 @@ def test_a_peer_loads_the_same_objects_with_the_same_pixels(name, toy_shards, to
     spec = Spec(str(toy_shards), images, str(tmp_path / "converted"), 0, 8, 48)
     ids, own = epoch(PEERS[name], CONVERTERS.get(name), spec, tmp_path, environments_apart().get(name))
     assert sorted(ids) == sorted(ShardSet([toy_shards], "train").column("object_id").tolist())
-    # Photographs were never JPEG crops, and FFCV encodes anew: a few of 255 grey levels. Another crop, or another order of colours, is tens away.
+    # Photographs were never JPEG crops, and FFCV encodes anew: a few of 255 grey levels. Another crop, or another order
+    # of colours, is tens away.
     differences = [np.abs(own[one] - reference[one]).mean() for one in own.keys() & reference.keys()]
     assert np.mean(differences) < (4 if name in ("Dataset over photographs", "ffcv") else 1)
 

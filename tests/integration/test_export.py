@@ -26,7 +26,9 @@ SIDE = 32
 
 @pytest.fixture(scope="session")
 def bundle(toy_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A ResNet18 of random weights whose batch statistics are those of some toy crops, so that its logits depend on what it sees."""
+    """A ResNet18 of random weights whose batch statistics are those of some toy crops, so that its logits depend on
+    what it sees.
+    """
     torch.manual_seed(0)
     shards = ShardSet([toy_shards], "train")
     card = ModelCard(

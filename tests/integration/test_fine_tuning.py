@@ -1,4 +1,6 @@
-"""What a pretrained backbone is tuned with: frozen groups, rates by layer, the head alone at first, activations computed again."""
+"""What a pretrained backbone is tuned with: frozen groups, rates by layer, the head alone at first, activations
+computed again.
+"""
 
 import re
 from pathlib import Path

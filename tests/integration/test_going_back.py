@@ -1,4 +1,6 @@
-"""A run that goes back to an older checkpoint, goes on in another folder, or has lost its bundle: it ends with its own best epoch, and nothing that somebody may want is deleted."""
+"""A run that goes back to an older checkpoint, goes on in another folder, or has lost its bundle: it ends with its own
+best epoch, and nothing that somebody may want is deleted.
+"""
 
 import json
 import shutil
@@ -37,7 +39,9 @@ def whole(toy_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def second_epoch_is_best(shards: Path) -> Iterator[None]:
-    """Evaluations of training find the network of epoch 2 best, whenever they meet it: batch normalisation counts the steps that a network has taken."""
+    """Evaluations of training find the network of epoch 2 best, whenever they meet it: batch normalisation counts the
+    steps that a network has taken.
+    """
     original, in_epoch = fit.evaluate, len(ShardSet([shards], "train")) // 64
 
     def judged(runtime: object, model: nn.Module, *rest: object, **options: object) -> Evaluation:
@@ -213,7 +217,9 @@ ALIKE = {
     "attributes": [],  # which are part of the training data
     "training data": [("--data.shards", "{relabelled}")],
 }
-"""What a run and its checkpoint must have in common → flags that change nothing else. {relabelled}: shards of the same objects with other labels; {renamed}: the same shards, of which split train is called learn."""
+"""What a run and its checkpoint must have in common → flags that change nothing else. {relabelled}: shards of the same
+objects with other labels; {renamed}: the same shards, of which split train is called learn.
+"""
 
 
 def copied(source: Path, folder: Path, **fields: object) -> Path:

@@ -1,4 +1,6 @@
-"""Several processes: the same objects in every step, every object evaluated once, and no process that waits for ever."""
+"""Several processes: the same objects in every step, every object evaluated once, and no process that waits for
+ever.
+"""
 
 import json
 import os
@@ -90,7 +92,9 @@ def train(world_size: int, run: Path, shards: Path, *flags: str) -> list[str]:
 
 
 def require_left_without_model(run: Path) -> None:
-    """Both ranks ended their group, and no prepared model was left then to end it in its own way, in which a process may hang."""
+    """Both ranks ended their group, and no prepared model was left then to end it in its own way, in which a process
+    may hang.
+    """
     for rank in (0, 1):
         told = run / f"models_alive_{rank}"
         assert told.read_text() == "0", told
@@ -177,7 +181,8 @@ def test_two_processes_follow_one_as_closely_as_batch_statistics_let_them(
     losses = [[line["loss"] for line in metrics(folder) if line["kind"] == "train"] for folder in (run, alone)]
     assert len(losses[0]) == len(losses[1]) == 12
     assert losses[0][:8] == pytest.approx(losses[1][:8], rel=0.2)
-    # In the third epoch single lines, of a few objects each, have drifted apart with the batch statistics, by how much differs from processor to processor; its mean less so.
+    # In the third epoch single lines, of a few objects each, have drifted apart with the batch statistics, by how much
+    # differs from processor to processor; its mean less so.
     epochs = [np.array(one).reshape(3, -1).mean(axis=1) for one in losses]
     assert epochs[0][:2] == pytest.approx(epochs[1][:2], rel=0.15)
     assert epochs[0][2] == pytest.approx(epochs[1][2], rel=0.3)

@@ -142,7 +142,9 @@ def test_an_epoch_in_blocks_fetches_each_shard_once_into_a_cache_smaller_than_th
 @pytest.mark.parametrize("window", [0, 1, 2])
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_a_cache_must_hold_a_window_of_the_split_and_two_shards_more(toy_shards, tmp_path, split, window):
-    """One at a seam and one that is fetched meanwhile; of the largest, for these may come together. Folders on a disk take no room in it."""
+    """One at a seam and one that is fetched meanwhile; of the largest, for these may come together. Folders on a disk
+    take no room in it.
+    """
     sizes = sorted((path.stat().st_size for path in toy_shards.glob(f"{split}-*.tar")), reverse=True)
     needed = sum(sizes[: window + 2]) if window else sum(sizes)
     assert len(sizes) > 2 and sum(sizes) < sum(path.stat().st_size for path in toy_shards.glob("*.tar"))

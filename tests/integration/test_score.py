@@ -1,4 +1,6 @@
-"""`attrtrain score`: anybody's predictions, in every format, judged by their numbers alone; and one line for what cannot be."""
+"""`attrtrain score`: anybody's predictions, in every format, judged by their numbers alone; and one line for what
+cannot be.
+"""
 
 import io
 import json

@@ -1,4 +1,6 @@
-"""A backbone of timm's through everything that is done with a model: trained, gone on with, judged, used, described, exported."""
+"""A backbone of timm's through everything that is done with a model: trained, gone on with, judged, used, described,
+exported.
+"""
 
 import io
 import json
@@ -28,7 +30,9 @@ VIT = ("--model.backbone", "timm:test_vit", "--model.head", "ml_decoder", "--tra
 
 @pytest.fixture(scope="module")
 def run(toy_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two epochs of a tiny vision transformer under attribute queries; the second gone on with from the checkpoint of the first."""
+    """Two epochs of a tiny vision transformer under attribute queries; the second gone on with from the checkpoint of
+    the first.
+    """
     run = tmp_path_factory.mktemp("timm") / "run"
     for epochs in ("1", "2"):
         assert train(run, toy_shards, *VIT, "--train.epochs", epochs) == 0

@@ -1,4 +1,6 @@
-"""A model that reads categories, from training to use: it is told them wherever they are known, and answers without where they are not."""
+"""A model that reads categories, from training to use: it is told them wherever they are known, and answers without
+where they are not.
+"""
 
 import json
 from collections.abc import Callable

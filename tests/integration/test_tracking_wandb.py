@@ -1,4 +1,6 @@
-"""W&B as its users meet it: what its own client leaves in offline files and sends to a server, read back and compared with metrics.jsonl."""
+"""W&B as its users meet it: what its own client leaves in offline files and sends to a server, read back and compared
+with metrics.jsonl.
+"""
 
 import json
 import math
@@ -54,7 +56,9 @@ def wait_for_rows(server: WandbServer, process: subprocess.Popen[str]) -> None:
 
 
 def as_history(line: dict[str, Any]) -> dict[str, Any]:
-    """A line of metrics.jsonl as W&B's users see it: `kind/name`, over epoch and train/global_step, without numbers that are none."""
+    """A line of metrics.jsonl as W&B's users see it: `kind/name`, over epoch and train/global_step, without numbers
+    that are none.
+    """
     numbers = {
         "epoch" if name == "epoch" else f"{line['kind']}/{name}": value
         for name, value in line.items()

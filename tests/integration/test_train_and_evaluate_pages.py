@@ -1,4 +1,6 @@
-"""The commands of docs/train.md and docs/evaluate.md, one after the other, as they stand there; trainings are made small by flags behind them."""
+"""The commands of docs/train.md and docs/evaluate.md, one after the other, as they stand there; trainings are made
+small by flags behind them.
+"""
 
 import json
 import os

@@ -512,7 +512,9 @@ def test_crops_are_from_where_they_were_annotated_and_a_page_without_any_says_wh
 def test_a_found_crop_is_shown_as_the_model_saw_it(
     tmp_path: Path, context: float | None, corner: tuple[int, int, int]
 ) -> None:
-    """The annotation means the frame in which the picture is stored, which its orientation would turn; and of what is around the box, the model sees what it was trained to see."""
+    """The annotation means the frame in which the picture is stored, which its orientation would turn; and of what is
+    around the box, the model sees what it was trained to see.
+    """
     pixels = np.full((80, 120, 3), (40, 90, 40), dtype=np.uint8)
     pixels[20:60, 10:40] = (250, 10, 10)
     exif = Image.Exif()
@@ -544,7 +546,9 @@ def test_a_found_crop_is_shown_as_the_model_saw_it(
 
 
 def test_scores_are_of_the_frame_that_the_annotation_means(bundle: Path, tmp_path: Path) -> None:
-    """A turned picture whose annotation gives the size as stored has the scores of the same pixels without an orientation."""
+    """A turned picture whose annotation gives the size as stored has the scores of the same pixels without an
+    orientation.
+    """
     coarse = np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype=np.uint8)
     picture = Image.fromarray(coarse).resize((120, 80))
     (tmp_path / "images").mkdir()

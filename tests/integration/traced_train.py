@@ -1,5 +1,5 @@
-"""Trains as `python -m attrtrain.train` does and writes down which samples each step trained on, and how many prepared models there still were when the group of processes was ended.
-Started by tests, one a rank.
+"""Trains as `python -m attrtrain.train` does and writes down which samples each step trained on, and how many prepared
+models there still were when the group of processes was ended. Started by tests, one a rank.
 
 With HOLD_AT_STEP in the environment, that step makes the file `held` in the run directory and never ends.
 """

@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-# A step that loses the first warning it gets, as srun does before its tasks run, and leaves at the second as attrtrain does.
+# A step that loses the first warning it gets, as srun does before its tasks run, and leaves at the second as attrtrain
+# does.
 STEP = "trap 'told=$((told + 1)); ((told < 2)) || exit 85' USR1; touch running; while :; do sleep 0.1; done"
 SCRIPT = f"""
 scontrol() {{ echo JobState=CANCELLED; }}

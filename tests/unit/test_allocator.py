@@ -1,4 +1,6 @@
-"""What a batch frees is there for the next one: pages that the system maps anew are counted, beside a process that leaves the C library as it is."""
+"""What a batch frees is there for the next one: pages that the system maps anew are counted, beside a process that
+leaves the C library as it is.
+"""
 
 import os
 import platform

@@ -29,7 +29,9 @@ def reference_permute(position: int, size: int, *key: int) -> int:
 
 
 def test_known_answers():
-    """Written down so that the order of training can never change unnoticed. SplitMix64 of seed 0 begins with the first number."""
+    """Written down so that the order of training can never change unnoticed. SplitMix64 of seed 0 begins with the first
+    number.
+    """
     assert int(mix64(0)) == 0xE220A8397B1DCDAF
     assert int(mix64(1, 2, 3)) == 0xEABCFA2C623C5A59
     assert permute(np.arange(10), 10, 7, 0).tolist() == [8, 2, 4, 1, 3, 6, 5, 0, 7, 9]

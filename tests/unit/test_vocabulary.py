@@ -52,7 +52,9 @@ def test_names_that_become_equal_when_stripped_are_refused():
 
 
 def test_fingerprint():
-    """SHA-256 of [[0,"furry"],[1,"stra\\u00dfe"]], by sha256sum. Groups are left out: they do not change what a column means."""
+    """SHA-256 of [[0,"furry"],[1,"stra\\u00dfe"]], by sha256sum. Groups are left out: they do not change what a column
+    means.
+    """
     vocabulary = AttributeVocabulary(("furry", "straße"), (0, 1), ("", ""))
     assert vocabulary.fingerprint == "769681c620fa11130b10379cc0107dba1e967f0d52257b4e8c8dc9a2910cfc16"
     assert AttributeVocabulary(("furry", "straße"), (0, 1), ("x", "")).fingerprint == vocabulary.fingerprint

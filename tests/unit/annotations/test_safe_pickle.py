@@ -158,7 +158,9 @@ def joblib_stream(tmp_path: Path, value, protocol: int = 3) -> bytes:
 
 
 def as_scikit_learn_wrote_it(stream: bytes) -> bytes:
-    """Renames the module of joblib's wrapper, which protocol 3 names in a line of its own, and drops what joblib < 1.2 did not write."""
+    """Renames the module of joblib's wrapper, which protocol 3 names in a line of its own, and drops what joblib < 1.2
+    did not write.
+    """
     renamed = stream.replace(b"cjoblib.numpy_pickle\n", b"csklearn.externals.joblib.numpy_pickle\n")
     assert renamed != stream
     return renamed
@@ -310,7 +312,9 @@ def test_only_numbers_and_strings_by_type_name(refused, name):
 
 
 def test_dtype_state_cannot_turn_bytes_into_pointers(load, refused):
-    """NumPy itself takes a dtype's flags, fields and size from the file; with them, plain bytes become objects at any address."""
+    """NumPy itself takes a dtype's flags, fields and size from the file; with them, plain bytes become objects at any
+    address.
+    """
     objects_without_the_flag = dtype_text(b"O8", b"(I3\nS'|'\nNNNI-1\nI-1\nI0\nt")
     refused(array_text(struct.pack("<Q", 0xDEAD), b"(I1\nt", objects_without_the_flag))
     fields = b"(dS'a'\n(" + dtype_text(b"f8", b"(I3\nS'<'\nNNNI-1\nI-1\nI0\nt") + b"I1048576\nts"

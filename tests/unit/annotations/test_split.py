@@ -7,7 +7,9 @@ from attrtrain.errors import LabelError
 
 @pytest.fixture
 def photographs(make_table):
-    """600 objects with 12 attributes, the rarest positive in 2 %, which cluster in photographs; a third of the labels unknown."""
+    """600 objects with 12 attributes, the rarest positive in 2 %, which cluster in photographs; a third of the labels
+    unknown.
+    """
     rng = np.random.default_rng(5)
     image_id = rng.integers(0, 200, 600) * 7 + 3
     rate = np.linspace(0.02, 0.4, 12)

@@ -27,7 +27,9 @@ def test_rates_of_coins_are_judged_as_by_a_chi_squared_test(rate):
 
 @pytest.mark.parametrize(("more_heads", "is_fair"), [(18, True), (20, False)])
 def test_attributes_without_a_known_label_are_no_degrees_of_freedom(more_heads, is_fair):
-    """Three of a hundred throws: 3 x 18² / 100 = 9.72 and 3 x 20² / 100 = 12 lie about 11.34, the 1 % point with three; with two it is 9.21, with 40 63.7."""
+    """Three of a hundred throws: 3 x 18² / 100 = 9.72 and 3 x 20² / 100 = 12 lie about 11.34, the 1 % point with three;
+    with two it is 9.21, with 40 63.7.
+    """
     positives, negatives = np.zeros((2, 40), dtype=np.int64)
     positives[[3, 9, 30]], negatives[[3, 9, 30]] = 50 + more_heads // 2, 50 - more_heads // 2
     assert rate_summary(positives, negatives).like_fair_coins == is_fair

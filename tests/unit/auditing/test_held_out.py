@@ -85,7 +85,9 @@ def test_a_signal_is_found_and_named_by_attribute():
 
 
 def test_p_values_of_coins_are_uniform():
-    """Coins in photographs, described by features that photographs share: the worst case for a test that shuffles objects."""
+    """Coins in photographs, described by features that photographs share: the worst case for a test that shuffles
+    objects.
+    """
     p_values = []
     for seed in range(60):
         rng = np.random.default_rng(seed)

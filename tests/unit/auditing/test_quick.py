@@ -46,7 +46,9 @@ def test_boxes_alone_tell_what_follows_from_them():
 
 
 def test_photographs_are_those_of_the_objects_that_were_sampled():
-    """The category tells the photograph and the label is the photograph's coin: to know a photograph again is no learning, which shows where its objects are in one fold."""
+    """The category tells the photograph and the label is the photograph's coin: to know a photograph again is no
+    learning, which shows where its objects are in one fold.
+    """
     rng = np.random.default_rng(3)
     image_ids = rng.permutation(np.repeat(np.arange(200), 20))
     coins = rng.permutation(np.arange(200) % 2).astype(np.float32)

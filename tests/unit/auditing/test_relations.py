@@ -60,7 +60,9 @@ def test_relations_are_those_of_plain_loops(related):
 
 @pytest.mark.parametrize(("exceptions", "is_related"), [(3, True), (4, False), (30, False)])
 def test_one_exception_in_a_hundred_is_allowed(exceptions, is_related):
-    """Of 1,000 objects 400 are `a`. Nearly all of these are `nearly`: 3 exceptions among 397, or 4 among 396. And 300 are `some`, as are few others: 3 or 4 among 300."""
+    """Of 1,000 objects 400 are `a`. Nearly all of these are `nearly`: 3 exceptions among 397, or 4 among 396. And 300
+    are `some`, as are few others: 3 or 4 among 300.
+    """
     row = np.arange(1000)
     a, nearly = row < 400, (row >= exceptions) & (row < 400)
     some = (row < 300) | (row >= 1000 - exceptions)

@@ -1,4 +1,6 @@
-"""Augmentation of batches: beside torchvision and Pillow on single pictures, and a function of seed, epoch and sample alone."""
+"""Augmentation of batches: beside torchvision and Pillow on single pictures, and a function of seed, epoch and sample
+alone.
+"""
 
 from dataclasses import replace
 

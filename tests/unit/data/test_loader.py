@@ -83,7 +83,8 @@ def test_every_way_of_resizing_gives_the_reference_pixels_within_rounding(
         squash(crop, square, interpolation)
         assert (torch.from_numpy(square).permute(2, 0, 1).int() - expected).abs().max() <= 1
         apart = (resized.int() - expected).abs()
-        # torch weighs in 16-bit fixed point: a level between the two passes rounded otherwise may count more than once where a filter overshoots.
+        # torch weighs in 16-bit fixed point: a level between the two passes rounded otherwise may count more than once
+        # where a filter overshoots.
         assert apart.max() <= (1 if interpolation == "bilinear" else 2) and (apart > 1).float().mean() < 0.002
 
 
@@ -246,7 +247,9 @@ def test_a_loader_that_is_left_early_ends_its_threads(toy_shards: Path) -> None:
 
 @pytest.mark.parametrize("name", ["cuda", "cuda:1"])
 def test_threads_pin_for_the_gpu_that_is_meant(toy_shards: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Accelerate names the GPU of a single process without its number, which torch takes nearly everywhere, and not here."""
+    """Accelerate names the GPU of a single process without its number, which torch takes nearly everywhere, and not
+    here.
+    """
     pinned_for: list[int] = []
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: pinned_for.append(_get_device_index(device)))

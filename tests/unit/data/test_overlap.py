@@ -19,7 +19,9 @@ Sharded = Callable[..., Path]
 
 @pytest.fixture
 def sharded(tmp_path: Path) -> Sharded:
-    """Shards of one object for each (photograph, split), all in a folder of photographs of its own; ids are row numbers."""
+    """Shards of one object for each (photograph, split), all in a folder of photographs of its own; ids are row
+    numbers.
+    """
 
     def shard(name: str, rows: list[tuple[str, str]], seed: int = 0, quality: int = 90, **columns: int) -> Path:
         photographs = tmp_path / f"{name} photographs"

@@ -1,4 +1,6 @@
-"""Compiled networks: the plain network's losses and names, one compilation a mode, and one line where there is no compiler."""
+"""Compiled networks: the plain network's losses and names, one compilation a mode, and one line where there is no
+compiler.
+"""
 
 import copy
 from collections.abc import Iterator

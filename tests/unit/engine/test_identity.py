@@ -1,4 +1,6 @@
-"""What a checkpoint and the run that goes on from it must have in common, also where the checkpoint is older than a setting."""
+"""What a checkpoint and the run that goes on from it must have in common, also where the checkpoint is older than a
+setting.
+"""
 
 import dataclasses
 

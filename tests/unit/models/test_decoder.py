@@ -84,7 +84,9 @@ def test_seeds_decide_the_queries() -> None:
 
 
 def test_processes_that_train_together_wait_for_no_gradient_that_never_comes() -> None:
-    """One process of a world of one checks it as two do: DDP fails in the second step where a parameter got no gradient in the first."""
+    """One process of a world of one checks it as two do: DDP fails in the second step where a parameter got no gradient
+    in the first.
+    """
     torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
     try:
         model = build_network("timm:test_vit2", "ml_decoder", 8, 0.0, 7, image_px=64)

@@ -1,4 +1,6 @@
-"""Layer groups, rates that shrink towards the stem, and what is frozen: by hand for ResNets, beside timm's own for its models."""
+"""Layer groups, rates that shrink towards the stem, and what is frozen: by hand for ResNets, beside timm's own for its
+models.
+"""
 
 import copy
 

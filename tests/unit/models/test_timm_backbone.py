@@ -29,7 +29,9 @@ def network(name: str, head: str = "linear", image_px: int = SIDE) -> AttributeM
 def test_features_are_those_of_timm_on_pictures_normalised_as_it_normalises(
     tmp_path: Path, name: str, mean: float | None
 ) -> None:
-    """From a file with a classifier, as timm publishes them; for a vision transformer of another size of picture too."""
+    """From a file with a classifier, as timm publishes them; for a vision transformer of another size of picture
+    too.
+    """
     torch.manual_seed(0)
     size = {"img_size": SIDE} if "vit" in name else {}
     theirs = timm.create_model(name, num_classes=1000, **size).eval()

@@ -585,7 +585,9 @@ def test_the_short_side_is_at_most_store_px_and_never_enlarged(size, store_px):
 
 @pytest.mark.parametrize("upright", [True, False])
 def test_the_box_in_a_crop_that_was_shrunk_follows_the_scale_of_each_side(upright):
-    """20 x 40 with 27.5 % around it are the pixels 94 to 126 and 89 to 151: 32 x 62, stored as 8 x 16, of which the long side was 15.5."""
+    """20 x 40 with 27.5 % around it are the pixels 94 to 126 and 89 to 151: 32 x 62, stored as 8 x 16, of which the
+    long side was 15.5.
+    """
     box, size, inside = (100, 100, 20, 40), (8, 16), (6 / 4, 11 * 16 / 62, 20 / 4, 40 * 16 / 62)
     if not upright:
         box, size, inside = (100, 100, 40, 20), size[::-1], (*inside[1::-1], *inside[:1:-1])
