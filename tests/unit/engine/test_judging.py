@@ -44,10 +44,13 @@ def predicted(shards: ShardSet, seed: int = 0) -> Predictions:
     return predictions_of(evaluated(shards, seed), shards)
 
 
-def test_a_judgement_is_of_this_split_beside_rates_of_the_other(splits: dict[str, ShardSet], tmp_path: Path) -> None:
+@pytest.mark.parametrize("positive_at", [0.3, 0.5, 0.8])
+def test_a_judgement_is_of_this_split_beside_rates_of_the_other(
+    splits: dict[str, ShardSet], tmp_path: Path, positive_at: float
+) -> None:
     val, train = splits["val"], splits["train"]
     predictions = predicted(val)
-    document = judge_split(predictions, val, train, source={"model": "m"}, positive_at=0.5, replicates=50)
+    document = judge_split(predictions, val, train, source={"model": "m"}, positive_at=positive_at, replicates=50)
     write_judgement(tmp_path / "new" / "folder", document, predictions)
     assert read_metrics(tmp_path / "new" / "folder" / "metrics.json") == document
     kept = read_predictions(tmp_path / "new" / "folder" / "predictions.npz")
@@ -60,28 +63,34 @@ def test_a_judgement_is_of_this_split_beside_rates_of_the_other(splits: dict[str
     expected = []
     for column, entry in enumerate(document.attributes):
         known = ~np.isnan(predictions.labels[:, column])
-        truth = predictions.labels[known, column] >= 0.5
+        truth = predictions.labels[known, column] >= positive_at
         if entry.judged:
             expected.append(average_precision_score(truth, predictions.logits[known, column]))
         assert entry.judged == (truth.sum() >= 5 and (~truth).sum() >= 5)
     assert document.overall["map"] == pytest.approx(np.mean(expected), abs=1e-6)
     # The prior says of every object what is more frequent in the training split.
     labels = train.labels(np.arange(len(train)))
-    shares = [(labels[:, a][~np.isnan(labels[:, a])] >= 0.5).mean() for a in range(labels.shape[1])]
+    shares = [(labels[:, a][~np.isnan(labels[:, a])] >= positive_at).mean() for a in range(labels.shape[1])]
     known = ~np.isnan(predictions.labels)
-    right = (np.array(shares) > 0.5) == (predictions.labels >= 0.5)
+    right = (np.array(shares) > 0.5) == (predictions.labels >= positive_at)
+    frequent_first = np.argsort(-(labels >= positive_at).sum(axis=0), kind="stable")
+    for columns, third in zip(np.array_split(frequent_first, 3), ("head", "medium", "tail"), strict=True):
+        assert {document.attributes[column].frequency for column in columns} == {third}
     prior = document.baselines["prior"]
     assert prior is not None and prior["cell_accuracy"] == pytest.approx(right[known].mean(), abs=1e-6)
 
 
-def test_thresholds_of_another_split_are_the_best_there_and_used_here(splits: dict[str, ShardSet]) -> None:
+@pytest.mark.parametrize("positive_at", [0.5, 0.8])
+def test_thresholds_of_another_split_are_the_best_there_and_used_here(
+    splits: dict[str, ShardSet], positive_at: float
+) -> None:
     val, tuning = splits["val"], predicted(splits["train"], seed=1)
-    given = thresholds_from(tuning, "train", 0.5)
-    document = judge_split(predicted(val), val, None, source={}, positive_at=0.5, tuned=given, replicates=0)
+    given = thresholds_from(tuning, "train", positive_at)
+    document = judge_split(predicted(val), val, None, source={}, positive_at=positive_at, tuned=given, replicates=0)
     assert document.tuned_on == "thresholds tuned on split 'train'"
     for column, entry in enumerate(document.attributes):
         known = ~np.isnan(tuning.labels[:, column])
-        truth, scores = tuning.labels[known, column] >= 0.5, tuning.logits[known, column]
+        truth, scores = tuning.labels[known, column] >= positive_at, tuning.logits[known, column]
         if not truth.any():
             continue
         mine = f1_score(truth, scores > given.values[column])
@@ -89,7 +98,9 @@ def test_thresholds_of_another_split_are_the_best_there_and_used_here(splits: di
         here = predicted(val)
         there = ~np.isnan(here.labels[:, column])
         if entry.f1_tuned is not None:
-            expected = f1_score(here.labels[there, column] >= 0.5, here.logits[there, column] > given.values[column])
+            expected = f1_score(
+                here.labels[there, column] >= positive_at, here.logits[there, column] > given.values[column]
+            )
             assert entry.f1_tuned == pytest.approx(expected, abs=1e-6)
 
 
@@ -140,6 +151,24 @@ def test_decision_thresholds_have_the_highest_f1_and_are_never_reached_where_not
     assert tuned > 3
 
 
+@pytest.mark.parametrize("positive_at", [0.3, 0.8])
+def test_decision_thresholds_are_of_what_counts_as_present(splits: dict[str, ShardSet], positive_at: float) -> None:
+    val = splits["val"]
+    here = predicted(val)
+    tuned = 0
+    for column, threshold in enumerate(decision_thresholds(here, splits["train"], positive_at)):
+        known = ~np.isnan(here.labels[:, column])
+        truth = here.labels[known, column] >= positive_at
+        scores = 1 / (1 + np.exp(-here.logits[known, column].astype(float)))
+        if threshold is None:
+            assert min(truth.sum(), (~truth).sum()) < 5
+            continue
+        tuned += 1
+        best = max(f1_score(truth, scores >= score) for score in scores)
+        assert f1_score(truth, scores >= threshold) == pytest.approx(best)
+    assert tuned > 20
+
+
 def test_what_counts_as_learnt_follows_the_vote_share_that_counts_as_present(splits, monkeypatch):
     """An attribute that training objects have by a third of the votes only."""
     val, train = splits["val"], splits["train"]
@@ -155,7 +184,9 @@ def test_what_counts_as_learnt_follows_the_vote_share_that_counts_as_present(spl
 
 
 def test_a_threshold_admits_in_use_what_it_was_tuned_to_admit() -> None:
-    """Use compares scores in single precision. Attributes of which all are best said to be present have thresholds at their lowest score."""
+    """Use compares scores in single precision. Attributes of which all are best said to be present have thresholds at
+    their lowest score.
+    """
     rng = np.random.default_rng(0)
     names = tuple(f"a{column}" for column in range(200))
     labels = (rng.random((30, 200)) < rng.uniform(0.3, 0.95, 200)).astype(np.float32)

@@ -124,6 +124,46 @@ def test_a_mixed_step_equals_one_by_hand(runtime, unknown: str) -> None:
     assert torch.allclose(weight, model.layers[2].weight.detach() - 0.5 * gradient, atol=1e-6)
 
 
+@pytest.mark.parametrize("mixup", [0.0, 0.5])
+def test_a_step_with_the_rates_of_each_objects_own_kind_equals_one_by_hand(runtime, mixup: float) -> None:
+    """An unknown cell is a negative as sure as the attribute is rare among objects of that kind, or counts for nothing
+    where it is not rare.
+    """
+    batch = replace(data(), index=torch.tensor([30, 4, 17, 4, 22, 9, 11, 3]))
+    rates = np.random.default_rng(0).uniform(0.0, 0.8, (3, 5)).astype(np.float32)
+    kind = np.arange(31) * 2 % 3
+    loss_of = AttributeLoss(LossConfig(), "selective", 0.4, 8)
+    settings = replace(
+        SETTINGS, objective=Objective(loss_of, rates, kind), augmentation=Augmentation(seed=0, mixup=mixup)
+    )
+    share = draw_mixing(0, 0, batch.index.numpy(), mixup, 0.0, 4).own_share if mixup else torch.ones(8, 1)
+    torch.manual_seed(0)
+    model = Small()
+    pixels, others = batch.image.float(), batch.image.float().roll(1, 0)
+    logits = model((pixels * share[:, :, None, None] + others * (1 - share[:, :, None, None])).round())
+    expected, soft, left_out = torch.zeros(()), 0, 0
+    for row in range(8):
+        for sample, part in ((row, share[row, 0]), (row - 1, 1 - share[row, 0])):
+            for column in range(5):
+                target = batch.target[sample, column]
+                if not batch.known[sample, column]:
+                    rate = rates[kind[batch.index[sample]], column]
+                    if rate > 0.4:
+                        left_out += 1
+                        continue
+                    target, soft = torch.tensor(rate), soft + 1
+                p = logits[row, column].sigmoid()
+                expected = expected - part * (target * p.log() + (1 - target) * (1 - p).log())
+    assert soft > 10 and left_out > 10
+    expected = expected / 40
+    expected.backward()
+    by_hand = model.layers[2].weight.detach() - 0.5 * model.layers[2].weight.grad
+    for batches in [[batch], *([cut(batch, 2)] if not mixup else [])]:  # an object's partner is of its micro-batch
+        weight, loss, _ = train_once(runtime, batches, settings)
+        assert loss == pytest.approx(expected.item(), rel=1e-5)
+        assert torch.allclose(weight, by_hand, atol=1e-6)
+
+
 def test_long_gradients_are_shortened_and_the_norm_before_is_told(runtime) -> None:
     settings = replace(SETTINGS, clip_norm=1e-3)
     torch.manual_seed(0)

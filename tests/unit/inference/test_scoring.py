@@ -1,5 +1,8 @@
-"""The loop from photographs and boxes to scores, beside an evaluation of the same objects' shards and beside one crop at a time."""
+"""The loop from photographs and boxes to scores, beside an evaluation of the same objects' shards and beside one crop
+at a time.
+"""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +11,8 @@ import torch
 from PIL import Image
 
 from attrtrain.bundle import load_model
+from attrtrain.data.loader import CropDataset
+from attrtrain.data.order import BatchRequest
 from attrtrain.data.reader import ShardSet
 from attrtrain.engine.evaluate import evaluate
 from attrtrain.errors import AttrtrainError, ShardError
@@ -170,6 +175,64 @@ def test_a_place_that_cannot_be_read_at_all_ends_the_work_with_its_one_line(pred
     with pytest.raises(ShardError) as caught:
         scored(predictor, objects, ["nosuchprotocol://bucket"], workers=workers)
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def reader_of_categories(tmp_path_factory: pytest.TempPathFactory, toy_shards: Path) -> Predictor:
+    """A model that says very different things of an object of another kind."""
+    shards = ShardSet([toy_shards], "train")
+    folder = tmp_path_factory.mktemp("told") / "bundle"
+    kinds = tuple(sorted(set(shards.categories())))
+    return Predictor(draw_bundle(folder, shards.vocabulary.names, crop=shards.crop, categories=kinds), "cpu")
+
+
+def told(predictor: Predictor, crops: torch.Tensor, categories: list[str]) -> np.ndarray:
+    """What the model itself says of crops of objects of these kinds."""
+    model = predictor.members[0].model
+    with torch.inference_mode():
+        return model(crops, model.codes(categories)).numpy()
+
+
+def test_a_head_that_reads_categories_is_told_each_objects_own_in_an_evaluation(reader_of_categories, toy_shards):
+    model, _ = load_model(reader_of_categories.members[0].folder, device="cpu")
+    shards = ShardSet([toy_shards], "train")
+    assert len(shards) > 2 * BATCH
+    found = evaluate(
+        build_runtime("no"),
+        model,
+        shards,
+        image_px=IMAGE_PX,
+        framing=reader_of_categories.card.framing,
+        positive_at=0.5,
+        channels_last=True,
+        workers=0,
+        categories=model.categories,
+    ).logits
+    rows = np.r_[0:10, BATCH - 3 : BATCH + 10, len(shards) - 20 : len(shards)]
+    crops, kinds = CropDataset(shards, IMAGE_PX)[BatchRequest(0, rows, rows)].image, shards.categories(rows)
+    np.testing.assert_allclose(found[rows], told(reader_of_categories, crops, kinds), atol=1e-3)
+    unknown = told(reader_of_categories, crops, [""] * len(rows))
+    assert np.abs(found[rows] - unknown).max(axis=1).min() > 0.05
+
+
+def test_and_where_objects_before_it_were_left_out(reader_of_categories, objects, toy_coco):
+    photographs = [toy_coco / "train2017", toy_coco / "val2017"]
+    box = objects.box.copy()
+    box[[2, 7, 70]] = [9000, 9000, 5, 5]
+    damaged = replace(objects, box=box)
+    parts = scored(reader_of_categories, damaged, photographs)
+    rows, logits = all_rows(parts, "rows"), all_rows(parts, "logits")
+    assert not np.isin([2, 7, 70], rows).any() and rows[-1] > 2 * BATCH
+    checked = [*range(8), *np.searchsorted(rows, [BATCH, 71]), *range(len(rows) - 20, len(rows))]
+    crops = []
+    for row in rows[checked]:
+        path = next(path for folder in photographs if (path := folder / objects.image[row]).exists())
+        with Image.open(path) as image:
+            crops.append(reader_of_categories.crop(np.asarray(image.convert("RGB")), tuple(objects.box[row])))
+    expected = told(reader_of_categories, torch.stack(crops), objects.category[rows[checked]].tolist())
+    np.testing.assert_allclose(logits[checked], expected, atol=1e-3)
+    stray = sum(objects.category[row] != objects.category[row % BATCH] for row in rows[checked])
+    assert stray > 10  # of another kind than the object in the same place of the first batch
 
 
 def test_logits_that_are_no_numbers_are_refused(predictor, tmp_path):

@@ -4,8 +4,8 @@ import itertools
 
 import numpy as np
 import pytest
-from drawn_cells import cells_of, draw_predictions, known_and_positive
-from sklearn.metrics import average_precision_score
+from drawn_cells import cells_of, draw_predictions, draw_shares, known_and_positive
+from sklearn.metrics import average_precision_score, f1_score
 
 from attrtrain.metrics.baselines import (
     CATEGORY_SMOOTHING,
@@ -185,3 +185,66 @@ def test_p_is_small_for_skill_and_uniform_without():
     without = np.array([p(seed, 0.0) for seed in range(60)])
     assert 0.3 < without.mean() < 0.7 and (without <= 0.1).mean() < 0.25
     assert permutation_p(cells_of(np.eye(6), np.eye(6)), measure(cells_of(np.eye(6), np.eye(6)), 0.5), 99, 0) is None
+
+
+def test_a_category_is_drawn_towards_the_attributes_rate_by_five_objects():
+    """Three of four dogs have it, and 5 of all 10 objects: (3 + 5 x 1/2) / (4 + 5)."""
+    labels = np.array([1, 1, 1, 0, 1, 1, 0, 0, 0, 0, np.nan], dtype=np.float32)[:, None]
+    training = TrainingRates.of(labels, np.array([*["dog"] * 4, *["cat"] * 6, "dog"]), 0.5)
+    judged = cells_of(np.zeros((3, 1)), np.ones((3, 1)), category=["dog", "cat", "bus"])
+    guess = category_guess(judged, training)
+    np.testing.assert_allclose(guess.cells.scores[:, 0], [5.5 / 9, 4.5 / 11, 0.5], rtol=1e-6)
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.8])
+def test_guessers_decide_by_the_threshold_that_the_model_decides_by(threshold):
+    predictions = draw_shares(n=400, skill=2.0)
+    cells = JudgedSet.of(predictions, 0.5)
+    rng = np.random.default_rng(4)
+    labels = (rng.random((300, 8)) < np.linspace(0.15, 0.95, 8)).astype(np.float32)
+    training = TrainingRates.of(labels, rng.choice(["cat", "dog"], 300), 0.5)
+    guess = category_guess(cells, training)
+    scores = guesser_scores(cells, training, guess, threshold, 0)
+    known, positive = known_and_positive(cells)
+    prior = np.broadcast_to(labels.mean(axis=0), known.shape)
+    for name, guessed in (("prior", prior), ("category", guess.cells.scores)):
+        expected = f1_score(positive[known], guessed[known] > threshold)
+        assert scores[name]["of1"] == pytest.approx(expected) and expected > 0, name
+    precision = []
+    for order in shuffled_orders(cells, 10, 0):
+        said = shuffled(cells, order).scores > np.log(threshold / (1 - threshold))
+        precision.append((said & positive).sum() / (said & known).sum())
+    assert scores["permutation"]["op"] == pytest.approx(np.mean(precision))
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.8])
+def test_a_guesser_keeps_the_threshold_where_nothing_could_be_tuned(threshold):
+    """No object that thresholds were tuned on has the attribute, and in training half of all had it."""
+    here = draw_shares(n=100, a=1, known=1.0)
+    there = draw_shares(n=100, a=1, known=1.0, seed=1)
+    there.labels[:] = 0
+    judging, tuning = JudgedSet.of(here, 0.5), JudgedSet.of(there, 0.5)
+    training = TrainingRates.of(np.float32([[0], [1]] * 50), np.array(["cat", "dog", "dog", "cat"] * 25), 0.5)
+    given = GivenThresholds(tune(tuning, threshold), "thresholds tuned on split 'train'", tuning)
+    scores = guesser_scores(judging, training, category_guess(judging, training), threshold, 0, given)
+    for name in ("prior", "category"):
+        assert scores[name]["or_tuned"] == (1.0 if threshold < 0.5 else 0.0), name
+
+
+def test_a_model_that_says_the_same_of_everything_is_as_good_as_every_shuffle_of_it():
+    predictions = draw_shares(n=150, images=50)
+    predictions.logits[:] = 0.25
+    cells = JudgedSet.of(predictions, 0.5)
+    assert permutation_p(cells, measure(cells, 0.5), 99, 0) == 1.0
+
+
+def test_p_counts_the_shuffles_that_reach_the_models_map():
+    predictions = draw_shares(n=60, a=2, images=30, skill=0.6, seed=5)
+    predictions.logits[:] = np.round(predictions.logits)
+    cells = JudgedSet.of(predictions, 0.5)
+    measured = measure(cells, 0.5)
+    onto = by_size(cells.image)
+    maps = [measure(shuffled(cells, order, onto), 0.5).overall["map"] for order in traded_orders(cells.image, 60, 7)]
+    reached = sum(one > measured.overall["map"] - 1e-9 for one in maps)
+    assert 0 < reached < 60
+    assert permutation_p(cells, measured, 60, 7) == pytest.approx((reached + 1) / 61)

@@ -1,11 +1,14 @@
-"""Intervals: of photographs, not objects; as wide as the score is uncertain; and paired where two models are compared."""
+"""Intervals: of photographs, not objects; as wide as the score is uncertain; and paired where two models are
+compared.
+"""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import scipy.stats
-from drawn_cells import cells_of, draw_predictions
+from drawn_cells import cells_of, draw_predictions, draw_shares, plain_map, redrawn
+from sklearn.metrics import f1_score
 
 from attrtrain.errors import PredictionsError
 from attrtrain.metrics.intervals import (
@@ -285,3 +288,43 @@ def test_the_mean_over_pairs_is_theirs_and_its_interval_grows_where_pairs_disagr
     assert (again.difference, *again.interval) == pytest.approx((straight.difference, *straight.interval))
     nothing = mean_difference(runs, runs)
     assert (nothing.difference, nothing.interval, nothing.p) == (0, (0, 0), 1)
+
+
+@pytest.mark.parametrize("positive_at", [0.3, 0.5, 0.8])
+def test_two_models_are_compared_by_what_counts_as_present(positive_at):
+    a, b = draw_shares(skill=0.5), draw_shares(skill=1.5)
+    gain = paired_difference(a, b, positive_at=positive_at, replicates=30).overall["map"]
+    assert (gain.a, gain.b) == pytest.approx((plain_map(a, positive_at), plain_map(b, positive_at)))
+    assert gain.interval[0] < gain.difference < gain.interval[1]
+    more = [draw_shares(skill=0.7), draw_shares(skill=2.0)]
+    mean = mean_difference([a, more[0]], [b, more[1]], positive_at=positive_at)
+    scores = [plain_map(one, positive_at) for one in (a, more[0], b, more[1])]
+    assert (mean.a, mean.b) == pytest.approx((np.mean(scores[:2]), np.mean(scores[2:])))
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.8])
+def test_two_models_are_compared_at_the_threshold_that_was_asked_for(threshold):
+    a, b = draw_shares(skill=0.5), draw_shares(skill=1.5)
+    found = paired_difference(a, b, threshold=threshold, replicates=20).overall["of1"]
+    known = ~np.isnan(a.labels)
+    truth = a.labels[known] >= 0.5
+    expected = [f1_score(truth, one.logits[known] > np.log(threshold / (1 - threshold))) for one in (a, b)]
+    assert (found.a, found.b) == pytest.approx(expected)
+
+
+def test_a_paired_interval_is_as_wide_as_so_few_photographs_ask_for():
+    """By hand: the same photographs are drawn for both, their scores counted again, and the differences moved to the
+    one there is and widened by Student's t.
+    """
+    a, b = (draw_shares(n=160, a=3, images=7, known=1.0, skill=skill) for skill in (0.6, 1.0))
+    found = paired_difference(a, b, replicates=80, seed=2)
+    assert found.images == 7
+    wider = np.sqrt(7 / 6) * scipy.stats.t.ppf(0.975, 6) / scipy.stats.norm.ppf(0.975)
+    weights = image_weights(7, 80, 2)
+    apart = redrawn(b, weights) - redrawn(a, weights)
+    columns = [(found.overall["map"], apart.mean(axis=1))]
+    columns += [(found.attributes[name], apart[:, column]) for column, name in enumerate(a.names)]
+    for gain, replicates in columns:
+        spread = gain.difference + wider * (replicates - replicates.mean())
+        assert gain.interval == pytest.approx(np.quantile(spread, [0.025, 0.975]), abs=1e-6)
+        assert gain.p == pytest.approx(min(1, 2 * (min((spread <= 0).sum(), (spread >= 0).sum()) + 1) / 81))

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from drawn_cells import draw_predictions, known_and_positive
-from sklearn.metrics import average_precision_score
+import scipy.stats
+from drawn_cells import draw_predictions, draw_shares, known_and_positive, plain_map, redrawn
+from sklearn.metrics import average_precision_score, f1_score
 
 from attrtrain.metrics.baselines import TrainingRates
 from attrtrain.metrics.decisions import GivenThresholds
@@ -282,3 +283,102 @@ def test_a_perfect_ranking_has_no_interval_of_its_own(predictions):
     document = judge(replace(predictions, logits=logits), source={}, replicates=100)
     assert document.attributes[column].ap == 1 and document.attributes[column].ap_interval is None
     assert document.attributes[column + 1].ap_interval is not None and document.intervals["map"] is not None
+
+
+@pytest.mark.parametrize("positive_at", [0.3, 0.5, 0.8])
+def test_what_counts_as_present_is_what_was_asked_for_everywhere(positive_at):
+    predictions = draw_shares(known=1.0)
+    document = judge(predictions, source={}, positive_at=positive_at, replicates=0)
+    assert document.positive_at == positive_at
+    assert document.overall["map"] == pytest.approx(plain_map(predictions, positive_at))
+    present = predictions.labels >= positive_at
+    assert document.overall["prior_map"] == pytest.approx(present.mean())
+    assert [entry.positives for entry in document.attributes] == present.sum(axis=0).tolist()
+    cats = predictions.category == "cat"
+    of_cats = next(entry for entry in document.groups["category"] if entry.name == "cat")
+    assert of_cats.prior_map == pytest.approx(present[cats].mean())
+    for name in ("masked", "exhaustive"):
+        assert document.views[name].rule.endswith(f"positive is a vote share of at least {positive_at:g}")
+    assert document.views["masked"].overall == document.overall
+    # In the legacy view any vote makes a positive.
+    assert document.views["legacy"].overall["prior_map"] == pytest.approx((predictions.labels > 0).mean())
+
+
+@pytest.fixture(scope="module")
+def partly_exhaustive():
+    """40 objects of which everything is known and 30 of which half is, in 180 attributes; and a training split of other
+    rates.
+    """
+    predictions = draw_shares(n=70, a=180, known=1.0, seed=3)
+    predictions.labels[40:, ::2] = np.nan
+    rng = np.random.default_rng(8)
+    labels = np.where(rng.random((90, 180)) < 0.7, rng.random((90, 180)) < rng.uniform(0.1, 0.9, 180), np.nan)
+    return predictions, labels.astype(np.float32), rng.choice(["cat", "dog"], 90)  # never a bus
+
+
+def test_the_guesser_of_the_exhaustive_view_knows_the_training_split(partly_exhaustive):
+    predictions, labels, category = partly_exhaustive
+    document = judge(predictions, source={}, training=TrainingRates.of(labels, category, 0.5), replicates=0)
+    expected = []
+    for column in range(180):
+        known = ~np.isnan(labels[:, column])
+        overall = labels[known, column].mean()
+        rate = {"bus": overall}
+        for kind in ("cat", "dog"):
+            mine = labels[known & (category == kind), column]
+            rate[kind] = (mine.sum() + 5 * overall) / (len(mine) + 5)
+        present = predictions.labels[:40, column] >= 0.5
+        if 5 <= present.sum() <= 35:
+            guessed = [np.float32(rate[str(kind)]) for kind in predictions.category[:40]]
+            expected.append(average_precision_score(present, guessed))
+    assert document.views["exhaustive"].overall["category_map"] == pytest.approx(np.mean(expected), abs=1e-6)
+
+
+def test_the_other_views_decide_by_the_threshold_and_by_the_thresholds_that_were_tuned(partly_exhaustive):
+    predictions, _, _ = partly_exhaustive
+    values = np.linspace(-1.5, 1.5, 180).astype(np.float32)
+    given = GivenThresholds(values, "thresholds tuned on split 'train'", JudgedSet.of(predictions, 0.5))
+    views = judge(predictions, source={}, tuned=given, threshold=0.3, replicates=0).views
+    logits, labels = predictions.logits, predictions.labels
+    for name, rows, present in (("exhaustive", slice(0, 40), labels >= 0.5), ("legacy", slice(None), labels > 0)):
+        truth, scores = present[rows].ravel(), logits[rows]
+        tuned, at_threshold = scores > values, scores > np.log(0.3 / 0.7)
+        assert views[name].overall["of1_tuned"] == pytest.approx(f1_score(truth, tuned.ravel())), name
+        assert views[name].overall["of1"] == pytest.approx(f1_score(truth, at_threshold.ravel())), name
+
+
+def test_an_attributes_interval_is_as_wide_as_so_few_photographs_ask_for():
+    """By hand: photographs are drawn, their scores counted again, and the replicates moved to the score and widened by
+    Student's t.
+    """
+    predictions = draw_shares(n=160, a=3, images=7, known=1.0)
+    document = judge(predictions, source={}, replicates=80, seed=2)
+    assert document.images == 7
+    wider = np.sqrt(7 / 6) * scipy.stats.t.ppf(0.975, 6) / scipy.stats.norm.ppf(0.975)
+    drawn = redrawn(predictions, image_weights(7, 80, 2))
+
+    def expected(score, replicates):
+        return np.quantile(score + wider * (replicates - replicates.mean()), [0.025, 0.975]).clip(0, 1)
+
+    for a, entry in enumerate(document.attributes):
+        assert entry.ap_interval == pytest.approx(expected(entry.ap, drawn[:, a]), abs=1e-6)
+    assert document.intervals["map"] == pytest.approx(expected(document.overall["map"], drawn.mean(axis=1)), abs=1e-6)
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.8])
+def test_what_is_predicted_is_decided_by_the_threshold_that_was_asked_for(threshold):
+    predictions = draw_shares(skill=2.0)
+    document = judge(predictions, source={}, threshold=threshold, replicates=0)
+    assert document.threshold == threshold
+    known, present = ~np.isnan(predictions.labels), predictions.labels >= 0.5
+    said = predictions.logits > np.log(threshold / (1 - threshold))
+    assert document.overall["of1"] == pytest.approx(f1_score(present[known], said[known]))
+    for a, entry in enumerate(document.attributes):
+        assert entry.recall == pytest.approx(said[present[:, a], a].mean())
+    for entry in document.groups["category"]:
+        mine = known & (predictions.category == entry.name)[:, None]
+        assert entry.of1 == pytest.approx(f1_score(present[mine], said[mine])), entry.name
+    prior = np.array([present[known[:, a], a].mean() for a in range(8)])
+    guessed = np.broadcast_to(prior > threshold, known.shape)
+    right = (guessed == present)[known].mean()
+    assert document.baselines["prior"]["cell_accuracy"] == pytest.approx(right)
