@@ -181,20 +181,24 @@ def test_training_goes_on_from_its_last_step_also_where_the_best_bundle_was_made
         assert all(torch.equal(values, other_state[name][which]) for which, values in moments.items()), name
 
 
+def without_its_best(source: Path, folder: Path) -> Path:
+    """A copy of a checkpoint, of an older version, that tells of a best epoch of which nothing else is there."""
+    alone = Path(shutil.copytree(source, folder / "alone" / source.name))
+    state = json.loads((alone / "state.json").read_text())
+    state["position"].update(best_step=1, best_epoch=1, best_map=0.999)
+    del state["position"]["sought_since"]
+    (alone / "state.json").write_text(json.dumps(state))
+    marker = json.loads((alone / "complete.json").read_text())
+    size, sha256 = (alone / "state.json").stat().st_size, checkpoint.sha256_of(alone / "state.json")
+    marker["state.json"] = {"bytes": size, "sha256": sha256}
+    (alone / "complete.json").write_text(json.dumps(marker))
+    return alone
+
+
 def test_without_bundle_and_checkpoint_of_the_best_it_is_looked_for_anew_or_refused(
     whole: Path, toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    alone = tmp_path / "alone" / steps(whole)[-1].name
-    shutil.copytree(steps(whole)[-1], alone)
-    state = json.loads((alone / "state.json").read_text())
-    state["position"].update(best_step=1, best_epoch=1, best_map=0.999)
-    (alone / "state.json").write_text(json.dumps(state))
-    marker = json.loads((alone / "complete.json").read_text())
-    marker["state.json"] = {
-        "bytes": (alone / "state.json").stat().st_size,
-        "sha256": checkpoint.sha256_of(alone / "state.json"),
-    }
-    (alone / "complete.json").write_text(json.dumps(marker))
+    alone = without_its_best(steps(whole)[-1], tmp_path)
     flags = ("--checkpoint.resume", str(alone))
     assert train(tmp_path / "finished", toy_shards, "--train.epochs", "4", *flags) == 1
     assert "neither the bundle nor the checkpoint of epoch 1, its best" in capsys.readouterr().err
@@ -428,17 +432,7 @@ def test_too_little_memory_for_a_step_is_one_line(
 def test_patience_counts_from_where_the_best_is_looked_for_anew(
     whole: Path, toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source, run = shutil.copytree(steps(whole)[-1], tmp_path / "alone" / steps(whole)[-1].name), tmp_path / "run"
-    state = json.loads((source / "state.json").read_text())
-    state["position"].update(best_step=1, best_epoch=1, best_map=0.999)
-    del state["position"]["sought_since"]  # of an older version
-    (source / "state.json").write_text(json.dumps(state))
-    marker = json.loads((source / "complete.json").read_text())
-    marker["state.json"] = {
-        "bytes": (source / "state.json").stat().st_size,
-        "sha256": checkpoint.sha256_of(source / "state.json"),
-    }
-    (source / "complete.json").write_text(json.dumps(marker))
+    source, run = without_its_best(steps(whole)[-1], tmp_path), tmp_path / "run"
     flags = ("--checkpoint.resume", str(source), "--train.epochs", "9", "--train.patience", "2", "--optim.lr", "1e-12")
     assert train(run, toy_shards, *flags) == 0
     assert "best is looked for from here on" in (told := capsys.readouterr().out)
