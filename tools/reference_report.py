@@ -190,8 +190,8 @@ again, twice: on labels that are nothing but fair coin flips, and on the real la
 
 ## How to read it
 
-- **An accuracy a little above one half is what coins give.** It is {accuracy} here, over {cells} cells that nobody could have predicted; its interval, {interval}, {contains} 50 %. An epoch
-  picked as the best of {epochs} on the very objects it is judged on lands a little above one half by itself.
+- **An accuracy near one half is what coins give.** It is {accuracy} here, over {cells} cells that nobody could have predicted; its interval, {interval}, {contains} 50 %. An epoch
+  picked as the best of {epochs} on the very objects it is judged on easily lands a little above one half.
 - **Accuracy needs what guessing scores.** Where positives are rare, saying "absent" everywhere is very accurate. mAP beside its prior and beside a random order is not
   fooled: on coins the model is where guessing is.
 - **The labels could have said so before training.** `attrtrain audit` looks at them for seconds, tells coins from labels with its exit code, and with `--weights` asks
