@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -41,7 +42,7 @@ def rows_of(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         if len(header) == 1 and (separator := next((sign for sign in ";\t|" if sign in header[0]), None)):
             named = "tabs" if separator == "\t" else f"'{separator}'"
             raise LabelError(f"its columns are separated by {named}; save it with commas, or with tabs as .tsv")
-        if repeated := sorted({name for name in header if header.count(name) > 1}):
+        if repeated := sorted(name for name, times in Counter(header).items() if times > 1):
             raise LabelError(f"column names given twice: {', '.join(repeated)}; rename or drop one of each")
         for cells in rows:
             if not cells:

@@ -10,8 +10,8 @@ from attrtrain.auditing.document import OddBoxes
 TINY_PX = 12
 EXTREME_ASPECT = 10
 _REPEATED_SHARE = 0.02
-_CORNERS_LEAST, _CORNERS_SHARE = 20, 0.1  # boxes over the edge, and their share of all: annotators overshoot seldom
 _REPEATED_LEAST = 5
+_CORNERS_LEAST, _CORNERS_SHARE = 20, 0.1  # boxes over the edge, and their share of all: annotators overshoot seldom
 
 
 def odd_boxes(table: ObjectTable) -> list[OddBoxes]:

@@ -243,15 +243,14 @@ class _Clock:
         self._counted = now
 
     def save_or_leave(self, task: Task, learner: Learner, state: RunState, window: Window) -> None:
+        self.count(state)
         every_steps = task.config.checkpoint.every_steps
         due = every_steps > 0 and state.step % every_steps == 0
         if self._world_size == 1 or state.step % _AGREE_EVERY == 0:
             time_is_up = task.runtime.any_rank(time.monotonic() - self._saved > self._seconds)[0]
             due = due or time_is_up
-            self.count(state)
             _save_and_leave_if_asked(task, learner, state, window)
         if due:
-            self.count(state)
             save_checkpoint(task, learner, state, window)
             self._saved = time.monotonic()
 
@@ -315,9 +314,8 @@ def evaluate_or_leave(task: Task, learner: Learner, state: RunState) -> Evaluati
     """
     with suppress(EvaluationStoppedError):
         return evaluate_learner(task, learner, task.stop)
-    raise preempted(
-        task, state
-    )  # not in an `except`: the other error's frames hold the network, which must go before the group of processes does
+    # Not in an `except`: the other error's frames hold the network, which must go before the group of processes does.
+    raise preempted(task, state)
 
 
 def _evaluate(task: Task, learner: Learner, state: RunState, window: Window, clock: _Clock) -> Evaluation:

@@ -11,9 +11,9 @@ from typing import Any
 from attrtrain import bundle
 from attrtrain.errors import AttrtrainError, ConfigError, PredictionsError
 from attrtrain.metrics.document import METRICS, MetricsDocument, read_metrics
-from attrtrain.report.run_directory import AUDIT, CONFIG, EVALUATION, read_audit, read_config
+from attrtrain.report.run_directory import AUDIT, CONFIG, EVALUATION, read_audit, read_config, why_unread
 from attrtrain.shards.manifest import Manifest, fingerprint_of, read_manifest
-from attrtrain.urls import as_place, is_url, name_of
+from attrtrain.urls import as_place, name_of
 
 RESULT = "result.json"
 
@@ -129,9 +129,7 @@ def _read_manifests(places: Sequence[str], card: bundle.ModelCard) -> tuple[list
     try:
         manifests = [read_manifest(as_place(place)) for place in places]
     except AttrtrainError as error:
-        gone = [place for place in places if not is_url(place) and not Path(place).exists()]
-        reason = f"{', '.join(gone)} is not there, seen from {Path.cwd()}" if gone else str(error)
-        return [], f"no counts of the data: {reason}"
+        return [], f"no counts of the data: {why_unread(places, error)}"
     if fingerprint_of(manifests) != card.data_fingerprint:
         return [], f"no counts of the data: {', '.join(places)} holds other data than the model was trained on"
     return manifests, ""

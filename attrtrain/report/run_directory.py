@@ -90,6 +90,12 @@ def joined(folders: Sequence[Path | str]) -> str:
     return json.dumps([str(folder.resolve()) if isinstance(folder, Path) else folder for folder in folders])
 
 
+def why_unread(folders: Sequence[str], error: AttrtrainError) -> str:
+    """Why the shards of a run cannot be read: the folders of them that are not there from here, or else the error."""
+    gone = [str(place) for place in map(as_place, folders) if isinstance(place, Path) and not place.exists()]
+    return f"{', '.join(gone)} is not there, seen from {Path.cwd()}" if gone else str(error)
+
+
 def open_shards(run: JudgedRun) -> tuple[ShardSet | None, str]:
     """The shards that the run was judged on and "", or None and why they cannot be shown."""
     folders, split = _data_of(run.config)
@@ -101,9 +107,7 @@ def open_shards(run: JudgedRun) -> tuple[ShardSet | None, str]:
     try:
         shards = ShardSet(list(map(as_place, folders)), run.document.source.get("split") or split)
     except AttrtrainError as error:
-        gone = [str(place) for place in map(as_place, folders) if isinstance(place, Path) and not place.exists()]
-        reason = f"{', '.join(gone)} is not there, seen from {Path.cwd()}" if gone else str(error)
-        return None, f"There are no pictures: {reason}."
+        return None, f"There are no pictures: {why_unread(folders, error)}."
     judged_on = run.document.source.get("data_fingerprint")
     if judged_on is not None and judged_on != shards.fingerprint:
         return (
