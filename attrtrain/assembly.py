@@ -2,15 +2,22 @@
 
 from collections.abc import Sequence
 
+import torch
+
 from attrtrain.config.schema import TIMM, TrainConfig
 from attrtrain.data.augment import Augmentation
+from attrtrain.data.jitter import Jitter
+from attrtrain.data.loader import CropDataset
 from attrtrain.data.order import TrainOrder
 from attrtrain.data.reader import ShardSet
 from attrtrain.data.sampling import repeat_factors
+from attrtrain.engine.objective import Objective
+from attrtrain.engine.step import StepSettings, TrainingCategories
 from attrtrain.errors import ConfigError
+from attrtrain.framing import Framing
 from attrtrain.models.category_head import known_categories
 from attrtrain.models.layers import freeze, starved_norm
-from attrtrain.models.network import AttributeModel, build_network
+from attrtrain.models.network import AttributeModel, build_network, pretrained_interpolation
 from attrtrain.models.timm_backbone import refusal, try_out
 from attrtrain.runtime import DistributedOptions, Runtime, build_runtime
 
@@ -134,3 +141,30 @@ def build_model(config: TrainConfig, shards: ShardSet) -> AttributeModel:
         _require_sides(config, model)
     freeze(model, config.model.frozen)
     return model
+
+
+def training_crops(config: TrainConfig, shards: ShardSet) -> CropDataset:
+    """The crops of a split as training sees them, before what is done to whole batches."""
+    jitter = Jitter(config.run.seed, config.data.jitter) if config.data.jitter else None
+    return CropDataset(shards, config.data.image_px, config.data.resize_on, framing_of(config, shards), jitter)
+
+
+def framing_of(config: TrainConfig, shards: ShardSet) -> Framing:
+    """What of the stored crops a configured network sees."""
+    wanted = config.data.interpolation
+    interpolation = pretrained_interpolation(config.model.backbone) if wanted == "auto" else wanted
+    return Framing.within(shards.crop, config.data.context, config.data.fit, interpolation)
+
+
+def step_settings(config: TrainConfig, shards: ShardSet, device: torch.device) -> StepSettings:
+    """What a configuration asks of a step on a split."""
+    return StepSettings(
+        config.run.seed,
+        Augmentation.of(config.data, config.run.seed, shards.vocabulary.names),
+        Objective.of(config, shards, device),
+        config.train.clip_norm,
+        config.train.channels_last,
+        TrainingCategories.of(shards, config.run.seed, config.model.category_dropout)
+        if config.model.head == "category"
+        else None,
+    )

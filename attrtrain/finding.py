@@ -10,6 +10,8 @@ from attrtrain.assembly import (
     build_order,
     require_augmentation,
     require_batch_statistics,
+    step_settings,
+    training_crops,
 )
 from attrtrain.config.schema import TrainConfig
 from attrtrain.data.cache import ShardCache
@@ -18,8 +20,7 @@ from attrtrain.data.overlap import require_each_once
 from attrtrain.data.reader import ShardSet
 from attrtrain.engine.compiling import explained_compile_failure
 from attrtrain.engine.finders import MicroBatchFound, RateFound, find_learning_rate, find_micro_batch
-from attrtrain.engine.fit import prepare_learner, step_settings, training_crops
-from attrtrain.engine.objective import Objective
+from attrtrain.engine.learner import prepare_learner
 from attrtrain.engine.state import Learner
 from attrtrain.errors import ConfigError
 from attrtrain.models.weights import load_backbone_weights
@@ -47,8 +48,7 @@ def find_start(config: TrainConfig, low: float, high: float, steps: int) -> tupl
     runtime = build_configured_runtime(config)
     if runtime.accelerator.num_processes > 1:
         raise ConfigError("`attrtrain find` looks at one process; start it without a launcher")
-    objective = Objective.of(config, shards, runtime.device)
-    settings = step_settings(config, objective, shards)
+    settings = step_settings(config, shards, runtime.device)
 
     def micro_batches(size: int) -> Iterator[Batch]:
         order = build_order(_with_micro_batch(config, size), shards, runtime)

@@ -1,25 +1,23 @@
 """A whole training run: data, model and runtime are built, trained, judged, and the run directory is completed."""
 
-import json
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from accelerate.utils.memory import should_reduce_batch_size
 
-from attrtrain import __version__, bundle, checkpoint
 from attrtrain.assembly import (
     build_configured_runtime,
     build_model,
     build_order,
     require_augmentation,
     require_batch_statistics,
+    step_settings,
+    training_crops,
 )
 from attrtrain.auditing.quick import QuickAudit
 from attrtrain.auditing.quick_shards import audit_shards
-from attrtrain.config.load import dump_config
 from attrtrain.config.schema import TIMM, TrainConfig
 from attrtrain.contract import write_contract
 from attrtrain.data.cache import ShardCache
@@ -28,38 +26,33 @@ from attrtrain.data.order import TrainOrder
 from attrtrain.data.overlap import leaks, require_each_once
 from attrtrain.data.reader import ShardSet
 from attrtrain.engine.compiling import explained_compile_failure
-from attrtrain.engine.evaluate import EvaluationStoppedError, evaluate
-from attrtrain.engine.fit import fit, is_finished, preempted, prepare_learner
+from attrtrain.engine.fit import fit
 from attrtrain.engine.going_on import checkpoint_to_resume, nothing_to_do, put_in_order
-from attrtrain.engine.judging import headline, judge_split, predictions_of, write_judgement
-from attrtrain.engine.objective import Objective
-from attrtrain.engine.resume import changed_settings, changes_numbers, restore
+from attrtrain.engine.learner import prepare_learner
+from attrtrain.engine.resume import changed_settings, restore
 from attrtrain.engine.state import RunState, Task
+from attrtrain.engine.stopping import is_finished
 from attrtrain.engine.window import Window
 from attrtrain.errors import (
     AttrtrainError,
     CheckpointError,
-    ConfigError,
     LabelError,
     MemoryExceededError,
     PreemptedError,
 )
-from attrtrain.files import atomic_write, remove_partials
 from attrtrain.framing import Framing
-from attrtrain.metrics.document import SHARDS
 from attrtrain.models.network import AttributeModel
 from attrtrain.models.timm_backbone import resizing
 from attrtrain.models.weights import load_backbone_weights
-from attrtrain.report.for_trackers import describe_bundle, describe_shards, track_judgement
-from attrtrain.report.run_directory import AUDIT, CONFIG, EVALUATION, joined, read_config, read_run, write_run_report
+from attrtrain.report.run_directory import AUDIT
+from attrtrain.run_completion import complete_run
 from attrtrain.run_lock import locked
+from attrtrain.run_opening import open_folder
 from attrtrain.runtime import Runtime, explained_process_loss, leave_group, of_one_process, seed_everything
 from attrtrain.shards.manifest import unlabelled_attributes
 from attrtrain.signals import StopRequest
-from attrtrain.tracking import tensorboard_tracker, wandb_tracker
-from attrtrain.tracking.jsonl_tracker import JsonlTracker
 from attrtrain.tracking.tensorboard_tracker import require_tensorboard
-from attrtrain.tracking.trackers import NullTracker, Tracker, Trackers
+from attrtrain.tracking.trackers import NullTracker
 
 
 def run(config: TrainConfig) -> None:
@@ -116,8 +109,8 @@ def _train(
             found = _audit(config, folder, train_shards, runtime) if source is None else None
         learner = prepare_learner(runtime, model, config)
         state, window = RunState(), Window(runtime)
-        objective = Objective.of(config, train_shards, runtime.device)
-        task = Task(config, runtime, train_shards, val_shards, order, objective, folder, NullTracker(), stop)
+        crops, settings = training_crops(config, train_shards), step_settings(config, train_shards, runtime.device)
+        task = Task(config, runtime, crops, val_shards, order, settings, folder, NullTracker(), stop)
         if source is not None:
             restore(task, learner, state, window, source)
             mended = put_in_order(task, learner, state, window, source)
@@ -131,11 +124,11 @@ def _train(
             odd = [*contradictions(train_shards.vocabulary.names, config.data), *leaks(train_shards, val_shards)]
             print(_opening(task), *told, *([found.line] if found else []), *odd, sep="\n", flush=True)
             with _explained_full_disk(folder):
-                task = replace(task, tracker=_open_folder(task, state, found, source))
+                task = replace(task, tracker=open_folder(task, state, found, source))
         with _closing(task), _explained_lack_of_memory(config), explained_compile_failure(config.train.compile):
             fit(task, learner, state, window)
             with _explained_full_disk(folder):
-                _finish(task, state)
+                complete_run(task, state)
 
 
 def _audit(config: TrainConfig, folder: Path, shards: ShardSet, runtime: Runtime) -> QuickAudit | None:
@@ -213,66 +206,6 @@ def _explained_lack_of_memory(config: TrainConfig) -> Iterator[None]:
         ) from None
 
 
-def _open_folder(task: Task, state: RunState, audit: QuickAudit | None, source: Path | None) -> Tracker:
-    """Writes the run's configuration and makes its trackers, which are told what the run is. Main process only.
-
-    Args:
-        audit: of a new run.
-        source: the checkpoint of one that goes on.
-    """
-    config, folder = task.config, task.folder
-    for place in (folder, folder / EVALUATION):
-        remove_partials(place)  # of a training that was killed while it wrote
-    settings, leaves_course = dump_config(config), source is not None and _other_numbers(config, folder, source)
-    (folder / "result.json").unlink(missing_ok=True)  # of fewer epochs: whoever waits for it waits for the last
-    # Of a run that is trained already what is left to do, judging, follows from the bundle alone.
-    if not is_finished(config, state) or not (folder / CONFIG).exists():
-        with atomic_write(folder / CONFIG) as file:
-            file.write(settings.encode())
-    mode, note = wandb_tracker.resolve_mode(config.track.wandb)
-    if note:
-        print(note, flush=True)
-    lines = JsonlTracker(folder / "metrics.jsonl", state.step, state.epoch)
-    if leaves_course and lines.dropped:
-        wandb_tracker.leave_course(folder)
-    trackers: list[Tracker] = [lines, wandb_tracker.start(mode, folder, lines.kept, config.track, _known(task, audit))]
-    if config.track.tensorboard:
-        trackers.append(tensorboard_tracker.start(folder, state.step, lines.kept, settings))
-    tracker = Trackers(trackers)
-    tracker.log_artifact(describe_shards(task.train_shards))
-    if audit is not None and audit.verdict == "noise":
-        tracker.alert("labels look like noise", f"{config.run.dir}: {audit.line}")
-    return tracker
-
-
-def _other_numbers(config: TrainConfig, folder: Path, source: Path) -> bool:
-    """Whether numbers from here on may be others than those that were logged before: settings differ from the
-    checkpoint's, or from those that the folder was last trained with.
-    """
-    try:
-        last = read_config(folder / CONFIG)[1]
-    except ConfigError:
-        return True
-    before = [checkpoint.load_state(source)["config"], *([last] if last else [])]
-    return any(changes_numbers(settings, config) for settings in before)
-
-
-def _known(task: Task, audit: QuickAudit | None) -> dict[str, Any]:
-    """What runs are told apart by: the configuration, and what it came to here."""
-    facts = {
-        "attrtrain": __version__,
-        "precision": task.runtime.precision,
-        "device": task.runtime.device.type,
-        "world_size": task.order.world_size,
-        "steps_per_epoch": task.order.steps_per_epoch,
-        "attributes": len(task.train_shards.vocabulary),
-        "train_objects": len(task.train_shards),
-        "val_objects": len(task.val_shards),
-        "data_fingerprint": task.train_shards.fingerprint,
-    }
-    return {**asdict(task.config), "facts": {**facts, **({"audit": audit.verdict} if audit else {})}}
-
-
 @contextmanager
 def _closing(task: Task) -> Iterator[None]:
     """Tells the trackers how the run ended, where it did not end well, and people where that is for them to mend."""
@@ -294,71 +227,4 @@ def _opening(task: Task) -> str:
         f"{len(task.train_shards):,} objects to train on, {len(task.val_shards):,} to be judged on\n"
         f"{order.world_size} x {task.runtime.device.type}, precision {task.runtime.precision}, {config.data.image_px} px, batch {order.global_batch} = "
         f"{order.world_size} x {order.accumulation} x {order.micro_batch}, {config.train.epochs} epochs of {order.steps_per_epoch} steps"
-    )
-
-
-def _finish(task: Task, state: RunState) -> None:
-    """Judges the bundle as anybody else would, and writes evaluation/, report.html and result.json from that.
-    Collective.
-    """
-    runtime, folder = task.runtime, task.folder
-    runtime.accelerator.wait_for_everyone()  # the bundle is rank 0's to write
-    model, card = bundle.read_bundle(folder)
-    evaluation = None
-    with suppress(EvaluationStoppedError):
-        evaluation = evaluate(
-            runtime,
-            model.to(runtime.device),
-            task.val_shards,
-            image_px=card.image_px,
-            framing=card.framing,
-            positive_at=card.positive_at,
-            channels_last=card.channels_last,
-            categories=model.categories,
-            workers=runtime.workers(task.config.data.workers),
-            stop=task.stop,
-        )
-    if evaluation is None:  # the last checkpoint is there, and result.json is not: started again, the run is judged
-        raise preempted(task, state)
-    if not runtime.is_main:
-        return
-    predictions = predictions_of(evaluation, task.val_shards)
-    document = judge_split(
-        predictions,
-        task.val_shards,
-        task.train_shards,
-        source={"model": folder.name, "epoch": str(state.best_epoch), SHARDS: joined(task.val_shards.folders)},
-        positive_at=card.positive_at,
-    )
-    write_judgement(folder / EVALUATION, document, predictions)
-    write_run_report(folder / "report.html", read_run(folder), task.val_shards)  # what `attrtrain report` would write
-    interval = document.intervals.get("map")
-    result = {
-        "best_epoch": state.best_epoch,
-        "val": {
-            "map": document.overall["map"],
-            "map_interval": interval,
-            "prior_map": document.overall["prior_map"],
-            "objects": document.objects,
-        },
-        "seconds": state.seconds,
-    }
-    with atomic_write(folder / "result.json") as file:
-        file.write(json.dumps(result, indent=1).encode() + b"\n")
-    track_judgement(task.tracker, state.step, document, predictions, task.val_shards)
-    task.tracker.log_artifact(describe_bundle(folder / "bundle", card, state.best_epoch))
-    low, high = interval or (None, None)
-    task.tracker.finish(
-        {
-            "best_epoch": state.best_epoch,
-            "best_step": state.best_step,
-            "val/map": document.overall["map"],
-            "val/map_low": low,
-            "val/map_high": high,
-            "val/prior_map": document.overall["prior_map"],
-            "seconds": state.seconds,
-        }
-    )
-    print(
-        f"best epoch {state.best_epoch}: val {headline(document)}\n{folder}/report.html shows it; {folder}/bundle is the model"
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from attrtrain import bundle, checkpoint
 from attrtrain.engine.bundles import BUNDLE, write_bundles
-from attrtrain.engine.fit import evaluate_or_leave, framing_of
+from attrtrain.engine.fit import evaluate_or_leave
 from attrtrain.engine.resume import restore
 from attrtrain.engine.state import Learner, RunState, Task
 from attrtrain.engine.window import Window
@@ -45,8 +45,7 @@ def require_best_bundle(task: Task, learner: Learner, state: RunState, window: W
         return f"neither bundle nor checkpoint of epoch {epoch}, the best so far, is there: the best is looked for from here on"
     restore(task, learner, RunState(), Window(task.runtime), best)
     evaluation = evaluate_or_leave(task, learner, state)
-    framing = framing_of(task.config, task.train_shards)
-    write_bundles(task, learner, evaluation, framing, [task.folder / BUNDLE])
+    write_bundles(task, learner, evaluation, [task.folder / BUNDLE])
     restore(task, learner, state, window, source)
     return f"{task.folder}/bundle was not of epoch {state.best_epoch}, the best so far; made anew from {best}"
 

@@ -11,15 +11,12 @@ from attrtrain.engine.evaluate import Evaluation
 from attrtrain.engine.judging import decision_thresholds, predictions_of
 from attrtrain.engine.resume import full_tensors
 from attrtrain.engine.state import Learner, RunState, Task
-from attrtrain.framing import Framing
 from attrtrain.shards.manifest import VocabularyRecord, unlabelled_attributes
 
 BUNDLE = "bundle"
 
 
-def save_bundles(
-    task: Task, learner: Learner, state: RunState, evaluation: Evaluation, framing: Framing, is_best: bool
-) -> None:
+def save_bundles(task: Task, learner: Learner, state: RunState, evaluation: Evaluation, is_best: bool) -> None:
     """Writes the bundle of the epoch just closed, as the best one, as one of the newest, as both or not at all; older
     ones go. Collective.
     """
@@ -28,7 +25,7 @@ def save_bundles(
     if keep:
         folders.append(newest / _epoch_name(state.epoch))
     if folders:
-        write_bundles(task, learner, evaluation, framing, folders)
+        write_bundles(task, learner, evaluation, folders)
     if keep and task.runtime.is_main:
         # Those of later epochs go too, which a run has that was taken up from an older checkpoint.
         kept = {_epoch_name(epoch) for epoch in range(state.epoch - keep + 1, state.epoch + 1)}
@@ -37,13 +34,11 @@ def save_bundles(
                 shutil.rmtree(other, ignore_errors=True)
 
 
-def write_bundles(
-    task: Task, learner: Learner, evaluation: Evaluation, framing: Framing, folders: Sequence[Path]
-) -> None:
+def write_bundles(task: Task, learner: Learner, evaluation: Evaluation, folders: Sequence[Path]) -> None:
     """Writes the network as it is, with what its evaluation says of it, into each of these folders. Collective."""
     tensors = full_tensors(learner.judged)
     if task.runtime.is_main:
-        card = _card(task, learner, evaluation, framing)
+        card = _card(task, learner, evaluation)
         for folder in folders:
             bundle.save_bundle(folder, tensors, card)
 
@@ -52,7 +47,7 @@ def _epoch_name(epoch: int) -> str:
     return f"epoch-{epoch:03d}"
 
 
-def _card(task: Task, learner: Learner, evaluation: Evaluation, framing: Framing) -> bundle.ModelCard:
+def _card(task: Task, learner: Learner, evaluation: Evaluation) -> bundle.ModelCard:
     config, shards = task.config, task.train_shards
     mean, std = learner.module.normalisation
     return bundle.ModelCard(
@@ -68,7 +63,7 @@ def _card(task: Task, learner: Learner, evaluation: Evaluation, framing: Framing
         vocabulary=VocabularyRecord.of(shards.vocabulary),
         image_px=config.data.image_px,
         crop=shards.crop,
-        framing=framing,
+        framing=task.framing,
         positive_at=config.labels.positive_at,
         precision=task.runtime.precision,
         channels_last=config.train.channels_last,

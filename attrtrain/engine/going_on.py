@@ -6,9 +6,9 @@ from pathlib import Path
 from attrtrain import checkpoint
 from attrtrain.config.schema import TrainConfig
 from attrtrain.engine.best import require_best_bundle
-from attrtrain.engine.fit import early_stop
 from attrtrain.engine.resume import changes_numbers
 from attrtrain.engine.state import Learner, RunState, Task
+from attrtrain.engine.stopping import early_stop
 from attrtrain.engine.window import Window
 from attrtrain.errors import CheckpointError
 from attrtrain.runtime import Runtime

@@ -9,9 +9,11 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from attrtrain.config.schema import TrainConfig
+from attrtrain.data.loader import CropDataset
 from attrtrain.data.order import TrainOrder
 from attrtrain.data.reader import ShardSet
-from attrtrain.engine.objective import Objective
+from attrtrain.engine.step import StepSettings
+from attrtrain.framing import Framing
 from attrtrain.models.network import AttributeModel
 from attrtrain.runtime import Runtime
 from attrtrain.signals import StopRequest
@@ -20,17 +22,39 @@ from attrtrain.tracking.trackers import Tracker
 
 @dataclass(frozen=True)
 class Task:
-    """All of a run that stays the same while it trains."""
+    """All of a run that stays the same while it trains.
+
+    Attributes:
+        config: as resolved.
+        runtime: this process, its device and precision.
+        crops: of the training split, as training sees them.
+        val_shards: the split that judges.
+        order: in which this process sees the training split.
+        settings: of every step.
+        folder: the run directory.
+        tracker: told what happens; of the main process alone, others' keep nothing.
+        stop: whether this process was asked to stop.
+    """
 
     config: TrainConfig
     runtime: Runtime
-    train_shards: ShardSet
+    crops: CropDataset
     val_shards: ShardSet
     order: TrainOrder
-    objective: Objective
+    settings: StepSettings
     folder: Path
     tracker: Tracker
     stop: StopRequest
+
+    @property
+    def train_shards(self) -> ShardSet:
+        """The split that is trained on."""
+        return self.crops.shards
+
+    @property
+    def framing(self) -> Framing:
+        """What of a stored crop is seen, in training but for its jitter, and in judging."""
+        return self.crops.framing
 
 
 @dataclass

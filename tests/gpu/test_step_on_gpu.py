@@ -14,7 +14,7 @@ from attrtrain.data.augment import Augmentation
 from attrtrain.data.loader import CropDataset, load_batches
 from attrtrain.data.order import TrainOrder
 from attrtrain.data.reader import ShardSet
-from attrtrain.engine.fit import prepare_learner
+from attrtrain.engine.learner import prepare_learner
 from attrtrain.engine.objective import Objective
 from attrtrain.engine.step import StepSettings, optimizer_step
 from attrtrain.engine.window import Window

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from attrtrain import checkpoint, wiring
+from attrtrain import checkpoint, run_completion
 from attrtrain.bundle import read_card
 from attrtrain.config.schema import TrainConfig
 from attrtrain.data.reader import ShardSet
@@ -309,13 +309,13 @@ def test_a_full_disk_is_one_line_wherever_it_is_met(
     def no_room(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    for name in ("write_contract", "dump_config", "write_run_report"):
+    for name in ("wiring.write_contract", "run_opening.dump_config", "run_completion.write_run_report"):
         run = tmp_path / name
-        if name == "write_run_report":
+        if name == "run_completion.write_run_report":
             shutil.copytree(whole, run)
             (run / "result.json").unlink()  # killed before it was judged
         with monkeypatch.context() as patched:
-            patched.setattr(f"attrtrain.wiring.{name}", no_room)
+            patched.setattr(f"attrtrain.{name}", no_room)
             assert train(run, toy_shards, "--train.epochs", "4") == 1
         lines = [
             line for line in capsys.readouterr().err.replace("\r", "\n").splitlines() if line.startswith("error: ")
@@ -445,7 +445,7 @@ def test_patience_counts_from_where_the_best_is_looked_for_anew(
 def test_a_stop_in_an_evaluation_leaves_with_85_and_loses_no_time(
     whole: Path, toy_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
-    place = {"of an epoch": fit, "of the bundle": wiring}[when]
+    place = {"of an epoch": fit, "of the bundle": run_completion}[when]
     original, run = place.evaluate, tmp_path / "run"
 
     def stopped(*arguments: object, **options: object) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from attrtrain.assembly import build_model, build_order
+from attrtrain.assembly import build_model, build_order, framing_of, step_settings, training_crops
 from attrtrain.config.schema import (
     DataConfig,
     LabelsConfig,
@@ -28,7 +28,7 @@ from attrtrain.data.jitter import Jitter
 from attrtrain.data.loader import CropDataset
 from attrtrain.data.order import BatchRequest
 from attrtrain.data.reader import ShardSet
-from attrtrain.engine.fit import framing_of, prepare_learner, step_settings, training_crops
+from attrtrain.engine.learner import prepare_learner
 from attrtrain.engine.objective import Objective
 from attrtrain.engine.state import Learner
 from attrtrain.framing import Framing
@@ -88,17 +88,16 @@ def test_a_step_has_the_seed_clipping_layout_augmentation_and_withheld_categorie
     shards: ShardSet,
 ) -> None:
     config = replace(CONFIG, data=replace(CONFIG.data, flip_swaps=False))  # which these attributes do not have
-    objective = Objective.of(config, shards, CPU)
-    found = step_settings(config, objective, shards)
+    found = step_settings(config, shards, CPU)
     assert (found.seed, found.clip_norm, found.channels_last) == (11, 2.7, False)
-    assert found.objective is objective
+    assert found.objective.loss.settings == CONFIG.loss and found.objective.loss.positive_weight is not None
     assert found.augmentation == Augmentation.of(config.data, 11, shards.vocabulary.names) != Augmentation(seed=11)
     assert found.categories is not None and (found.categories.seed, found.categories.withheld) == (11, 0.29)
     names = sorted(set(shards.categories()))
     assert found.categories.code.tolist() == [names.index(name) + 1 for name in shards.categories()]
 
     other = replace(config, train=replace(config.train, channels_last=True), model=replace(config.model, head="linear"))
-    found = step_settings(other, objective, shards)
+    found = step_settings(other, shards, CPU)
     assert found.channels_last is True and found.categories is None
 
 
