@@ -29,6 +29,14 @@ class ShardError(AttrtrainError):
     """Shards that cannot be written, found, or trusted."""
 
 
+class LeftOutError(AttrtrainError):
+    """An object of which no crop can be made. `reason` is the key under which it is counted."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
 class WeightsError(AttrtrainError):
     """Model weights that cannot be obtained or do not fit the model."""
 

@@ -94,8 +94,10 @@ def predict(
     """
     import torch
 
+    from attrtrain.errors import LeftOutError
     from attrtrain.inference.scoring import BATCH
-    from attrtrain.shards.crop import LeftOutError, load_image, whole_picture
+    from attrtrain.shards.crop import whole_picture
+    from attrtrain.shards.image_decode import load_image
 
     names = predictor.names
     if image_path.is_dir():

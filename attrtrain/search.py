@@ -107,9 +107,12 @@ def _picture(match: "Match", info: "ResultInfo", folders: list[Path | str]) -> t
     """A small picture of an object as the model saw it; or "" and why there is none."""
     import simplejpeg
 
+    from attrtrain.errors import LeftOutError
     from attrtrain.report.pictures import picture_uri
     from attrtrain.report.search_page import PICTURE_PX
-    from attrtrain.shards.crop import LeftOutError, cut, find_image, load_image
+    from attrtrain.shards.crop import cut
+    from attrtrain.shards.image_decode import load_image
+    from attrtrain.shards.image_lookup import find_image
 
     if not folders:
         return "", "say with --images where the photographs are"

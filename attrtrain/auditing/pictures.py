@@ -20,7 +20,9 @@ from tqdm import tqdm
 
 from attrtrain.auditing.document import Pictures, SamePicture
 from attrtrain.cores import usable_cores
-from attrtrain.shards.crop import LeftOutError, find_image, load_image
+from attrtrain.errors import LeftOutError
+from attrtrain.shards.image_decode import load_image
+from attrtrain.shards.image_lookup import find_image
 
 T = TypeVar("T")
 _SHOWN = 50

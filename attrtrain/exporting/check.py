@@ -12,10 +12,11 @@ from torch import Tensor
 
 from attrtrain.data.decode import decode, squashed
 from attrtrain.data.reader import ShardSet
-from attrtrain.errors import ExportError, ImageError
+from attrtrain.errors import ExportError, ImageError, LeftOutError
 from attrtrain.exporting.graph import ExportedNetwork
 from attrtrain.framing import Framing
-from attrtrain.shards.crop import LeftOutError, cut, load_image, whole_picture
+from attrtrain.shards.crop import cut, whole_picture
+from attrtrain.shards.image_decode import load_image
 from attrtrain.shards.manifest import CropSettings
 
 CROPS = 64

@@ -14,10 +14,9 @@ from attrtrain.data.decode import framed_crop
 from attrtrain.data.loader import CropDataset, load_batches
 from attrtrain.data.order import BatchRequest
 from attrtrain.data.reader import ShardSet
-from attrtrain.errors import AttrtrainError
+from attrtrain.errors import AttrtrainError, LeftOutError
 from attrtrain.framing import Framing
 from attrtrain.inference.objects import Objects
-from attrtrain.shards.crop import LeftOutError
 from attrtrain.shards.manifest import CropSettings, Failure
 from attrtrain.shards.photographs import cut_photograph, look_for
 from attrtrain.signals import ignore_stop_signals

@@ -153,7 +153,7 @@ class Predictor:
         sharding and training do, so pixels agree.
 
         Args:
-            image: as `attrtrain.shards.crop.load_image` gives it.
+            image: as `attrtrain.shards.image_decode.load_image` gives it.
             box: x, y, width, height in pixels.
 
         Raises:

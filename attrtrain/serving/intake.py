@@ -17,9 +17,12 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 from torch import Tensor
 
+from attrtrain.errors import LeftOutError
 from attrtrain.inference.predictor import Predictor
 from attrtrain.serving.contracts import BoxField, Limits, RefusedError
-from attrtrain.shards.crop import FetchedImage, LeftOutError, load_image, whole_picture
+from attrtrain.shards.crop import whole_picture
+from attrtrain.shards.image_decode import load_image
+from attrtrain.shards.image_lookup import FetchedImage
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 _BOXES = TypeAdapter(list[BoxField])

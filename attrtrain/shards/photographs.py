@@ -9,7 +9,10 @@ from operator import itemgetter
 from pathlib import Path
 
 from attrtrain.annotations.table import ObjectTable
-from attrtrain.shards.crop import Crop, FetchedImage, LeftOutError, cut, find_image, load_image
+from attrtrain.errors import LeftOutError
+from attrtrain.shards.crop import Crop, cut
+from attrtrain.shards.image_decode import load_image
+from attrtrain.shards.image_lookup import FetchedImage, find_image
 from attrtrain.shards.manifest import CropSettings
 
 _FETCHED_AHEAD = 16  # photographs at URLs

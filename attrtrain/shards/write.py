@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 
 from attrtrain.annotations.table import ObjectTable
 from attrtrain.contract import Contract, read_contract, to_json, write_contract
-from attrtrain.errors import ShardError
+from attrtrain.errors import LeftOutError, ShardError
 from attrtrain.files import atomic_write, begin_writing_back, create_once, remove_partials, sha256_of
-from attrtrain.shards.crop import LeftOutError
 from attrtrain.shards.manifest import MANIFEST, CropSettings, Failure, ShardInfo
 from attrtrain.shards.photographs import crops_of
 from attrtrain.shards.plan import PlanInputs, PlannedShard, ShardPlan

@@ -17,7 +17,8 @@ import attrtrain
 from attrtrain.bundle import read_bundle
 from attrtrain.cli import main
 from attrtrain.inference.predictor import Predictor
-from attrtrain.shards.crop import cut, load_image
+from attrtrain.shards.crop import cut
+from attrtrain.shards.image_decode import load_image
 from tests.small_training import train
 
 

@@ -15,7 +15,7 @@ from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms import v2
 
 from attrtrain.data.reader import ShardSet
-from attrtrain.shards.crop import FetchedImage, find_image
+from attrtrain.shards.image_lookup import FetchedImage, find_image
 from attrtrain.shards.manifest import read_manifest
 from tools.bench.contest import BenchError
 from tools.bench.data import SPLIT

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from attrtrain.data.reader import ShardSet
-from attrtrain.shards.crop import LeftOutError, find_image
+from attrtrain.errors import LeftOutError
+from attrtrain.shards.image_lookup import find_image
 from tools.bench.contest import BenchError, Contender, run_fresh, take_turns
 from tools.bench.data import SPLIT, Source
 from tools.bench.result import Case, Result
