@@ -33,7 +33,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from attrtrain.metrics.intervals import Difference, mean_difference
+from attrtrain.metrics.paired import Difference, mean_difference
 from attrtrain.predictions import PREDICTIONS, Predictions, read_predictions
 from attrtrain.report.run_directory import EVALUATION
 from tools.local_sweep import flags_of, read_yaml

@@ -11,7 +11,7 @@ from attrtrain.data.reader import ShardSet
 from attrtrain.engine.evaluate import evaluate
 from attrtrain.engine.judging import headline, judge_split, predictions_of
 from attrtrain.exporting.onnx_file import OnnxNetwork
-from attrtrain.metrics.intervals import paired_difference
+from attrtrain.metrics.paired import paired_difference
 from attrtrain.predictions import Predictions
 from attrtrain.runtime import Runtime, build_runtime
 

@@ -13,7 +13,7 @@ from attrtrain.engine.evaluate import evaluate
 from attrtrain.engine.judging import predictions_of
 from attrtrain.inference.members import PLAIN, Member, Pass, View, shared_card
 from attrtrain.metrics.functional import mean_scores
-from attrtrain.metrics.intervals import paired_difference
+from attrtrain.metrics.paired import paired_difference
 from attrtrain.predictions import Predictions
 from attrtrain.runtime import Runtime
 

@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attrtrain.metrics.baselines import CategoryCounts
+from attrtrain.metrics.bootstrap import resampled_rankings
 from attrtrain.metrics.document import Frequency, GroupEntry
-from attrtrain.metrics.intervals import interval, resampled_rankings
+from attrtrain.metrics.intervals import interval
 from attrtrain.metrics.judged_set import JudgedSet
 from attrtrain.metrics.measure import Measured, score_attributes
 from attrtrain.metrics.overall import (

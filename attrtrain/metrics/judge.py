@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attrtrain.metrics.baselines import CategoryGuess, TrainingRates, category_guess
+from attrtrain.metrics.bootstrap import default_replicates, image_weights, resample
 from attrtrain.metrics.decisions import GivenThresholds
 from attrtrain.metrics.document import (
     AttributeEntry,
@@ -20,7 +21,7 @@ from attrtrain.metrics.document import (
 )
 from attrtrain.metrics.groups import FREQUENCIES, attribute_groups, category_groups, frequency_thirds
 from attrtrain.metrics.guessers import guesser_scores, permutation_p
-from attrtrain.metrics.intervals import default_replicates, image_weights, interval, overall_interval, resample
+from attrtrain.metrics.intervals import interval, overall_interval
 from attrtrain.metrics.judged_set import JudgedSet
 from attrtrain.metrics.measure import Measured, measure
 from attrtrain.metrics.overall import MIN_NEGATIVES, MIN_POSITIVES, permutation_average_precision, rates

@@ -10,7 +10,7 @@ import yaml
 from drawn_cells import draw_predictions
 
 from attrtrain.config.load import load_config
-from attrtrain.metrics.intervals import mean_difference, paired_difference
+from attrtrain.metrics.paired import mean_difference, paired_difference
 from attrtrain.predictions import Predictions, write_predictions
 from tools import ablate
 

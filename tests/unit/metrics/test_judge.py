@@ -10,10 +10,11 @@ from drawn_cells import draw_predictions, draw_shares, known_and_positive, plain
 from sklearn.metrics import average_precision_score, f1_score
 
 from attrtrain.metrics.baselines import TrainingRates
+from attrtrain.metrics.bootstrap import image_weights
 from attrtrain.metrics.decisions import GivenThresholds
 from attrtrain.metrics.document import read_metrics, write_metrics
 from attrtrain.metrics.groups import frequency_thirds
-from attrtrain.metrics.intervals import image_weights, interval
+from attrtrain.metrics.intervals import interval
 from attrtrain.metrics.judge import judge
 from attrtrain.metrics.judged_set import JudgedSet
 from attrtrain.metrics.measure import measure
