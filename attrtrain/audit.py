@@ -5,6 +5,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from attrtrain.errors import ConfigError
+from attrtrain.run_layout import AUDIT
 from attrtrain.urls import as_place, require_folders, require_writable
 
 if TYPE_CHECKING:  # imported where they are used: SciPy takes a second, which `--help` need not
@@ -67,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     document = audit(subject, arguments.images, features_of, objects)
     try:
         arguments.out.mkdir(parents=True, exist_ok=True)
-        write_contract(document, arguments.out / "audit.json")
+        write_contract(document, arguments.out / AUDIT)
         write_page(document, arguments.out / "audit.html")
     except OSError as error:
         raise ConfigError(f"--out {error.filename or arguments.out}: {error.strerror or error}") from None

@@ -25,6 +25,7 @@ from attrtrain.framing import Framing
 from attrtrain.models.network import IMAGE_MEAN, IMAGE_STD, AttributeModel, build_network
 from attrtrain.models.plain import model_from_tensors
 from attrtrain.models.weights import read_tensors
+from attrtrain.run_layout import BUNDLE, BUNDLES, CONFIG
 from attrtrain.shards.manifest import CropSettings, VocabularyRecord
 
 WEIGHTS, CARD = "weights.safetensors", "model.json"
@@ -125,10 +126,10 @@ def save_bundle(folder: Path, tensors: dict[str, Tensor], card: ModelCard) -> No
 
 def require_bundle(path: Path) -> Path:
     """The bundle folder behind a bundle or run directory. Raises WeightsError where there is neither."""
-    for candidate in (path, path / "bundle"):
+    for candidate in (path, path / BUNDLE):
         if (candidate / CARD).is_file():
             return candidate
-    unfinished = " (a run writes its bundle after its first evaluation)" if (path / "config.yaml").exists() else ""
+    unfinished = " (a run writes its bundle after its first evaluation)" if (path / CONFIG).exists() else ""
     raise WeightsError(
         f"{path}: no bundle here, nor in a bundle folder below{unfinished}; give a run directory or a bundle"
     )
@@ -151,9 +152,9 @@ def model_name(path: str | Path) -> str:
     if hub.is_repository(path):
         return str(path)
     here = Path(path).resolve()
-    if here.parent.name == "bundles":
+    if here.parent.name == BUNDLES:
         return f"{here.parent.parent.name}-{here.name}"
-    return here.parent.name if here.name == "bundle" else here.name
+    return here.parent.name if here.name == BUNDLE else here.name
 
 
 def read_card(folder: Path) -> ModelCard:

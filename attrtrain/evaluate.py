@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from attrtrain.errors import AttrtrainError, ConfigError, ShardError
 from attrtrain.inference.command import add_models_arguments, check_scales
 from attrtrain.protocol import DEV, NAME, REPLICATES, TITLE, Choices, deviations
+from attrtrain.run_layout import REPORT
 from attrtrain.urls import as_place, require_writable
 
 if TYPE_CHECKING:  # torch takes seconds, which `--help` need not
@@ -188,7 +189,7 @@ def _write(
     try:
         write_judgement(folder, document, predictions)
         write_report(
-            folder / "report.html",
+            folder / REPORT,
             title=document.source["model"] or folder.name,
             document=document,
             predictions=predictions,

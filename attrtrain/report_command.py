@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from attrtrain.errors import ConfigError, ShardError
+from attrtrain.run_layout import REPORT
 
 EXAMPLES = """examples:
   attrtrain report runs/coco
@@ -33,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _report(arguments: argparse.Namespace) -> int:
     from attrtrain.report.run_directory import open_shards, read_run, write_run_report
 
-    out = _place(arguments.out, arguments.run / "report.html")
+    out = _place(arguments.out, arguments.run / REPORT)
     judged = read_run(arguments.run)
     shards, no_pictures = open_shards(judged)
     with _told_of(out):

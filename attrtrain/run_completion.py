@@ -11,7 +11,8 @@ from attrtrain.engine.stopping import preempted
 from attrtrain.files import atomic_write
 from attrtrain.metrics.document import SHARDS
 from attrtrain.report.for_trackers import describe_bundle, track_judgement
-from attrtrain.report.run_directory import EVALUATION, joined, read_run, write_run_report
+from attrtrain.report.run_directory import joined, read_run, write_run_report
+from attrtrain.run_layout import BUNDLE, EVALUATION, REPORT, RESULT
 
 
 def complete_run(task: Task, state: RunState) -> None:
@@ -52,7 +53,7 @@ def complete_run(task: Task, state: RunState) -> None:
         positive_at=card.positive_at,
     )
     write_judgement(folder / EVALUATION, document, predictions)
-    write_run_report(folder / "report.html", read_run(folder), task.val_shards)  # what `attrtrain report` would write
+    write_run_report(folder / REPORT, read_run(folder), task.val_shards)  # what `attrtrain report` would write
     interval = document.intervals.get("map")
     result = {
         "best_epoch": state.best_epoch,
@@ -64,10 +65,10 @@ def complete_run(task: Task, state: RunState) -> None:
         },
         "seconds": state.seconds,
     }
-    with atomic_write(folder / "result.json") as file:
+    with atomic_write(folder / RESULT) as file:
         file.write(json.dumps(result, indent=1).encode() + b"\n")
     track_judgement(task.tracker, state.step, document, predictions, task.val_shards)
-    task.tracker.log_artifact(describe_bundle(folder / "bundle", card, state.best_epoch))
+    task.tracker.log_artifact(describe_bundle(folder / BUNDLE, card, state.best_epoch))
     low, high = interval or (None, None)
     task.tracker.finish(
         {

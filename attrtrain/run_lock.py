@@ -16,9 +16,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from attrtrain.errors import AttrtrainError, CheckpointError, ConfigError
+from attrtrain.run_layout import LOCK
 from attrtrain.runtime import Runtime
 
-LOCK = ".lock"
 _PATIENCE_SECONDS = 150.0  # NFSv4 servers forget a dead client after a lease of 90 s, plus its grace
 
 

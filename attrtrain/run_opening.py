@@ -14,7 +14,8 @@ from attrtrain.engine.stopping import is_finished
 from attrtrain.errors import ConfigError
 from attrtrain.files import atomic_write, remove_partials
 from attrtrain.report.for_trackers import describe_shards
-from attrtrain.report.run_directory import CONFIG, EVALUATION, read_config
+from attrtrain.report.run_directory import read_config
+from attrtrain.run_layout import CONFIG, EVALUATION, HISTORY, RESULT
 from attrtrain.tracking import tensorboard_tracker, wandb_tracker
 from attrtrain.tracking.jsonl_tracker import JsonlTracker
 from attrtrain.tracking.trackers import Tracker, Trackers
@@ -31,7 +32,7 @@ def open_folder(task: Task, state: RunState, audit: QuickAudit | None, source: P
     for place in (folder, folder / EVALUATION):
         remove_partials(place)  # of a training that was killed while it wrote
     settings, leaves_course = dump_config(config), source is not None and _other_numbers(config, folder, source)
-    (folder / "result.json").unlink(missing_ok=True)  # of fewer epochs: whoever waits for it waits for the last
+    (folder / RESULT).unlink(missing_ok=True)  # of fewer epochs: whoever waits for it waits for the last
     # Of a run that is trained already what is left to do, judging, follows from the bundle alone.
     if not is_finished(config, state) or not (folder / CONFIG).exists():
         with atomic_write(folder / CONFIG) as file:
@@ -39,7 +40,7 @@ def open_folder(task: Task, state: RunState, audit: QuickAudit | None, source: P
     mode, note = wandb_tracker.resolve_mode(config.track.wandb)
     if note:
         print(note, flush=True)
-    lines = JsonlTracker(folder / "metrics.jsonl", state.step, state.epoch)
+    lines = JsonlTracker(folder / HISTORY, state.step, state.epoch)
     if leaves_course and lines.dropped:
         wandb_tracker.leave_course(folder)
     trackers: list[Tracker] = [lines, wandb_tracker.start(mode, folder, lines.kept, config.track, _known(task, audit))]

@@ -44,8 +44,8 @@ from attrtrain.framing import Framing
 from attrtrain.models.network import AttributeModel
 from attrtrain.models.timm_backbone import resizing
 from attrtrain.models.weights import load_backbone_weights
-from attrtrain.report.run_directory import AUDIT
 from attrtrain.run_completion import complete_run
+from attrtrain.run_layout import AUDIT, RESULT
 from attrtrain.run_lock import locked
 from attrtrain.run_opening import open_folder
 from attrtrain.runtime import Runtime, explained_process_loss, leave_group, of_one_process, seed_everything
@@ -115,7 +115,7 @@ def _train(
             restore(task, learner, state, window, source)
             mended = put_in_order(task, learner, state, window, source)
             told += mended
-            left_to_do = not is_finished(config, state), bool(mended), not (folder / "result.json").exists()
+            left_to_do = not is_finished(config, state), bool(mended), not (folder / RESULT).exists()
             if not any(runtime.any_rank(*left_to_do)):
                 if runtime.is_main:
                     print(*told, *nothing_to_do(config, state), sep="\n", flush=True)

@@ -35,7 +35,7 @@ from typing import Any
 
 from attrtrain.metrics.paired import Difference, mean_difference
 from attrtrain.predictions import PREDICTIONS, Predictions, read_predictions
-from attrtrain.report.run_directory import EVALUATION
+from attrtrain.run_layout import CHECKPOINTS, EVALUATION, RESULT
 from tools.local_sweep import flags_of, read_yaml
 
 BASE = "base"
@@ -108,10 +108,10 @@ def train(preset: str, recipe: Recipe, seed: int, shards: Sequence[str], out: Pa
         SystemExit: it failed; the trainer has said why, and its checkpoints stay to go on from.
     """
     run = recipe.folder(out, seed)
-    if not (run / "result.json").exists():
+    if not (run / RESULT).exists():
         _start(preset, recipe, seed, shards, run, flags)
-    if (run / "result.json").exists() and (run / "checkpoints").exists():
-        shutil.rmtree(run / "checkpoints")
+    if (run / RESULT).exists() and (run / CHECKPOINTS).exists():
+        shutil.rmtree(run / CHECKPOINTS)
 
 
 def _start(preset: str, recipe: Recipe, seed: int, shards: Sequence[str], run: Path, flags: Sequence[str]) -> None:
@@ -142,7 +142,7 @@ def _predictions(recipe: Recipe, seed: int, out: Path) -> Predictions:
 
 
 def _seconds(recipe: Recipe, seed: int, out: Path) -> float:
-    return float(json.loads((recipe.folder(out, seed) / "result.json").read_text())["seconds"])
+    return float(json.loads((recipe.folder(out, seed) / RESULT).read_text())["seconds"])
 
 
 def table(base: Recipe, outcomes: Sequence[Outcome], seeds: Sequence[int]) -> str:

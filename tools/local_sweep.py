@@ -25,6 +25,7 @@ from zlib import crc32
 import yaml
 
 from attrtrain.keyed_random import uniform
+from attrtrain.run_layout import HISTORY, RESULT
 
 Trial = dict[str, Any]
 
@@ -112,7 +113,7 @@ def run_trial(trial: Trial, folder: Path, train: Sequence[str]) -> None:
     Raises:
         SystemExit: it failed; the trainer has said why.
     """
-    if (folder / "result.json").exists():
+    if (folder / RESULT).exists():
         return
     command = [sys.executable, "-m", "attrtrain.train", *train, "--run.dir", str(folder), *flags_of(trial)]
     print(f"$ {shlex.join(['python', *command[1:]])}", flush=True)
@@ -123,7 +124,7 @@ def run_trial(trial: Trial, folder: Path, train: Sequence[str]) -> None:
 def outcome(folder: Path, metric: str) -> float:
     """The last value of a metric such as val/best_map in a run directory; NaN where it was never a number."""
     kind, _, name = metric.partition("/")
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (folder / HISTORY).read_text().splitlines()]
     found = [line[name] for line in lines if line["kind"] == kind and line.get(name) is not None]
     return float(found[-1]) if found else math.nan
 

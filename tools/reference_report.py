@@ -28,6 +28,7 @@ from attrtrain.annotations.table import ObjectTable
 from attrtrain.cli import main as attrtrain
 from attrtrain.keyed_random import mix64
 from attrtrain.metrics.document import METRICS, MetricsDocument, read_metrics
+from attrtrain.run_layout import AUDIT, HISTORY, RESULT
 from tools.make_toy_coco import draw_toy_coco
 
 OBJECTS, ATTRIBUTES, VAL_SHARE, SEED = 275, 204, 0.2, 0
@@ -89,16 +90,16 @@ def run_once(
     _call(["shard", "--labels", csv_path, "--images", *images, "--out", shards, "--split", "official"])
     probe = ["--weights", weights] if weights is not None else []
     _call(["audit", shards, "--out", audit, *probe], accepted=(0, 3, 4))
-    if not (run / "result.json").exists():
+    if not (run / RESULT).exists():
         start = ["--model.weights", weights] if weights is not None else []
         given = ["--data.shards", shards, "--run.dir", run, "--track.wandb", "disabled", *start, *flags]
         _call(["train", "reference_report", *given])
     # Judged anew, so that figures follow when the way of judging changes.
     _call(["evaluate", "--model", run, "--shards", shards, "--out", work / "evaluations" / name])
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (run / HISTORY).read_text().splitlines()]
     return Outcome(
         document=read_metrics(work / "evaluations" / name / METRICS),
-        audit=json.loads((audit / "audit.json").read_text()),
+        audit=json.loads((audit / AUDIT).read_text()),
         epochs=sum(line["kind"] == "val" for line in lines),
     )
 

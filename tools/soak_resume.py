@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from attrtrain.engine import window
+from attrtrain.run_layout import CHECKPOINTS, HISTORY, RESULT
 from attrtrain.train import main as train_main
 
 CLOCKED = ("seconds", *window.CLOCKED)
@@ -43,10 +44,8 @@ def soak(shards: Path, work: Path, kills: int, seed: int, flags: Sequence[str]) 
     for number in range(kills):
         child = _start(command, killed)
         _kill(child, killed, while_saving=number % 2 == 1, after=chance.uniform(0.0, 1.2 * duration))
-        if (
-            killed / "result.json"
-        ).exists():  # it was done before it was killed: go back to the first checkpoint there is
-            (killed / "result.json").unlink()
+        if (killed / RESULT).exists():  # it was done before it was killed: go back to the first checkpoint there is
+            (killed / RESULT).unlink()
             _forget_newest(killed)
     if (code := _wait(_start(command, killed))) != 0:
         raise SystemExit(f"the last start failed with exit code {code}; {killed}.log says why")
@@ -56,7 +55,7 @@ def soak(shards: Path, work: Path, kills: int, seed: int, flags: Sequence[str]) 
 def differences(whole: Path, other: Path) -> list[str]:
     """What an undisturbed run and another one ended with that is not the same."""
     found = []
-    newest = [sorted((run / "checkpoints").glob("step-*"))[-1] for run in (whole, other)]
+    newest = [sorted((run / CHECKPOINTS).glob("step-*"))[-1] for run in (whole, other)]
     for name in ("model.safetensors", "average.safetensors"):
         contents = [(folder / name).read_bytes() if (folder / name).exists() else None for folder in newest]
         if contents[0] != contents[1]:
@@ -71,7 +70,7 @@ def differences(whole: Path, other: Path) -> list[str]:
 
 def metrics(run: Path) -> list[dict[str, Any]]:
     """metrics.jsonl without what depends on the clock."""
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (run / HISTORY).read_text().splitlines()]
     return [{key: value for key, value in line.items() if key not in CLOCKED} for line in lines]
 
 
@@ -136,7 +135,7 @@ def _kill(child: int, run: Path, while_saving: bool, after: float) -> None:
     """
     begun = time.monotonic()
     while os.waitpid(child, os.WNOHANG) == (0, 0):
-        saving = any((run / "checkpoints").glob(".step-*.partial"))
+        saving = any((run / CHECKPOINTS).glob(".step-*.partial"))
         if time.monotonic() - begun > after and (saving or not while_saving):
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
@@ -145,13 +144,13 @@ def _kill(child: int, run: Path, while_saving: bool, after: float) -> None:
 
 
 def _seconds_of_training(run: Path) -> float:
-    return float(json.loads((run / "result.json").read_text())["seconds"])
+    return float(json.loads((run / RESULT).read_text())["seconds"])
 
 
 def _forget_newest(run: Path) -> None:
     import shutil
 
-    for folder in sorted((run / "checkpoints").glob("step-*"))[1:]:
+    for folder in sorted((run / CHECKPOINTS).glob("step-*"))[1:]:
         shutil.rmtree(folder)
 
 

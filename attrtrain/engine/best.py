@@ -4,12 +4,13 @@ import math
 from pathlib import Path
 
 from attrtrain import bundle, checkpoint
-from attrtrain.engine.bundles import BUNDLE, write_bundles
+from attrtrain.engine.bundles import write_bundles
 from attrtrain.engine.fit import evaluate_or_leave
 from attrtrain.engine.resume import restore
 from attrtrain.engine.state import Learner, RunState, Task
 from attrtrain.engine.window import Window
 from attrtrain.errors import CheckpointError, WeightsError
+from attrtrain.run_layout import BUNDLE, CHECKPOINTS
 
 
 def require_best_bundle(task: Task, learner: Learner, state: RunState, window: Window, source: Path) -> str | None:
@@ -33,7 +34,7 @@ def require_best_bundle(task: Task, learner: Learner, state: RunState, window: W
     has_it = task.runtime.is_main and _holds_best(task.folder, state)
     if state.best_epoch == 0 or task.runtime.any_rank(has_it)[0]:
         return None
-    places = (checkpoint.of_step(folder, state.best_step) for folder in (task.folder / "checkpoints", source.parent))
+    places = (checkpoint.of_step(folder, state.best_step) for folder in (task.folder / CHECKPOINTS, source.parent))
     best = next((place for place in places if checkpoint.damage(place) is None), None)
     if best is None:
         epoch = state.best_epoch

@@ -11,9 +11,8 @@ from attrtrain.engine.evaluate import Evaluation
 from attrtrain.engine.judging import decision_thresholds, predictions_of
 from attrtrain.engine.resume import full_tensors
 from attrtrain.engine.state import Learner, RunState, Task
+from attrtrain.run_layout import BUNDLE, BUNDLES
 from attrtrain.shards.manifest import VocabularyRecord, unlabelled_attributes
-
-BUNDLE = "bundle"
 
 
 def save_bundles(task: Task, learner: Learner, state: RunState, evaluation: Evaluation, is_best: bool) -> None:
@@ -21,7 +20,7 @@ def save_bundles(task: Task, learner: Learner, state: RunState, evaluation: Eval
     ones go. Collective.
     """
     folders = [task.folder / BUNDLE] if is_best else []
-    newest, keep = task.folder / "bundles", task.config.checkpoint.keep_bundles
+    newest, keep = task.folder / BUNDLES, task.config.checkpoint.keep_bundles
     if keep:
         folders.append(newest / _epoch_name(state.epoch))
     if folders:

@@ -11,6 +11,7 @@ from attrtrain.engine.state import Learner, RunState, Task
 from attrtrain.engine.stopping import early_stop
 from attrtrain.engine.window import Window
 from attrtrain.errors import CheckpointError
+from attrtrain.run_layout import CHECKPOINTS, RESULT
 from attrtrain.runtime import Runtime
 
 
@@ -22,11 +23,11 @@ def checkpoint_to_resume(config: TrainConfig, folder: Path, runtime: Runtime) ->
             to be gone on with.
     """
     if runtime.is_main:
-        checkpoint.clean(folder / "checkpoints")
+        checkpoint.clean(folder / CHECKPOINTS)
     runtime.accelerator.wait_for_everyone()  # before anybody looks for one
     match config.checkpoint.resume:
         case "auto":
-            latest, complaints = checkpoint.find_latest(folder / "checkpoints")
+            latest, complaints = checkpoint.find_latest(folder / CHECKPOINTS)
             if complaints and latest is None:  # beginning anew would cost what somebody may still restore
                 raise CheckpointError(
                     f"{complaints[0]}, and there is no older one that is whole; restore one, begin anew with another --run.dir, or move {folder} away"
@@ -36,11 +37,11 @@ def checkpoint_to_resume(config: TrainConfig, folder: Path, runtime: Runtime) ->
                     print(f"{complaint}; going back to the one before", file=sys.stderr)
             return latest
         case "never":
-            if (folder / "checkpoints").exists() or (folder / "result.json").exists():
+            if (folder / CHECKPOINTS).exists() or (folder / RESULT).exists():
                 raise CheckpointError(f"{folder} holds a run and checkpoint.resume is never; choose another --run.dir")
             return None
         case path:
-            latest, _ = checkpoint.find_latest(folder / "checkpoints")
+            latest, _ = checkpoint.find_latest(folder / CHECKPOINTS)
             if latest is not None:
                 before = checkpoint.load_state(latest)["config"]
                 before["train"]["epochs"] = config.train.epochs  # more of them are wanted of what it has come to
@@ -61,7 +62,7 @@ def put_in_order(task: Task, learner: Learner, state: RunState, window: Window, 
     """
     told = []
     if task.runtime.is_main:
-        moved = checkpoint.set_newer_aside(task.folder / "checkpoints", source)
+        moved = checkpoint.set_newer_aside(task.folder / CHECKPOINTS, source)
         told += [f"{len(moved)} newer checkpoints are set aside in {moved[0].parent}"] if moved else []
     mended = require_best_bundle(task, learner, state, window, source)
     return [*told, *([mended] if mended else [])]

@@ -23,6 +23,7 @@ from attrtrain.engine.state import Learner, RunState, Task
 from attrtrain.engine.window import Window
 from attrtrain.errors import AttrtrainError, CheckpointError
 from attrtrain.optim import keeps_state
+from attrtrain.run_layout import CHECKPOINTS
 from attrtrain.run_lock import require_held
 from attrtrain.tracking import wandb_tracker
 
@@ -104,7 +105,7 @@ def save_checkpoint(task: Task, learner: Learner, state: RunState, window: Windo
         },
         ranks=[{"window": window.state_dict(), "generators": _generators(task.runtime.device)}],
     )
-    folder = task.folder / "checkpoints"
+    folder = task.folder / CHECKPOINTS
     checkpoint.save(folder, state.step, content, accelerator.process_index, accelerator.wait_for_everyone)
     if task.runtime.is_main:
         checkpoint.prune(folder, task.config.checkpoint.keep_last, {state.best_step, state.step})
@@ -112,7 +113,7 @@ def save_checkpoint(task: Task, learner: Learner, state: RunState, window: Windo
 
 def diverged(task: Task, step: int, what: str) -> AttrtrainError:
     """The error of a training that has left the finite numbers, with the way back."""
-    saved = [path.name for path in sorted((task.folder / "checkpoints").glob("step-*"))]
+    saved = [path.name for path in sorted((task.folder / CHECKPOINTS).glob("step-*"))]
     back = (
         f"; where it goes wrong again from {saved[-1]}, give --checkpoint.resume an earlier one of {task.folder}/checkpoints"
         if saved
@@ -167,7 +168,7 @@ def restore(task: Task, learner: Learner, state: RunState, window: Window, sourc
     window.load_state_dict([entry["window"] for entry in saved.ranks], rank, world_size)
     if len(saved.ranks) == world_size:
         _set_generators(saved.ranks[rank]["generators"], task.runtime.device)
-    is_own = source.resolve().parent == (task.folder / "checkpoints").resolve()  # another folder's run stays its own
+    is_own = source.resolve().parent == (task.folder / CHECKPOINTS).resolve()  # another folder's run stays its own
     if is_own and task.runtime.is_main and saved.state["wandb_id"] and not wandb_tracker.read_id(task.folder):
         wandb_tracker.write_id(task.folder, saved.state["wandb_id"])
 

@@ -11,11 +11,10 @@ from typing import Any
 from attrtrain import bundle
 from attrtrain.errors import AttrtrainError, ConfigError, PredictionsError
 from attrtrain.metrics.document import METRICS, MetricsDocument, read_metrics
-from attrtrain.report.run_directory import AUDIT, CONFIG, EVALUATION, read_audit, read_config, why_unread
+from attrtrain.report.run_directory import read_audit, read_config, why_unread
+from attrtrain.run_layout import AUDIT, CONFIG, EVALUATION, RESULT
 from attrtrain.shards.manifest import Manifest, fingerprint_of, read_manifest
 from attrtrain.urls import as_place, name_of
-
-RESULT = "result.json"
 
 
 @dataclass(frozen=True)

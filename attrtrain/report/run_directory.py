@@ -15,10 +15,8 @@ from attrtrain.errors import AttrtrainError, ConfigError, LabelError, Prediction
 from attrtrain.metrics.document import METRICS, SHARDS, MetricsDocument, read_metrics
 from attrtrain.predictions import PREDICTIONS, Predictions, read_predictions
 from attrtrain.report.run_report import installed_versions, write_report
+from attrtrain.run_layout import AUDIT, CONFIG, EVALUATION, HISTORY
 from attrtrain.urls import as_place
-
-EVALUATION = "evaluation"
-CONFIG, HISTORY, AUDIT = "config.yaml", "metrics.jsonl", "audit.json"
 
 
 @dataclass(frozen=True)

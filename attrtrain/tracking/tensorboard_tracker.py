@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from attrtrain.errors import ConfigError
+from attrtrain.run_layout import TENSORBOARD
 from attrtrain.tracking.trackers import (
     Forgiving,
     NullTracker,
@@ -22,8 +23,6 @@ from attrtrain.tracking.trackers import (
     one_line,
     warn,
 )
-
-TENSORBOARD = "tensorboard"
 
 
 def require_tensorboard() -> None:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from attrtrain.config.schema import TrackConfig
 from attrtrain.files import atomic_write
+from attrtrain.run_layout import WANDB, WANDB_ID
 from attrtrain.tracking.trackers import (
     EPOCH,
     GLOBAL_STEP,
@@ -32,8 +33,6 @@ from attrtrain.tracking.trackers import (
     one_line,
     warn,
 )
-
-WANDB_ID = "wandb_id"  # file in the run folder that holds the id of its W&B run
 
 Mode = Literal["online", "offline", "disabled"]
 
@@ -89,7 +88,7 @@ def start(
     if mode == "disabled":
         return NullTracker()
     # Else what is uploaded later waits in the home folder, which on a cluster is small and not what is copied along.
-    os.environ.setdefault("WANDB_DATA_DIR", str((run_folder / "wandb").resolve()))
+    os.environ.setdefault("WANDB_DATA_DIR", str((run_folder / WANDB).resolve()))
     try:
         begin = partial(_init, _keep_id(run_folder), run_folder, track, config)
         run = _try_online(begin, run_folder) if mode == "online" else None

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from attrtrain.errors import CheckpointError, ConfigError
-from attrtrain.run_lock import LOCK, locked, require_held
+from attrtrain.run_layout import LOCK
+from attrtrain.run_lock import locked, require_held
 
 HOLDER = """
 import fcntl, sys
