@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"--out {arguments.out}: cannot be written there; give the name of a file in a folder that exists"
         )
     config = load_config(arguments.more, prog="attrtrain find --out FILE.yaml")
-    from attrtrain.finding import find_start
+    from attrtrain.starting_point import find_start
 
     micro, rate = find_start(config, arguments.low, arguments.high, arguments.steps)
     told = [

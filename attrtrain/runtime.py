@@ -318,10 +318,8 @@ def resolve_precision(precision: Precision, device: str) -> Literal["no", "fp16"
     match precision, device:
         case "auto", "cuda":
             return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-        case (
-            "auto",
-            "cpu",
-        ):  # emulated bf16 is slower than float32; these two are the instruction sets that compute in it
+        case "auto", "cpu":
+            # Emulated bf16 is slower than float32; these two are the instruction sets that compute in it.
             return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "no"
         case "auto", _:
             return "no"

@@ -13,7 +13,7 @@ from attrtrain.auditing.boxes import odd_boxes
 from attrtrain.auditing.counts import count_by, label_counts, rate_summary, torn_photographs
 from attrtrain.auditing.description import describe, sample_photographs
 from attrtrain.auditing.document import AttributeEntry, AuditDocument, Coverage, EvidenceEntry, Pictures
-from attrtrain.auditing.findings import find
+from attrtrain.auditing.findings import findings_of
 from attrtrain.auditing.held_out import HeldOut, held_out_test
 from attrtrain.auditing.noise_test import CO_OCCURRENCE, PHOTOGRAPHS, PIXELS, SIDE, Evidence, judge, label_evidence
 from attrtrain.auditing.permutation import PermutationTest
@@ -71,15 +71,8 @@ def audit(
     pictures, table = _pictures(subject, image_folders)
     evidence, tests = _evidence(table, features_of, pixel_objects, seed)
     judgement = judge(evidence)
-    attributes = _attributes(table, evidence)
     positives, negatives, _ = label_counts(table.labels)
-    rates = rate_summary(positives, negatives)
-    categories = count_by(table.category, table.image_id, "(no category)")
-    torn = torn_photographs(table)
-    boxes = odd_boxes(table)
-    relations = find_relations(table.labels, table.vocabulary.names)
-    votes = describe_votes(table.labels)
-    return AuditDocument(
+    document = AuditDocument(
         **asdict(judgement),
         effect_unit=UNITS[judgement.decided_by],
         audited=subject.audited,
@@ -87,29 +80,20 @@ def audit(
         objects=len(table),
         images=len(np.unique(table.image_id)),
         known_share=float(1 - np.isnan(table.labels).mean()) if len(table) else 0.0,
-        findings=find(
-            attributes=attributes,
-            rates=rates,
-            categories=categories,
-            torn=torn,
-            pictures=pictures,
-            boxes=boxes,
-            relations=relations,
-            votes=votes,
-            coverage=subject.coverage,
-        ),
+        findings=[],
         tests=tests,
         splits=count_by(table.split, table.image_id, "(no split)"),
-        attributes=attributes,
-        rates=rates,
-        categories=categories,
-        torn=torn,
+        attributes=_attributes(table, evidence),
+        rates=rate_summary(positives, negatives),
+        categories=count_by(table.category, table.image_id, "(no category)"),
+        torn=torn_photographs(table),
         pictures=pictures,
-        boxes=boxes,
-        relations=relations,
-        votes=votes,
+        boxes=odd_boxes(table),
+        relations=find_relations(table.labels, table.vocabulary.names),
+        votes=describe_votes(table.labels),
         coverage=subject.coverage,
     )
+    return document.model_copy(update={"findings": findings_of(document)})
 
 
 def _evidence(

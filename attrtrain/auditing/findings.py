@@ -6,6 +6,7 @@ from typing import Literal
 from attrtrain.auditing.coverage import GOOD_SHARE
 from attrtrain.auditing.document import (
     AttributeEntry,
+    AuditDocument,
     CountEntry,
     Coverage,
     Finding,
@@ -19,10 +20,8 @@ from attrtrain.auditing.document import (
 
 Severity = Literal["serious", "check", "note"]
 _ORDER: tuple[Severity, ...] = ("serious", "check", "note")
-_ENOUGH_RATES, _SHARP_RATES = (
-    5,
-    0.1,
-)  # attributes, and the spread of their rates: of fewer, or fewer labels, any might pass
+# Attributes, and the spread of fair coins' rates: of fewer, or with fewer labels, any might pass for coins.
+_ENOUGH_RATES, _SHARP_RATES = 5, 0.1
 _BOX_SEVERITY: dict[str, Severity] = {
     "same_box_everywhere": "serious",
     "over_the_edge": "note",
@@ -30,26 +29,15 @@ _BOX_SEVERITY: dict[str, Severity] = {
 }
 
 
-def find(
-    *,
-    attributes: Sequence[AttributeEntry],
-    rates: RateSummary,
-    categories: Sequence[CountEntry],
-    torn: TornPhotographs,
-    pictures: Pictures,
-    boxes: Sequence[OddBoxes],
-    relations: Relations,
-    votes: Votes,
-    coverage: Coverage | None,
-) -> list[Finding]:
-    """Turns the parts of an audit into findings, most serious first."""
+def findings_of(audit: AuditDocument) -> list[Finding]:
+    """What the parts of an audit come to, most serious first."""
     found = [
-        *_of_coverage(coverage),
-        *_of_splits(torn, pictures),
-        *_of_labels(attributes, rates, votes),
-        *_of_boxes(boxes),
-        *_of_relations(relations),
-        *_of_categories(categories),
+        *_of_coverage(audit.coverage),
+        *_of_splits(audit.torn, audit.pictures),
+        *_of_labels(audit.attributes, audit.rates, audit.votes),
+        *_of_boxes(audit.boxes),
+        *_of_relations(audit.relations),
+        *_of_categories(audit.categories),
     ]
     return sorted(found, key=lambda finding: _ORDER.index(finding.severity))
 
