@@ -35,7 +35,7 @@ def exit_code_of(action: Callable[[], int], going_on: str) -> int:
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains once more when it ends
         return 1
-    except (OSError, MemoryError) as error:
+    except (OSError, MemoryError, RuntimeError) as error:
         if (refusal := refused_by_system(error)) is None:
             raise
         print(f"error: {_shown(refusal)}", file=sys.stderr)

@@ -89,10 +89,27 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def refused_by_system(error: OSError | MemoryError) -> str | None:
+# What torch says, as plain RuntimeErrors, where a device's allocator, the driver, or a library of the driver's gets no
+# memory.
+_SIGNS_OF_NO_MEMORY = ("out of memory", "can't allocate memory", "status_alloc_failed")
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether torch found no memory, be it the processor's or a GPU's."""
+    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS_OF_NO_MEMORY)
+
+
+def refused_by_system(error: OSError | MemoryError | RuntimeError) -> str | None:
     """A line about memory that there is not, or a file that may not be read or written; None where no file is named,
-    which is no user's mistake.
+    or memory is not what is lacking, which is no user's mistake.
     """
+    if isinstance(error, RuntimeError):
+        if not lacks_memory(error):
+            return None
+        return (
+            f"out of memory: {first_line(error)}; end what else holds it (`nvidia-smi` tells, on a GPU), give smaller pictures or batches, "
+            "or compute on the CPU: ACCELERATE_USE_CPU=true"
+        )
     if isinstance(error, MemoryError):
         return (
             f"out of memory{f': {first_line(error)}' if str(error) else ''}; give this machine more, or fewer --workers"

@@ -5,8 +5,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from accelerate.utils.memory import should_reduce_batch_size
-
 from attrtrain.assembly import (
     build_configured_runtime,
     build_model,
@@ -39,6 +37,7 @@ from attrtrain.errors import (
     LabelError,
     MemoryExceededError,
     PreemptedError,
+    lacks_memory,
 )
 from attrtrain.framing import Framing
 from attrtrain.models.network import AttributeModel
@@ -198,7 +197,7 @@ def _explained_lack_of_memory(config: TrainConfig) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not should_reduce_batch_size(error):
+        if not lacks_memory(error):
             raise
         raise MemoryExceededError(
             f"a step does not fit into the memory there is ({str(error).splitlines()[0]}); lower train.micro_batch or data.image_px, or set train.checkpoint_activations; "

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from itertools import islice
 
 import torch
-from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from accelerate.utils.memory import clear_device_cache
 
 from attrtrain.data.loader import Batch
 from attrtrain.engine.state import Learner
 from attrtrain.engine.step import StepSettings, optimizer_step
-from attrtrain.errors import ConfigError
+from attrtrain.errors import ConfigError, lacks_memory
 from attrtrain.optim import set_learning_rate
 from attrtrain.runtime import Runtime
 
@@ -105,12 +105,14 @@ def _objects_per_second(
             )
         _wait_for(runtime)
     except Exception as error:  # each kind of device lacks memory in a way of its own
-        if not should_reduce_batch_size(error):
+        if not lacks_memory(error):
             raise
-        learner.optimizer.zero_grad(set_to_none=True)
-        clear_device_cache(garbage_collection=True)
-        return None
-    return _TIMED_STEPS * global_batch / (time.monotonic() - begun)
+    else:
+        return _TIMED_STEPS * global_batch / (time.monotonic() - begun)
+    # Not in the `except`: the error's frames hold what the step had come to, so that nothing would be given back.
+    learner.optimizer.zero_grad(set_to_none=True)
+    clear_device_cache(garbage_collection=True)
+    return None
 
 
 def _wait_for(runtime: Runtime) -> None:

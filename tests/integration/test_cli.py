@@ -138,6 +138,12 @@ class Failing:
             1,
             "error: out of memory: Unable to allocate 9 GiB; give this machine more, or fewer --workers\n",
         ),
+        (
+            RuntimeError("CUDA out of memory. Tried to allocate 2.00 MiB. GPU 0 has 1.00 MiB free.\nmore"),
+            1,
+            "error: out of memory: CUDA out of memory. Tried to allocate 2.00 MiB. GPU 0 has 1.00 MiB free.; end what else holds it "
+            "(`nvidia-smi` tells, on a GPU), give smaller pictures or batches, or compute on the CPU: ACCELERATE_USE_CPU=true\n",
+        ),
         (KeyboardInterrupt(), 130, "stopped; run the same command again to go on\n"),
         (KeyboardInterrupt(signal.SIGTERM), 143, "stopped; run the same command again to go on\n"),
     ],
@@ -170,7 +176,9 @@ def test_characters_that_a_terminal_lacks_end_no_command(monkeypatch):
     assert terminal.buffer.getvalue().decode("latin-1") == "? 1.0 é\n"
 
 
-@pytest.mark.parametrize("error", [ZeroDivisionError(), OSError(5, "nobody knows where")])
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError(), OSError(5, "nobody knows where"), RuntimeError("shapes do not match")]
+)
 def test_a_defect_of_ours_keeps_its_traceback(monkeypatch, error):
     monkeypatch.setattr(cli.importlib, "import_module", lambda name: Failing(error))
     with pytest.raises(type(error)):

@@ -1,6 +1,7 @@
 """Finders: what they try, what they choose, and where they say that there is nothing to choose."""
 
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -100,6 +101,33 @@ def test_the_largest_micro_batch_that_fits_and_is_nearly_as_fast_is_chosen(
     assert sizes == [16, 8, 8, 8, 4, 4, 4, 2, 2, 2]
 
 
+def test_what_a_step_had_come_to_is_let_go_before_memory_is_given_back(
+    runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the next size is tried beside it. The error's frames hold it, as they do here."""
+    held: list[weakref.ref[torch.Tensor]] = []
+    left: list[int] = []
+
+    def step(_, __, ___, batches, *____):
+        if len(batches[0].index) > 4:
+            activations = torch.zeros(8)
+            held.append(weakref.ref(activations))
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return torch.zeros(()), torch.zeros(())
+
+    monkeypatch.setattr(finders, "optimizer_step", step)
+    monkeypatch.setattr(
+        finders,
+        "clear_device_cache",
+        lambda garbage_collection: left.append(sum(tensor() is not None for tensor in held)),
+    )
+    found = finders.find_micro_batch(
+        runtime, learner(), 8, lambda size: iter([batch(size)] * (3 * 8 // size)), SETTINGS
+    )
+    assert found.objects_per_second[8] is None and found.objects_per_second[4] is not None
+    assert len(held) == 1 and left == [0]
+
+
 def test_where_nothing_fits_it_says_what_to_do_and_other_errors_are_no_lack_of_memory(
     runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,9 +138,15 @@ def test_where_nothing_fits_it_says_what_to_do_and_other_errors_are_no_lack_of_m
         return step
 
     batches = lambda size: iter([batch(size)] * 100)  # noqa: E731
-    monkeypatch.setattr(finders, "optimizer_step", failing(torch.OutOfMemoryError("CUDA out of memory.")))
-    with pytest.raises(ConfigError, match=r"not even 3 objects fit .* lower data.image_px"):
-        finders.find_micro_batch(runtime, learner(), 6, batches, SETTINGS)
+    for error in (
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),  # the driver's
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried"),
+    ):
+        monkeypatch.setattr(finders, "optimizer_step", failing(error))
+        with pytest.raises(ConfigError, match=r"not even 3 objects fit .* lower data.image_px"):
+            finders.find_micro_batch(runtime, learner(), 6, batches, SETTINGS)
     monkeypatch.setattr(finders, "optimizer_step", failing(RuntimeError("shapes do not match")))
     with pytest.raises(RuntimeError, match="shapes do not match"):
         finders.find_micro_batch(runtime, learner(), 6, batches, SETTINGS)
