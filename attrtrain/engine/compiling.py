@@ -8,19 +8,24 @@ gradients still travel during the backward pass.
 
 Every shape is its own graph (`dynamic=False`), since there are two: micro-batches are all of one size, and so are
 batches of an evaluation, whose last one is filled up. Left to itself torch would compile the second shape for any size,
-which is slower.
+which is slower. `data.scales`, and the sizes that `attrtrain find` tries, add shapes of their own. From its ninth on
+torch would compile none of them, nor the evaluation, and say so in its log alone; so it is allowed more.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 
 from attrtrain.errors import AttrtrainError
 
+_GRAPHS = 128  # of one network; torch has a limit of 256 for all together
+
 
 def compile_in_place(*networks: nn.Module) -> None:
     """Has networks compiled when they are first called, in training and in evaluation mode each."""
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _GRAPHS)
     for network in networks:
         network.compile(dynamic=False)
 
@@ -46,5 +51,5 @@ def explained_compile_failure(compiled: bool) -> Iterator[None]:
     except TorchDynamoException as error:
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise AttrtrainError(
-            f"train.compile: torch.compile failed ({reason}); install a C++ compiler (g++) if there is none, or use --train.compile false"
+            f"train.compile: torch.compile failed ({reason}); install a C++ compiler (g++), and for a GPU Python's headers (python3-dev), if they are not there, or use --train.compile false"
         ) from None

@@ -70,6 +70,24 @@ def test_compiled_learns_as_the_plain_network_does_and_is_compiled_once_a_mode()
     network().load_state_dict(compiled.state_dict())
 
 
+def test_every_shape_is_compiled_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With more than eight, as `data.scales` and the sizes that are tried bring, torch by itself compiles none of the
+    others, nor the average when it is evaluated.
+    """
+    plain_compile = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda part, **given: plain_compile(part, backend="eager", **given))
+    model = network()
+    average = copy.deepcopy(model)
+    compile_in_place(model, average)
+    for side in range(12, 24):
+        model(torch.zeros((2, 3, side, side), dtype=torch.uint8))
+    assert counters["stats"]["unique_graphs"] == 12
+    average.eval()
+    with torch.inference_mode():
+        average(torch.zeros((4, 3, 12, 12), dtype=torch.uint8))
+    assert counters["stats"]["unique_graphs"] == 13
+
+
 def test_without_a_compiler_there_is_one_line_and_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch._inductor.config as inductor
 
