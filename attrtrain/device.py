@@ -10,7 +10,8 @@ def device_type() -> Literal["cuda", "mps", "cpu"]:
     """A CUDA or Apple GPU where there is one, else the CPU; the CPU too where Accelerate is told so by
     `ACCELERATE_USE_CPU`.
     """
-    if os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"):
+    # As Accelerate reads it: were its answer another, it would compute elsewhere than everybody else.
+    if os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes", "on", "t", "y"):
         return "cpu"
     if torch.cuda.is_available():
         return "cuda"
