@@ -294,8 +294,14 @@ def _tasks_on_node(tasks_per_node: str, node: int) -> int:
 
 
 def _cores() -> int:
-    """Processor cores for each process on this machine."""
-    return max(1, len(usable_cores()) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    """Processor cores for each process on this machine.
+
+    srun may bind every task to cores of its own (`--cpus-per-task`), of which no other takes a share.
+    """
+    environment, usable = os.environ, len(usable_cores())
+    is_task = environment.get("SLURM_STEP_NUM_TASKS") == environment.get("WORLD_SIZE")  # not a part of one, by torchrun
+    own = int(environment.get("SLURM_CPUS_PER_TASK", "1")) if is_task else 1
+    return max(min(own, usable), usable // int(environment.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def _use_all_cores() -> None:

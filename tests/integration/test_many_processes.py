@@ -19,6 +19,7 @@ import torch
 from accelerate import Accelerator, DistributedType
 from safetensors.torch import load_file
 
+from attrtrain import runtime
 from attrtrain.cli import main
 from attrtrain.data.reader import ShardSet
 from attrtrain.errors import ConfigError
@@ -494,6 +495,22 @@ def test_tasks_that_srun_hides_each_others_gpus_from_are_refused(monkeypatch: py
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     _adopt_slurm_step()
     assert (os.environ["RANK"], os.environ["LOCAL_RANK"], os.environ["LOCAL_WORLD_SIZE"]) == ("5", "1", "4")
+
+
+@pytest.mark.parametrize(
+    ("tasks", "usable", "workers"),
+    [("4", 6, 6), ("4", 24, 6), ("1", 6, 1), ("1", 24, 6), ("4", 2, 2)],
+    ids=["bound by srun", "unbound", "parts of a bound task", "parts of a task", "fewer than asked for"],
+)
+def test_a_task_decodes_on_the_cores_that_srun_bound_it_to(
+    monkeypatch: pytest.MonkeyPatch, tasks: str, usable: int, workers: int
+) -> None:
+    monkeypatch.setattr(runtime, "usable_cores", lambda: list(range(usable)))
+    for name, value in {
+        "SLURM_STEP_NUM_TASKS": tasks, "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4", "SLURM_CPUS_PER_TASK": "6",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    assert runtime.decoding_workers(torch.device("cuda"), -1) == workers
 
 
 def test_blocks_in_lists_are_refused_where_fsdp_cannot_shard_them(
