@@ -203,7 +203,11 @@ class Pass(nn.Module):
         """Crops (B, 3, S, S) uint8 of objects of some categories (B) → logits (B, A) and pooled features (B, F), in the
         arithmetic of the context.
         """
-        codes = None if names is None or not self.model.categories else self.model.codes(names).to(images.device)
+        codes = (
+            None
+            if names is None or not self.model.categories
+            else self.model.codes(names).to(images.device, non_blocking=True)
+        )
         logits, features = self.model.outputs(self._seen(images), codes)
         return self._of_the_crop(logits), features
 

@@ -72,7 +72,7 @@ def score_batches(
             outputs = predictor(images, names)
             logits.append(outputs.logits[: len(batch.rows)])
             features.append(outputs.features[: len(batch.rows)])
-        pending.append(CropBatch(batch.rows, batch.images[:0], batch.failures))
+        pending.append(CropBatch(batch.rows, torch.zeros(0), batch.failures))  # the pictures are no longer needed
         if len(pending) == together:
             yield taken()
     if pending:

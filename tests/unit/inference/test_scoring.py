@@ -2,6 +2,7 @@
 at a time.
 """
 
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -105,6 +106,24 @@ def same_from_photographs_and_shards(predictor, objects, toy_coco, folder):
         np.testing.assert_array_equal(all_rows(stored, "logits"), expected.logits)
         np.testing.assert_array_equal(all_rows(stored, "features"), all_rows(parts, "features")[place])
         assert all_rows(stored, "rows").tolist() == list(range(len(shards)))
+
+
+def test_pictures_that_were_scored_are_let_go(predictor):
+    """Outputs of many batches wait to be written together; their pictures, on a GPU, need not."""
+    alive: list[weakref.ref] = []
+    most = 0
+
+    def batches():
+        nonlocal most
+        for number in range(6):
+            pixels = np.zeros((2, 3, IMAGE_PX, IMAGE_PX), dtype=np.uint8)
+            alive.append(weakref.ref(pixels))
+            yield CropBatch(np.arange(2) + 2 * number, torch.from_numpy(pixels), [])
+            del pixels
+            most = max(most, sum(one() is not None for one in alive))
+
+    (found,) = score_batches(predictor, batches(), np.array([""] * 12), together=6)
+    assert len(found.logits) == 12 and most <= 1
 
 
 def test_a_crop_alone_gets_the_same_scores_and_the_head_turns_features_into_them(predictor, objects, toy_coco):
