@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from attrtrain.cli import main
 from tools.make_toy_coco import draw_toy_coco
@@ -11,6 +12,11 @@ from tools.make_toy_coco import draw_toy_coco
 # Where several test processes share the cores, each training starts with one thread: more would wait for each other.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# On a machine with a GPU, too, tests compare with what a CPU computes, here and in processes that they start; those of
+# tests/gpu take this back.
+if torch.cuda.is_available():
+    os.environ["ACCELERATE_USE_CPU"] = "true"
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import torch
 from attrtrain.config.load import load_config
 from attrtrain.config.schema import ResizeOn, TrainConfig
 from attrtrain.data.augment import Augmentation
-from attrtrain.data.loader import CropDataset, load_batches
+from attrtrain.data.loader import Batch, CropDataset, load_batches
 from attrtrain.data.order import TrainOrder
 from attrtrain.data.reader import ShardSet
 from attrtrain.engine.learner import prepare_learner
@@ -38,6 +38,7 @@ def settings_of(shards: Path, **train: object) -> TrainConfig:
 def trained(shards: Path, config: TrainConfig, steps: int, watched_from: int | None = None) -> list[float]:
     """The loss of every step. From step `watched_from` on, whatever makes the host wait for the GPU is an error."""
     runtime = build_runtime(config.train.precision)
+    assert runtime.device.type == "cuda"
     samples = ShardSet([str(shards)], "train")
     order = TrainOrder(len(samples), 0, BATCH, BATCH, rank=0, world_size=1)
     batches = load_batches(CropDataset(samples, PX), order.requests(50, 0, 0), runtime.device, workers=2)
@@ -74,6 +75,32 @@ def test_no_step_that_augments_waits_for_the_gpu(toy_shards: Path) -> None:
     config = settings_of(toy_shards)
     data = replace(config.data, rotate=10.0, erase=0.5, mixup=0.2, cutmix=1.0, scales=[1.0, 0.75])
     assert len(trained(toy_shards, replace(config, data=data), 12, watched_from=8)) == 12
+
+
+def test_what_waits_for_the_gpu_is_seen() -> None:
+    values = torch.ones(3, device="cuda")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        with pytest.raises(RuntimeError, match="synchron"):
+            values.sum().item()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_batch_whose_copy_takes_long_is_waited_for(toy_shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else what works, which has nothing else to do here, would look at memory that nothing was copied to yet."""
+    copy = Batch.to
+
+    def late(batch: Batch, device: torch.device) -> Batch:
+        torch.cuda._sleep(100_000_000)  # clock cycles, in the stream that copies
+        return copy(batch, device)
+
+    monkeypatch.setattr(Batch, "to", late)
+    dataset = CropDataset(ShardSet([str(toy_shards)], "train"), PX)
+    requests = list(TrainOrder(len(dataset.shards), 0, BATCH, BATCH, rank=0, world_size=1).requests(1, 0, 0))[:4]
+    kept = [batch.image.clone() for batch in load_batches(dataset, requests, torch.device("cuda"), workers=0)]
+    for image, request in zip(kept, requests, strict=True):
+        assert torch.equal(image.cpu(), dataset[request].image)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

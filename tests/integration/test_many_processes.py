@@ -485,6 +485,7 @@ def test_tasks_that_srun_hides_each_others_gpus_from_are_refused(monkeypatch: py
         monkeypatch.setenv(name, "")  # so that what is set is taken back
         monkeypatch.delenv(name)
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: SimpleNamespace(stdout="node1\nnode2\n"))
+    monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(

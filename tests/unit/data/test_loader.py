@@ -4,7 +4,10 @@ import io
 import math
 import shutil
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -260,6 +263,54 @@ def test_threads_pin_for_the_gpu_that_is_meant(toy_shards: Path, monkeypatch: py
     batches = list(load_batches(dataset, requests, torch.device(name), workers=2))
     assert np.concatenate([batch.index for batch in batches]).tolist() == list(range(24))
     assert set(pinned_for) == {1}
+
+
+class Streams:
+    """Stands in for what torch.cuda has of streams, and writes down what is asked of them, in order."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.told: list[tuple[str, ...]] = []
+        self.current = "working"
+        monkeypatch.setattr(torch.cuda, "Stream", lambda device: self.stream("copying"))
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda device: self.stream(self.current))
+        monkeypatch.setattr(torch.cuda, "stream", self.within)
+        monkeypatch.setattr(
+            torch.Tensor, "record_stream", lambda tensor, stream: self.told.append(("uses", stream.name))
+        )
+
+    def stream(self, name: str) -> SimpleNamespace:
+        def record_event() -> str:
+            self.told.append(("copied", name))
+            return f"event {len([entry for entry in self.told if entry[0] == 'copied']) - 1}"
+
+        return SimpleNamespace(
+            name=name, record_event=record_event, wait_event=lambda event: self.told.append((name, "waits for", event))
+        )
+
+    @contextmanager
+    def within(self, stream: SimpleNamespace) -> Iterator[None]:
+        before, self.current = self.current, stream.name
+        yield
+        self.current = before
+
+
+def test_each_batch_is_copied_beside_the_work_on_the_one_before_and_waited_for(
+    toy_shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streams = Streams(monkeypatch)
+    monkeypatch.setattr(Batch, "pin_memory", lambda batch: batch)
+    monkeypatch.setattr(Batch, "to", lambda batch, device: streams.told.append(("copy on", streams.current)) or batch)
+    dataset = CropDataset(ShardSet([toy_shards], "val"), 16)
+    requests = [BatchRequest(0, part, part) for part in np.arange(12).reshape(3, 4)]
+    for number, _ in enumerate(load_batches(dataset, requests, torch.device("cuda:0"), workers=0)):
+        streams.told.append(("step", str(number)))
+        assert streams.current == "working"
+
+    def arrives(number: int) -> list[tuple[str, ...]]:
+        return [("working", "waits for", f"event {number}"), *[("uses", "working")] * 3, ("step", str(number))]
+
+    copy = [("copy on", "copying"), ("copied", "copying")]
+    assert streams.told == [*copy, *copy, *arrives(0), *copy, *arrives(1), *arrives(2)]
 
 
 def test_what_goes_wrong_in_a_thread_is_told_as_it_is(toy_shards: Path) -> None:
