@@ -14,7 +14,7 @@ import torch
 
 from attrtrain.annotations.coco_attributes import read_coco_attributes
 from attrtrain.data.reader import ShardSet
-from tools.bench import child, evaluation
+from tools.bench import child, evaluation, step_contenders
 from tools.bench.__main__ import main
 from tools.bench.contest import BenchError, Contender, Row, run_fresh, take_turns
 from tools.bench.data import Source, repeat_shards
@@ -265,3 +265,15 @@ def test_start_resumes_at_the_step_that_was_saved(toy_shards, tmp_path):
     resumed = run_fresh("tools.bench.start_contenders:resume", settings, [min(os.sched_getaffinity(0))])
     assert resumed["last_step"] == 2, resumed
     assert resumed["value"] > resumed["copying_the_run"]
+
+
+def test_steps_are_timed_to_the_end_of_the_last_one_and_no_further(monkeypatch: pytest.MonkeyPatch):
+    """A trainer may take its time to clear up, such as to bring its network back from the GPU."""
+    now = 0.0
+    monkeypatch.setattr(step_contenders.time, "perf_counter", lambda: now)
+    clock = step_contenders.StepClock({"warm_up": 2, "steps": 3, "device": "cpu", "spec": {"batch": 8}})
+    for seconds in (50.0, 9.0, 2.0, 2.0, 2.0):
+        now += seconds
+        assert clock.tick() == (now == 65.0)
+    now += 100.0
+    assert clock.outcome()["value"] == 8 * 3 / 6

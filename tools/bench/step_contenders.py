@@ -31,22 +31,25 @@ class StepClock:
     task: dict[str, Any]
     made: int = 0
     begun: float = 0.0
+    seconds: float = 0.0
 
     def tick(self) -> bool:
-        """Counts a step; returns whether it was the last."""
+        """Counts a step; returns whether it was the last. What a trainer clears up after that is no part of a step."""
         self.made += 1
         if self.made == self.task["warm_up"]:
             self._wait()
             self.begun = time.perf_counter()
-        return self.made >= int(self.task["warm_up"]) + int(self.task["steps"])
+        is_last = self.made == int(self.task["warm_up"]) + int(self.task["steps"])
+        if is_last:
+            self._wait()
+            self.seconds = time.perf_counter() - self.begun
+        return is_last
 
     def outcome(self, computed_in: str | None = None) -> dict[str, Any]:
-        """To be called when the last step is made; `computed_in` where it is not attrtrain's own choice."""
-        self._wait()
-        seconds = time.perf_counter() - self.begun
+        """To be called once the last step is made; `computed_in` where it is not attrtrain's own choice."""
         gpu = torch.cuda.get_device_name() if self.task["device"] == "cuda" else None
         return {
-            "value": self.task["steps"] * self.task["spec"]["batch"] / seconds,
+            "value": self.task["steps"] * self.task["spec"]["batch"] / self.seconds,
             "gpu": gpu,
             "precision": computed_in or precision(self.task["device"]),
         }
