@@ -100,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     step = parser.add_argument_group("step and start")
     step.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where steps are made")
     step.add_argument("--backbone", default="resnet50", help="the network")
-    step.add_argument("--steps", type=int, metavar="N", help="step: steps that are timed in a turn (4, on a GPU 50)")
+    step.add_argument("--steps", type=int, metavar="N", help="step: steps that are timed in a turn (4, on a GPU 200)")
     return parser
 
 
