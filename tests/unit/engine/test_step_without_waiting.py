@@ -30,6 +30,20 @@ from attrtrain.optim import build_optimizer
 from attrtrain.runtime import Runtime
 
 GPU = torch.device("cuda", 0)
+
+
+def _asks_for_a_driver() -> bool:
+    """Older releases of torch look for a GPU where values would be drawn or places looked up, be there any or not."""
+    try:
+        with FakeTensorMode():
+            torch.empty(4, device=GPU).uniform_()[torch.zeros(2, dtype=torch.int64, device=GPU)]
+    except RuntimeError:
+        return True
+    return False
+
+
+pytestmark = pytest.mark.skipif(_asks_for_a_driver(), reason="this torch asks for a GPU where tensors hold nothing")
+
 READS = {"_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "equal", "bincount", "_unique2"}
 INDEXES = {"index", "index_put", "index_put_", "_index_put_impl_"}
 
