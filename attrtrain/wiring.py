@@ -37,6 +37,7 @@ from attrtrain.errors import (
     LabelError,
     MemoryExceededError,
     PreemptedError,
+    first_line,
     lacks_memory,
 )
 from attrtrain.framing import Framing
@@ -200,7 +201,7 @@ def _explained_lack_of_memory(config: TrainConfig) -> Iterator[None]:
         if not lacks_memory(error):
             raise
         raise MemoryExceededError(
-            f"a step does not fit into the memory there is ({str(error).splitlines()[0]}); lower train.micro_batch or data.image_px, or set train.checkpoint_activations; "
+            f"a step does not fit into the memory there is ({first_line(error)}); lower train.micro_batch or data.image_px, or set train.checkpoint_activations; "
             f"`attrtrain find` tells what fits. {config.run.dir} goes on from its last checkpoint"
         ) from None
 

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from attrtrain.errors import AttrtrainError
+from attrtrain.errors import AttrtrainError, first_line
 
 _GRAPHS = 128  # of one network; torch has a limit of 256 for all together
 
@@ -49,7 +49,6 @@ def explained_compile_failure(compiled: bool) -> Iterator[None]:
     try:
         yield
     except TorchDynamoException as error:
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise AttrtrainError(
-            f"train.compile: torch.compile failed ({reason}); install a C++ compiler (g++), and for a GPU Python's headers (python3-dev), if they are not there, or use --train.compile false"
+            f"train.compile: torch.compile failed ({first_line(error)}); install a C++ compiler (g++), and for a GPU Python's headers (python3-dev), if they are not there, or use --train.compile false"
         ) from None

@@ -78,15 +78,20 @@ class Clock:
 
 def save_and_leave_if_asked(task: Task, learner: Learner, state: RunState, window: Window) -> None:
     """Saves the run and raises PreemptedError where some rank was asked to stop. Collective."""
-    if task.runtime.any_rank(task.stop.received is not None)[0]:
+    if _is_asked(task):
         save_checkpoint(task, learner, state, window)
         raise preempted(task, state)
 
 
 def leave_if_asked(task: Task, state: RunState) -> None:
     """Raises PreemptedError where some rank was asked to stop a run that is saved and has more to do. Collective."""
-    if task.runtime.any_rank(task.stop.received is not None)[0] and not is_finished(task.config, state):
+    if _is_asked(task) and not is_finished(task.config, state):
         raise preempted(task, state)
+
+
+def _is_asked(task: Task) -> bool:
+    """Whether some rank was asked to stop. Collective."""
+    return task.runtime.any_rank(task.stop.received is not None)[0]
 
 
 def preempted(task: Task, state: RunState) -> PreemptedError:
