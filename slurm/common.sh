@@ -15,8 +15,13 @@ if [ -d "$ATTRTRAIN_VENV/bin" ]; then
     PATH=$ATTRTRAIN_VENV/bin:$PATH
 fi
 
+# What SLURM's commands are to call this job: one element of an array has the array's own number, by which they would
+# take all of them.
+job=$SLURM_JOB_ID
+if [ -n "${SLURM_ARRAY_TASK_ID:-}" ]; then job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID; fi
+
 say() {
-    echo "$(date '+%F %T') job $SLURM_JOB_ID: $*" >&2
+    echo "$(date '+%F %T') job $job: $*" >&2
 }
 
 die() {
@@ -87,7 +92,7 @@ run_or_requeue() {
 
 requeue() {
     # A job that is being cancelled, or that SLURM itself is requeueing, is not running any more: leave it alone.
-    if [[ " $(scontrol show job --oneliner "$SLURM_JOB_ID")" != *" JobState=RUNNING "* ]]; then
+    if [[ " $(scontrol show job --oneliner "$job")" != *" JobState=RUNNING "* ]]; then
         say "stopped with exit code $1; SLURM decides whether it comes back"
         exit "$1"
     fi
@@ -98,7 +103,7 @@ requeue() {
     say "stopped with exit code $1; back into the queue"
     trap - USR1 TERM
     # SLURM ends this script as part of it; a script that has gone before may count as a job that has ended.
-    if scontrol requeue "$SLURM_JOB_ID"; then
+    if scontrol requeue "$job"; then
         sleep 300 &
         wait $!
     fi

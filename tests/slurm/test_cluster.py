@@ -284,6 +284,36 @@ def test_a_sweep_trains_once_for_each_line(cluster: Cluster, toy_shards: Path, t
         assert f"- {tmp_path}/disk/" in config and str(toy_shards) not in config  # read from the node's own disk
 
 
+def test_an_element_of_an_array_that_is_stopped_goes_back_alone(cluster: Cluster, tmp_path: Path) -> None:
+    """The element with the array's own number is the one by whose id SLURM takes the whole array."""
+    python = tmp_path / "venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f"""#!/bin/bash
+me=$SLURM_ARRAY_TASK_ID
+echo "$me $SLURM_JOB_ID" >>{tmp_path}/starts
+if [ "$SLURM_JOB_ID" = "$SLURM_ARRAY_JOB_ID" ] && [ "${{SLURM_RESTART_COUNT:-0}}" = 0 ]; then
+    until [ -e {tmp_path}/done ] && [ -e {tmp_path}/waits ]; do sleep 0.1; done
+    exit 85
+fi
+if [ "$SLURM_JOB_ID" = "$SLURM_ARRAY_JOB_ID" ]; then touch {tmp_path}/back; exit 0; fi
+if mkdir {tmp_path}/first 2>/dev/null; then touch {tmp_path}/done; exit 0; fi
+touch {tmp_path}/waits
+until [ -e {tmp_path}/back ]; do sleep 0.1; done
+""")
+    python.chmod(0o755)
+    (tmp_path / "grid.txt").write_text("--x 1\n--x 2\n--x 3\n")
+    log = tmp_path / "log"
+    job = cluster.submit(
+        "--array=1-3", "slurm/sweep.sbatch", tmp_path / "grid.txt", tmp_path / "sweep",
+        log=Path(f"{log}-%a"), env={"ATTRTRAIN_VENV": str(tmp_path / "venv")},
+    )  # fmt: skip
+    cluster.wait(job, log)
+    lines = cluster.run("scontrol", "show", "job", "--oneliner", job).stdout.splitlines()
+    restarts = sorted(re.search(r"JobState=(\w+) .* Restarts=(\d)", line).groups() for line in lines)
+    assert restarts == [("COMPLETED", "0"), ("COMPLETED", "0"), ("COMPLETED", "1")], read(tmp_path / "starts")
+    assert read(tmp_path / "starts").count("\n") == 4
+
+
 def test_a_sweep_can_be_agents_of_wandb(cluster: Cluster, tmp_path: Path) -> None:
     bin_folder = tmp_path / "venv" / "bin"
     bin_folder.mkdir(parents=True)
