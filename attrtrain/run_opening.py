@@ -62,7 +62,14 @@ def _other_numbers(config: TrainConfig, folder: Path, source: Path) -> bool:
     except ConfigError:
         return True
     before = [checkpoint.load_state(source)["config"], *([last] if last else [])]
-    return any(changes_numbers(settings, config) for settings in before)
+    return any(changes_numbers(settings, config) or _other_steps(settings, config) for settings in before)
+
+
+def _other_steps(before: dict[str, Any], config: TrainConfig) -> bool:
+    """Whether lines are of other steps, each the mean over those since the line before: W&B's are known by their
+    number.
+    """
+    return bool((before.get("track") or {}).get("every_steps") != config.track.every_steps)
 
 
 def _known(task: Task, audit: QuickAudit | None) -> dict[str, Any]:

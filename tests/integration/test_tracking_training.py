@@ -289,3 +289,15 @@ def test_other_numbers_for_steps_that_the_server_has_are_another_run_of_the_grou
         )  # back to the first settings: not those of its last course
         assert (run / "wandb_id").read_text() == f"{first_id}-course3" and third is not second
         assert numbers(third) == [as_history(line) for line in logged(run)]
+
+
+@pytest.mark.slow
+def test_lines_of_other_steps_than_the_server_has_are_another_run_too(toy_shards: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with serving() as server:
+        first = trained(run, toy_shards, server, "--checkpoint.keep_last", "9", "--track.every_steps", "1")
+        middle = sorted((run / "checkpoints").glob("step-*"))[0]
+        back = ("--checkpoint.resume", str(middle), "--track.every_steps", "4")
+        second = trained(run, toy_shards, server, *back)
+        assert numbers(second) == [as_history(line) for line in logged(run)]
+        assert second is not first
