@@ -1,10 +1,12 @@
-"""The batch scripts' own part in a warning, without SLURM."""
+"""The batch scripts' own part in a warning and in what they refuse, without SLURM."""
 
 import os
 import signal
 import subprocess
 import time
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 # A step that loses the first warning it gets, as srun does before its tasks run, and leaves at the second as attrtrain
@@ -53,3 +55,27 @@ def test_a_warning_that_a_step_has_lost_is_given_again(tmp_path: Path) -> None:
     finally:
         script.kill()
     assert script.returncode == 85 and "stopped with exit code 85; SLURM decides" in told
+
+
+@pytest.mark.parametrize(
+    ("grid", "element", "told"),
+    [
+        ("grid.txt", "0", "grid.txt has no line 0; lines count from 1: --array=1-LINES"),
+        ("grid.txt", "2", "grid.txt has no line 2; lines count from 1: --array=1-LINES"),
+        ("gird.txt", "1", "gird.txt: no such file"),
+    ],
+)
+def test_a_sweep_without_a_line_for_an_element_says_so(tmp_path: Path, grid: str, element: str, told: str) -> None:
+    (tmp_path / "grid.txt").write_text("--optim.lr 1e-3\n")
+    environment = {
+        "SLURM_JOB_ID": "1",
+        "SLURM_JOB_NODELIST": "n1",
+        "SLURM_SUBMIT_DIR": str(ROOT),
+        "SLURM_ARRAY_JOB_ID": "1",
+        "SLURM_ARRAY_TASK_ID": element,
+    }
+    ran = subprocess.run(
+        ["bash", ROOT / "slurm" / "sweep.sbatch", grid, "runs"],
+        cwd=tmp_path, env={**os.environ, **environment}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert ran.returncode == 2 and ran.stderr.splitlines()[-1].endswith(f"error: {told}"), ran.stderr
