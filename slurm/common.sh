@@ -35,6 +35,10 @@ say "${SLURM_JOB_NAME:-} on $SLURM_JOB_NODELIST, restart $restarts of at most $A
 if ((${SLURM_GPUS_ON_NODE:-0} == 0)); then
     export ACCELERATE_USE_CPU=true
     unset SLURM_GPUS_PER_NODE # srun takes its own options from these, and refuses a 0
+else
+    asked=${SLURM_GPUS_PER_NODE:-} # may name their type: h100:4
+    # --gres does not replace the script's own --gpus-per-node=1: steps would see that one GPU alone.
+    if [ "${asked##*:}" != "$SLURM_GPUS_ON_NODE" ]; then export SLURM_GPUS_PER_NODE=$SLURM_GPUS_ON_NODE; fi
 fi
 unset SLURM_CPUS_PER_GPU # steps say how many CPUs a task has
 

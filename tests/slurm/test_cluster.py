@@ -205,10 +205,13 @@ def echo(cluster: Cluster, tmp_path: Path) -> Callable[..., str]:
     return submit
 
 
+@pytest.mark.parametrize("asked", ["--gpus-per-node=2", "--gres=gpu:2"])
 @pytest.mark.parametrize("nodes", [1, 2])
-def test_there_is_one_process_a_gpu_and_each_sees_all_of_its_node(echo: Callable[..., str], nodes: int) -> None:
+def test_there_is_one_process_a_gpu_and_each_sees_all_of_its_node(
+    echo: Callable[..., str], nodes: int, asked: str
+) -> None:
     script = f"slurm/train{'_multinode' if nodes > 1 else ''}.sbatch"
-    log = echo(f"--nodes={nodes}", "--gpus-per-node=2", "--cpus-per-gpu=3", script, "demo", "--run.dir=x")
+    log = echo(f"--nodes={nodes}", asked, "--cpus-per-gpu=3", script, "demo", "--run.dir=x")
     lines = sorted(line for line in log.splitlines() if line.startswith("rank="))
     assert lines == [
         f"rank={2 * node + local}/{2 * nodes} local={local}/2 gpus=0,1 cpu= threads=3 on=n{node + 1} "
