@@ -19,6 +19,7 @@ from accelerate.utils import (
     InitProcessGroupKwargs,
     KwargsHandler,
     broadcast,
+    broadcast_object_list,
     set_seed,
 )
 
@@ -72,6 +73,13 @@ class Runtime:
             return list(flags)
         own = torch.tensor(flags, dtype=torch.float32, device=self.device)
         return [count > 0 for count in self.accelerator.reduce(own, reduction="sum").tolist()]
+
+    def from_main(self, *texts: str) -> list[str]:
+        """The main process's texts; those of others do not count. Collective."""
+        told = list(texts)
+        if self.accelerator.num_processes > 1:
+            broadcast_object_list(told, from_process=0)
+        return told
 
     def agree_on_buffers(self, model: torch.nn.Module) -> None:
         """Gives every rank the buffers of rank 0: running statistics of batch normalisation differ by what each rank

@@ -35,8 +35,11 @@ def require_best_bundle(task: Task, learner: Learner, state: RunState, window: W
     if state.best_epoch == 0 or task.runtime.any_rank(has_it)[0]:
         return None
     places = (checkpoint.of_step(folder, state.best_step) for folder in (task.folder / CHECKPOINTS, source.parent))
-    best = next((place for place in places if checkpoint.damage(place) is None), None)
-    if best is None:
+    found = (
+        next((str(place) for place in places if checkpoint.damage(place) is None), "") if task.runtime.is_main else ""
+    )
+    (found,) = task.runtime.from_main(found)
+    if not found:
         epoch = state.best_epoch
         if state.epoch >= task.config.train.epochs:
             raise CheckpointError(
@@ -44,6 +47,7 @@ def require_best_bundle(task: Task, learner: Learner, state: RunState, window: W
             )
         state.best_epoch, state.best_map, state.best_step, state.sought_since = 0, -math.inf, 0, state.epoch
         return f"neither bundle nor checkpoint of epoch {epoch}, the best so far, is there: the best is looked for from here on"
+    best = Path(found)
     restore(task, learner, RunState(), Window(task.runtime), best)
     evaluation = evaluate_or_leave(task, learner, state)
     write_bundles(task, learner, evaluation, [task.folder / BUNDLE])

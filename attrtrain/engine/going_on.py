@@ -16,15 +16,27 @@ from attrtrain.runtime import Runtime
 
 
 def checkpoint_to_resume(config: TrainConfig, folder: Path, runtime: Runtime) -> Path | None:
-    """The checkpoint that a training begins from, None for a new run. Collective.
+    """The checkpoint that a training begins from, None for a new run. Collective: the main process chooses, since
+    another machine may see a shared folder as it was a while ago.
 
     Raises:
         CheckpointError: the one that is asked for is damaged, or each of the folder's is; or a run is there and none is
             to be gone on with.
     """
+    chosen = problem = ""
     if runtime.is_main:
         checkpoint.clean(folder / CHECKPOINTS)
-    runtime.accelerator.wait_for_everyone()  # before anybody looks for one
+        try:
+            chosen = str(_choose(config, folder) or "")
+        except CheckpointError as error:
+            problem = str(error)
+    chosen, problem = runtime.from_main(chosen, problem)
+    if problem:
+        raise CheckpointError(problem)
+    return Path(chosen) if chosen else None
+
+
+def _choose(config: TrainConfig, folder: Path) -> Path | None:
     match config.checkpoint.resume:
         case "auto":
             latest, complaints = checkpoint.find_latest(folder / CHECKPOINTS)
@@ -32,9 +44,8 @@ def checkpoint_to_resume(config: TrainConfig, folder: Path, runtime: Runtime) ->
                 raise CheckpointError(
                     f"{complaints[0]}, and there is no older one that is whole; restore one, begin anew with another --run.dir, or move {folder} away"
                 )
-            if runtime.is_main:
-                for complaint in complaints:
-                    print(f"{complaint}; going back to the one before", file=sys.stderr)
+            for complaint in complaints:
+                print(f"{complaint}; going back to the one before", file=sys.stderr)
             return latest
         case "never":
             if (folder / CHECKPOINTS).exists() or (folder / RESULT).exists():

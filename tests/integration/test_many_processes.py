@@ -173,6 +173,34 @@ def test_ranks_end_with_equal_weights_and_a_resumed_pair_with_the_undisturbed_pa
     assert weights["backbone.layer2.1.bn2.running_mean"].any()
 
 
+BEHIND = """
+import os, sys
+from pathlib import Path
+from attrtrain import checkpoint
+from tools.soak_resume import traced_training
+if os.environ["RANK"] == "1":
+    checkpoint.find_latest = lambda folder: (min(folder.glob("step-*")), [])
+sys.exit(traced_training(sys.argv[2:], Path(sys.argv[1])))
+"""
+
+
+@pytest.mark.slow
+def test_all_processes_go_on_from_one_checkpoint_whatever_each_finds(
+    toy_shards: Path, tmp_path: Path, alone: Path
+) -> None:
+    """A machine may still see a shared folder as it was before."""
+    run = tmp_path / "run"
+    shutil.copytree(alone, run)
+    newest = max((run / "checkpoints").glob("step-*"))
+    assert min((run / "checkpoints").glob("step-*")) != newest
+    (run / "trained_objects.jsonl").unlink()
+    flags = [*SMALL, "--data.shards", str(toy_shards), "--train.epochs", "4", "--run.timeout_seconds", "20"]
+    finish(launch(2, ["-c", BEHIND, str(run), *flags]))
+    begun = int(newest.name.removeprefix("step-"))
+    for rank in (0, 1):
+        assert min(step for step, of in trained_objects(run) if of == rank) == begun
+
+
 @pytest.mark.slow
 def test_two_processes_follow_one_as_closely_as_batch_statistics_let_them(
     toy_shards: Path, tmp_path: Path, alone: Path
