@@ -202,3 +202,7 @@ def _write(
     except OSError as error:
         raise ConfigError(f"--out {error.filename or folder}: {error.strerror or error}") from None
     print(f"{folder}/metrics.json has every number; {folder}/report.html shows them")
+
+
+if __name__ == "__main__":  # `-m attrtrain.train` trains, so launchers are given this too, and would do nothing
+    sys.exit("error: evaluate is a command of attrtrain, also for launchers: -m attrtrain evaluate ...")

@@ -26,6 +26,11 @@ def test_help_lists_every_command():
         assert f"  {name:<10}{text}" in done.stdout
 
 
+def test_evaluating_by_the_name_of_its_module_is_refused_and_not_silent():
+    done = subprocess.run([sys.executable, "-m", "attrtrain.evaluate", "--model", "x"], capture_output=True, text=True)
+    assert done.returncode == 1 and "-m attrtrain evaluate" in done.stderr and done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("name", ["shard", "verify"])
 def test_a_commands_help_has_every_option_and_an_example(name):
     done = run(name, "--help")
