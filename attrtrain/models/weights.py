@@ -42,6 +42,10 @@ def load_backbone_weights(model: AttributeModel, backbone: str, source: str) -> 
     expected = model.backbone.state_dict()
     missing = sorted(name for name in expected if name not in tensors and not name.endswith("num_batches_tracked"))
     differing = sorted(name for name in expected if name in tensors and tensors[name].shape != expected[name].shape)
+    if tensors and expected.keys().isdisjoint(tensors):  # of another network, or of this one with a prefix to its names
+        raise WeightsError(
+            f"model.weights: {origin} has names of its own, such as {min(tensors)}; rename them as torchvision does, such as {min(expected)}"
+        )
     if missing or differing:
         what = (
             f"lacks {len(missing)} of {len(expected)} tensors (first: {missing[0]})"
@@ -125,9 +129,9 @@ def _in_single_precision(tensors: dict[str, Tensor], origin: str) -> tuple[dict[
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Reads a state dict from .safetensors, or from a .pth / .pt that holds tensors only. A `state_dict` or `model`
-    entry is unwrapped, and cut off what DistributedDataParallel (`module.`) or Lightning (`model.`) put in front of
-    names.
+    """Reads a state dict from .safetensors, or from a .pth / .pt that holds tensors only. A `state_dict`,
+    `model_state_dict` (the name in PyTorch's tutorials) or `model` entry is unwrapped, and cut off what
+    DistributedDataParallel (`module.`) or Lightning (`model.`) put in front of names.
 
     Raises:
         WeightsError: missing, unreadable, or holding anything but tensors.
@@ -148,11 +152,12 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise
     except Exception as error:  # noqa: BLE001  damaged files make torch raise nearly anything
         raise WeightsError(f"{path}: not a readable weights file of tensors only ({first_line(error)})") from None
-    for wrapper in ("state_dict", "model"):
+    for wrapper in ("state_dict", "model_state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
     if not isinstance(content, dict) or not content or not all(isinstance(value, Tensor) for value in content.values()):
-        raise WeightsError(f"{path}: holds no state dict of tensors")
+        entries = f", but {', '.join(map(str, list(content)[:4]))}" if isinstance(content, dict) and content else ""
+        raise WeightsError(f"{path}: holds no state dict of tensors{entries}; save the model's state_dict() alone")
     return {name.removeprefix("module.").removeprefix("model."): tensor for name, tensor in content.items()}
 
 

@@ -25,7 +25,7 @@ def network():
     return build_network("resnet18", "linear", 8, 0.0, 5)
 
 
-@pytest.mark.parametrize("kind", ["pth", "safetensors", "half", "wrapped", "data_parallel", "lightning"])
+@pytest.mark.parametrize("kind", ["pth", "safetensors", "half", "wrapped", "tutorial", "data_parallel", "lightning"])
 def test_every_backbone_tensor_comes_from_the_file(resnet18, tmp_path: Path, kind: str) -> None:
     tensors = {name: tensor.clone() for name, tensor in resnet18.state_dict().items()}
     path = tmp_path / ("w.safetensors" if kind in ("safetensors", "half") else "w.pth")
@@ -36,6 +36,8 @@ def test_every_backbone_tensor_comes_from_the_file(resnet18, tmp_path: Path, kin
             save_file(tensors, path)
         case "wrapped":
             torch.save({"state_dict": tensors}, path)
+        case "tutorial":
+            torch.save({"epoch": 3, "model_state_dict": tensors, "optimizer_state_dict": {"state": {}}}, path)
         case "data_parallel":
             torch.save({f"module.{name}": tensor for name, tensor in tensors.items()}, path)
         case "lightning":
@@ -48,6 +50,16 @@ def test_every_backbone_tensor_comes_from_the_file(resnet18, tmp_path: Path, kin
         assert torch.allclose(tensor.double(), tensors[name].double(), atol=1e-3 if kind == "half" else 0), name
         assert tensor.dtype in (torch.float32, torch.int64)
     assert "fc.weight" in told and "left out" in told
+
+
+def test_a_file_of_other_names_is_told_by_them(resnet18, tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    torch.save({f"encoder_q.{name}": tensor for name, tensor in resnet18.state_dict().items()}, path)
+    with pytest.raises(WeightsError, match=r"such as encoder_q\.bn1\.bias; rename them as torchvision does"):
+        load_backbone_weights(network(), "resnet18", str(path))
+    torch.save({"net": resnet18.state_dict(), "epoch": 3}, path)
+    with pytest.raises(WeightsError, match="no state dict of tensors, but net, epoch; save"):
+        read_tensors(path)
 
 
 def test_an_attrtrain_bundle_is_a_source_too(tmp_path: Path) -> None:
