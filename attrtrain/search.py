@@ -1,6 +1,7 @@
 """`attrtrain search`: finds objects by their attributes, or by what they look like."""
 
 import argparse
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,6 +47,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     info = read_predictions_info(arguments.predictions)
     query = parse(arguments.expression, info.attributes) if arguments.expression.strip() else None
+    for attribute in query.attributes if query else ():
+        if not attribute.is_learnt:
+            told = f"no object had {attribute.name!r} in training: it is never present, and its scores mean nothing"
+            print(f"note: {told}", file=sys.stderr)
     example = Example(arguments.like, arguments.features) if arguments.like is not None else None
     found, total = search(arguments.predictions, query, example, arguments.limit)
     for match in found:

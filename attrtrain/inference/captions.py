@@ -3,6 +3,8 @@
 import re
 from collections.abc import Sequence
 
+from attrtrain.inference.results import NEVER
+
 MOST = 5
 """Attributes in a caption; of more, those with the highest scores."""
 
@@ -32,7 +34,8 @@ def article(phrase: str) -> str:
 
 def present(scores: Sequence[float], thresholds: Sequence[float]) -> list[int]:
     """Columns of the attributes whose score reaches the threshold, the highest score first; of equals the first
-    column.
+    column. What the training never saw is not among them, though a score may be rounded to 1.
     """
-    found = [column for column, (score, least) in enumerate(zip(scores, thresholds, strict=True)) if score >= least]
+    pairs = enumerate(zip(scores, thresholds, strict=True))
+    found = [column for column, (score, least) in pairs if score >= least and least < NEVER]
     return sorted(found, key=lambda column: -scores[column])

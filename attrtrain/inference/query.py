@@ -16,9 +16,9 @@ threshold.
 
 Which objects are found is plain logic. They are ranked by a joint score: an attribute counts with its score p, AND
 multiplies, NOT is 1 − p, OR is the maximum; `p >= x` counts as p, `p < x` as 1 − p, and whatever else is true or false
-as 1 or 0. Maximum and complement are union and complement of fuzzy sets and the product is their algebraic product (L.
-A. Zadeh, "Fuzzy sets", Information and Control 8, 1965); for AND, that is the probability that all of them are present
-were they independent.
+as 1 or 0. An attribute that no object of the training had is false, whatever its score. Maximum and complement are
+union and complement of fuzzy sets and the product is their algebraic product (L. A. Zadeh, "Fuzzy sets", Information
+and Control 8, 1965); for AND, that is the probability that all of them are present were they independent.
 
 What a user typed never becomes SQL: it is parsed here, names are looked up among those of the file, and values are
 bound parameters.
@@ -92,6 +92,7 @@ def quoted(column: str) -> str:
 
 
 _Pair = tuple[Sql, Sql]  # condition, score
+_NEVER: _Pair = Sql("(false)"), Sql("0::DOUBLE")
 
 
 class _Parser:
@@ -153,6 +154,8 @@ class _Parser:
     def _attribute(self, target: AttributeColumn, operator: str | None) -> _Pair:
         score = f"CAST({quoted(target.column)} AS DOUBLE)"
         if operator is None:
+            if not target.is_learnt:
+                return _NEVER
             return Sql(f"({score} >= ?)", (target.threshold,)), Sql(score)
         matches = Sql(f"({score} {operator} ?)", (self._value(float, target.name),))
         if operator in (">", ">="):

@@ -35,6 +35,8 @@ BASE_COLUMNS = ("object_id", "image", "image_size", "box", "category", "caption"
 BOX = pa.struct([(name, pa.float64()) for name in ("x", "y", "width", "height")])
 SIZE = pa.struct([(name, pa.int64()) for name in ("width", "height")])
 FEATURES = "features"
+NEVER = 1.0
+"""The threshold of an attribute that no object of the training had; tuned ones are lower."""
 
 
 class Job(Contract):
@@ -74,6 +76,11 @@ class AttributeColumn(Contract):
     column: str
     threshold: float
     group: str
+
+    @property
+    def is_learnt(self) -> bool:
+        """Whether any object of the training had it; else its score may be anything, and it is never present."""
+        return self.threshold < NEVER
 
 
 class ResultInfo(Contract):

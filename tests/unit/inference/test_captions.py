@@ -35,3 +35,4 @@ def test_the_article_goes_by_sound(word, expected):
 def test_present_is_what_reaches_its_own_threshold_the_likeliest_first():
     assert present([0.5, 0.2, 0.9, 0.9, 0.499], [0.5, 0.2, 0.95, 0.1, 0.5]) == [3, 0, 1]
     assert present([0.3, 0.3], [0.1, 0.1]) == [0, 1]
+    assert present([1.0, 1.0], [1.0, 0.99]) == [1]  # 1: never

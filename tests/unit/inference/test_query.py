@@ -1,10 +1,12 @@
 """The language of search beside a plain Python filter over rows, and beside people who mean harm."""
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from attrtrain.cli import main
 from attrtrain.errors import AttrtrainError, ConfigError, PredictionsError
 from attrtrain.inference.objects import Objects
 from attrtrain.inference.query import parse
@@ -305,3 +307,37 @@ def test_columns_are_called_like_attributes_and_never_twice():
     columns = attribute_columns(["a", "A", "a (2)", "box", "Image"], [0.5] * 5, [""] * 5)
     assert [column.column for column in columns] == ["a", "A (2)", "a (2) (2)", "box (2)", "Image (2)"]
     assert [column.name for column in columns] == ["a", "A", "a (2)", "box", "Image"]
+
+
+def test_an_attribute_that_no_training_object_had_is_false_and_ranks_nothing():
+    attributes = attribute_columns(("furry", "unseen"), (0.5, 1.0), ("", ""))
+    rows = pa.table({"furry": pa.array([0.9, 0.8, 0.2]), "unseen": pa.array([0.1, 1.0, 1.0])})
+
+    def of(expression):
+        query = parse(expression, attributes)
+        asked = f"SELECT {query.matches.text}, {query.score.text} FROM rows"
+        with duckdb.connect() as connection:
+            connection.register("rows", rows)
+            return connection.execute(asked, query.matches.values + query.score.values).fetchall()
+
+    assert of("unseen") == [(False, 0)] * 3
+    assert of("NOT unseen") == [(True, 1)] * 3
+    assert of("furry OR unseen") == of("furry") == of("furry AND NOT unseen")
+    assert of("unseen >= 0.5") == [(False, 0.1), (True, 1), (True, 1)]  # who asks for its scores gets them
+
+
+def test_a_search_for_what_no_training_object_had_says_why_it_finds_nothing(tmp_path, capsys):
+    thresholds = [1.0, *THRESHOLDS[1:]]
+    info = info_of().model_copy(update={"attributes": attribute_columns(NAMES, thresholds, [""] * len(NAMES))})
+    objects = Objects(
+        *(np.array([1]), np.array(["a.jpg"]), np.zeros((1, 2), np.int64), np.zeros((1, 4)), np.array(["dog"])),
+        crowd=np.zeros(1, bool),
+        sources=(),
+    )
+    made = pa.table(base_columns(objects) | {one.column: pa.array([1.0]) for one in info.attributes})
+    path = tmp_path / "preds.parquet"
+    pq.write_table(made.replace_schema_metadata({METADATA: info.model_dump_json()}), path)
+    assert main(["search", str(path), "furry AND sleeping"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("0 of 300 objects match")
+    assert err == "note: no object had 'furry' in training: it is never present, and its scores mean nothing\n"
