@@ -90,12 +90,14 @@ class AugmentedBatch:
         known: (B, A) bool.
         own_share: (B, 1) float32, how much of each image is its own, the rest being its partner's (`partners`); None
             where nothing is mixed.
+        columns: (B, A) int64, the attribute whose label stands in each column of a sample; None where each has its own.
     """
 
     images: Tensor
     target: Tensor
     known: Tensor
     own_share: Tensor | None = None
+    columns: Tensor | None = None
 
     def loss(self, loss_of: Callable[[Callable[[Tensor], Tensor], Tensor | None], Tensor]) -> Tensor:
         """The loss against the labels of the images, each weighted by its share of the image; so a cell that is unknown
@@ -128,9 +130,11 @@ def augmented(batch: Batch, settings: Augmentation, step: int, to_device: ToDevi
     flips = draw_flips(settings.seed, batch.epoch, key, settings.flip)
     flipped = to_device(flips)
     images, target, known = apply_flips(batch.image, flipped), batch.target, batch.known
+    columns = None
     if settings.swaps:
-        columns = to_device(torch.tensor(settings.swaps))
-        target, known = (torch.where(flipped[:, None], labels[:, columns], labels) for labels in (target, known))
+        mirrored = to_device(torch.tensor(settings.swaps))
+        columns = torch.where(flipped[:, None], mirrored, torch.arange(len(settings.swaps), device=mirrored.device))
+        target, known = target.gather(1, columns), known.gather(1, columns)
     if settings.policy != "none":
         images = transformed(images, settings.policy, mix64(settings.seed, batch.epoch, key, Stream.POLICY))
     if settings.rotate:
@@ -147,7 +151,7 @@ def augmented(batch: Batch, settings: Augmentation, step: int, to_device: ToDevi
         own_share = to_device(mix.own_share)
     if settings.scales:
         images = resized(images, draw_scale(settings.seed, batch.epoch, step, settings.scales))
-    return AugmentedBatch(images, target, known, own_share)
+    return AugmentedBatch(images, target, known, own_share, columns)
 
 
 def mean_colour() -> Tensor:

@@ -111,6 +111,8 @@ def _loss(runtime: Runtime, model: nn.Module, batch: Batch, step: int, settings:
             logits = model(images, runtime.to_device(settings.categories.of_batch(batch)))
     rates = settings.objective.rates_of(batch.index)
     on_device = None if rates is None else runtime.to_device(rates)
+    if on_device is not None and seen.columns is not None:  # as frequent as the attribute whose label it took
+        on_device = on_device.gather(1, seen.columns)
 
     def loss_of(labels_of: Callable[[Tensor], Tensor], weight: Tensor | None) -> Tensor:
         target, known = labels_of(seen.target), labels_of(seen.known)

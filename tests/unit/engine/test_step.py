@@ -124,6 +124,24 @@ def test_a_mixed_step_equals_one_by_hand(runtime, unknown: str) -> None:
     assert torch.allclose(weight, model.layers[2].weight.detach() - 0.5 * gradient, atol=1e-6)
 
 
+def test_on_mirrored_crops_whose_labels_are_swapped_unknown_ones_have_each_others_rates(runtime) -> None:
+    batch = data()
+    rates = np.array([[0.01, 0.3, 0.02, 0.03, 0.04]], dtype=np.float32)
+    loss_of, kind = AttributeLoss(LossConfig(), "selective", 0.1, 8), np.zeros(8, dtype=np.intp)
+    swaps = (1, 0, 2, 3, 4)
+    by_itself = Augmentation(seed=0, flip=1.0, swaps=swaps)
+    weight, loss, _ = train_once(
+        runtime, [batch], replace(SETTINGS, objective=Objective(loss_of, rates, kind), augmentation=by_itself)
+    )
+    swapped = replace(
+        batch, image=batch.image.flip(-1), target=batch.target[:, list(swaps)], known=batch.known[:, list(swaps)]
+    )
+    theirs = Objective(loss_of, rates[:, list(swaps)], kind)
+    by_hand, expected, _ = train_once(runtime, [swapped], replace(SETTINGS, objective=theirs))
+    assert loss == pytest.approx(expected, rel=1e-6)
+    assert torch.allclose(weight, by_hand, atol=1e-7)
+
+
 @pytest.mark.parametrize("mixup", [0.0, 0.5])
 def test_a_step_with_the_rates_of_each_objects_own_kind_equals_one_by_hand(runtime, mixup: float) -> None:
     """An unknown cell is a negative as sure as the attribute is rare among objects of that kind, or counts for nothing
