@@ -14,10 +14,11 @@ The YAML names a base and what is changed, in flags of the trainer:
 
 A comparison may have `against: NAME`, another comparison to be held against instead of the base. Every recipe is
 trained with every seed; recipes take turns, so that a machine that slows down slows all of them down. What is done is
-kept: the same command goes on where it was stopped, and a YAML with more comparisons trains only those. A finished run
-loses its checkpoints/, hundreds of megabytes that nothing here reads, and keeps all else: bundle, evaluation, report,
-numbers. Writes OUT/ablation.md and OUT/ablation.json: val mAP of the best epoch, gain with a 95 % interval by paired
-bootstrap over photographs and seeds, the gain of each seed, and the time of training beside the base's.
+kept: the same command goes on where it was stopped, and a YAML with more comparisons trains only those; a finished run
+of other settings than its recipe has now is refused. A finished run loses its checkpoints/, hundreds of megabytes that
+nothing here reads, and keeps all else: bundle, evaluation, report, numbers. Writes OUT/ablation.md and
+OUT/ablation.json: val mAP of the best epoch, gain with a 95 % interval by paired bootstrap over photographs and seeds,
+the gain of each seed, and the time of training beside the base's.
 """
 
 import argparse
@@ -36,7 +37,7 @@ from typing import Any
 from attrtrain.metrics.paired import Difference, mean_difference
 from attrtrain.predictions import PREDICTIONS, Predictions, read_predictions
 from attrtrain.run_layout import CHECKPOINTS, EVALUATION, RESULT
-from tools.local_sweep import flags_of, read_yaml
+from tools.local_sweep import flags_of, read_yaml, require_same
 
 BASE = "base"
 
@@ -105,20 +106,24 @@ def train(preset: str, recipe: Recipe, seed: int, shards: Sequence[str], out: Pa
     """Trains one recipe with one seed, if that is not done, and removes the checkpoints of what is.
 
     Raises:
-        SystemExit: it failed; the trainer has said why, and its checkpoints stay to go on from.
+        SystemExit: it failed, and the trainer has said why, and its checkpoints stay to go on from; or it was trained
+            under other settings, such as a base that has changed since.
     """
     run = recipe.folder(out, seed)
-    if not (run / RESULT).exists():
-        _start(preset, recipe, seed, shards, run, flags)
+    words = [
+        *(preset, "--data.shards", *shards, "--run.dir", str(run)),
+        *("--run.seed", str(seed), "--track.wandb", "disabled", *flags_of(recipe.changes), *flags),
+    ]
+    if (run / RESULT).exists():
+        require_same(run, words)
+    else:
+        _start(recipe, seed, words)
     if (run / RESULT).exists() and (run / CHECKPOINTS).exists():
         shutil.rmtree(run / CHECKPOINTS)
 
 
-def _start(preset: str, recipe: Recipe, seed: int, shards: Sequence[str], run: Path, flags: Sequence[str]) -> None:
-    command = [
-        *(sys.executable, "-m", "attrtrain.train", preset, "--data.shards", *shards, "--run.dir", str(run)),
-        *("--run.seed", str(seed), "--track.wandb", "disabled", *flags_of(recipe.changes), *flags),
-    ]
+def _start(recipe: Recipe, seed: int, words: Sequence[str]) -> None:
+    command = [sys.executable, "-m", "attrtrain.train", *words]
     print(f"$ {recipe.name}, seed {seed}: {shlex.join(['python', *command[1:]])}", flush=True)
     if code := subprocess.run(command, check=False, env={**os.environ, "PYTHONUNBUFFERED": "1"}).returncode:
         raise SystemExit(code)

@@ -6,8 +6,9 @@
 
 `method: grid` tries every combination of the values that the YAML lists. Otherwise trials are drawn at random; `bayes`
 asks for a server that learns, so it is drawn at random too, which is said. Trial k is the same whenever it is drawn,
-and what is done is kept: the same command goes on where it was stopped, a larger --count adds trials. Writes
-OUT/sweep.md, the trials by the metric that the YAML names. The YAML's `command` is for W&B's agent and not used here.
+and what is done is kept: the same command goes on where it was stopped, a larger --count adds trials. A finished trial
+of other settings, because the YAML or the flags have changed, is refused. Writes OUT/sweep.md, the trials by the metric
+that the YAML names. The YAML's `command` is for W&B's agent and not used here.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -24,10 +26,20 @@ from zlib import crc32
 
 import yaml
 
+from attrtrain.config.load import load_config
+from attrtrain.errors import ConfigError
 from attrtrain.keyed_random import uniform
-from attrtrain.run_layout import HISTORY, RESULT
+from attrtrain.run_layout import CONFIG, HISTORY, RESULT
 
 Trial = dict[str, Any]
+_DECIDING = ("run", "data", "labels", "loss", "model", "train", "optim")
+_DECIDING_NOTHING = {
+    ("run", "dir"),
+    ("run", "timeout_seconds"),
+    ("data", "workers"),
+    ("data", "cache_dir"),
+    ("data", "cache_gb"),
+}
 
 
 def read_yaml(path: Path) -> Any:
@@ -51,6 +63,22 @@ def read_sweep(path: Path) -> dict[str, Any]:
     sweep = read_yaml(path)
     if not isinstance(sweep, dict) or not isinstance(sweep.get("parameters"), dict):
         raise SystemExit(f"error: {path}: holds no W&B sweep with `parameters`")
+    for name, parameter in sweep["parameters"].items():
+        if not isinstance(parameter, dict):
+            raise SystemExit(f"error: {path}: {name}: must hold value, values, or min and max, not {parameter!r}")
+        if "probabilities" in parameter:
+            raise SystemExit(f"error: {path}: {name}: probabilities are not known here; leave them out")
+        if "values" in parameter and not (isinstance(parameter["values"], list) and parameter["values"]):
+            raise SystemExit(f"error: {path}: {name}: values must be a list of at least one")
+        for end in ("min", "max"):
+            if isinstance(parameter.get(end), str):
+                raise SystemExit(
+                    f"error: {path}: {name}: {end}: {parameter[end]!r} is no number to YAML, which wants 1.0e-4 for 1e-4"
+                )
+        if parameter.get("distribution") == "log_uniform_values" and not parameter.get("min", 1) > 0:
+            raise SystemExit(f"error: {path}: {name}: log_uniform_values begins above 0")
+    if not sweep["parameters"]:
+        raise SystemExit(f"error: {path}: has no parameters to try")
     return sweep
 
 
@@ -104,18 +132,54 @@ def _value(name: str, parameter: dict[str, Any], share: float) -> Any:
 
 def flags_of(settings: Trial) -> list[str]:
     """Settings by name as flags of the trainer."""
-    return [f"--{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in settings.items()]
+    return [f"--{name}={_as_flag(value)}" for name, value in settings.items()]
+
+
+def _as_flag(value: Any) -> str:
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def require_same(folder: Path, words: Sequence[str]) -> None:
+    """Refuses a finished run of other settings than would be trained now, which would stand under the wrong name.
+
+    Args:
+        folder: of the run.
+        words: the trainer's command line.
+
+    Raises:
+        SystemExit: it names what differs.
+    """
+    if not (folder / CONFIG).exists():
+        return
+    try:
+        before, now = (asdict(load_config(list(line))) for line in ([str(folder / CONFIG)], words))
+    except ConfigError as error:
+        raise SystemExit(f"error: {error}") from None
+    differing = [
+        f"{section}.{name}: {before[section][name]} → {value}"
+        for section in _DECIDING
+        for name, value in now[section].items()
+        if before[section][name] != value and (section, name) not in _DECIDING_NOTHING
+    ]
+    if differing:
+        raise SystemExit(
+            f"error: {folder} was trained under other settings ({'; '.join(differing)}); give another --out, or remove that folder"
+        )
 
 
 def run_trial(trial: Trial, folder: Path, train: Sequence[str]) -> None:
     """Trains one trial, if that is not done.
 
     Raises:
-        SystemExit: it failed; the trainer has said why.
+        SystemExit: it failed, and the trainer has said why; or it was trained under other settings.
     """
+    words = [*train, "--run.dir", str(folder), *flags_of(trial)]
     if (folder / RESULT).exists():
+        require_same(folder, words)
         return
-    command = [sys.executable, "-m", "attrtrain.train", *train, "--run.dir", str(folder), *flags_of(trial)]
+    command = [sys.executable, "-m", "attrtrain.train", *words]
     print(f"$ {shlex.join(['python', *command[1:]])}", flush=True)
     if code := subprocess.run(command, check=False).returncode:
         raise SystemExit(code)
@@ -149,10 +213,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sweep", type=Path, metavar="SWEEP.yaml")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="runs and table")
-    parser.add_argument("--count", type=int, metavar="N", help="trials; a grid has as many as it has")
+    parser.add_argument("--count", type=int, metavar="N", help="trials, at least 1; a grid has as many as it has")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws")
     arguments, train = parser.parse_known_args()
     out: Path = arguments.out
+    if arguments.count is not None and arguments.count < 1:
+        raise SystemExit(f"error: --count {arguments.count}: must be at least 1")
     sweep = read_sweep(arguments.sweep)
     if sweep.get("method") == "grid":
         trials = grid(sweep["parameters"])[: arguments.count]

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from drawn_cells import draw_predictions
 
-from attrtrain.config.load import load_config
+from attrtrain.config.load import dump_config, load_config
 from attrtrain.metrics.paired import mean_difference, paired_difference
 from attrtrain.predictions import Predictions, write_predictions
 from tools import ablate
@@ -90,6 +90,17 @@ def test_recipes_are_trained_once_and_held_against_what_they_name(
     fill_checkpoints(runs[0])  # of a command that was killed before it could remove them
     assert ablate.main() == 0 and not commands  # what is done is kept
     assert not (runs[0] / "checkpoints").exists()
+
+
+def test_a_run_of_what_a_recipe_was_before_is_not_taken_for_it(tmp_path: Path) -> None:
+    before, now = ablate.Recipe("base", {"optim.lr": 0.1}), ablate.Recipe("base", {"optim.lr": 0.2})
+    run = before.folder(tmp_path, 0)
+    finish(run, drawn(0, 0.0), 1.0)
+    used = ["resnet50", "--data.shards", "x", "--run.dir", str(run), "--optim.lr=0.1", "--track.wandb", "disabled"]
+    (run / "config.yaml").write_text(dump_config(load_config(used)))
+    ablate.train("resnet50", before, 0, ["x"], tmp_path, [])
+    with pytest.raises(SystemExit, match=r"other settings \(optim.lr: 0.1 → 0.2\)"):
+        ablate.train("resnet50", now, 0, ["x"], tmp_path, [])
 
 
 def test_a_run_that_failed_keeps_what_it_goes_on_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
+from attrtrain.config.load import dump_config, load_config
 from tools import local_sweep
 
 ROOT = Path(__file__).parents[2]
@@ -42,6 +43,17 @@ def test_a_grid_is_every_combination() -> None:
         ("parameters: {a: {distribution: beta, min: 1, max: 2}}", ["--count", "1"], "a: the distribution beta"),
         ("parameters: {a: {min: 1}}", ["--count", "1"], "a: needs value, values, or min and max"),
         ("parameters: {a: {values: [1]}}\nmethod: random", [], "--count"),
+        ("parameters: {a: 3}", ["--count", "1"], "a: must hold value, values, or min and max, not 3"),
+        ("parameters: {a: {values: []}}\nmethod: grid", [], "a: values must be a list of at least one"),
+        ("parameters: {a: {min: 1e-4, max: 1.0e-2}}", ["--count", "1"], "a: min: '1e-4' is no number to YAML"),
+        (
+            "parameters: {a: {values: [1, 2], probabilities: [0.9, 0.1]}}",
+            ["--count", "1"],
+            "probabilities are not known",
+        ),
+        ("parameters: {a: {distribution: log_uniform_values, min: 0, max: 1}}", ["--count", "1"], "begins above 0"),
+        ("parameters: {}\nmethod: grid", [], "no parameters to try"),
+        ("parameters: {a: {values: [1]}}\nmethod: grid", ["--count", "0"], "--count 0: must be at least 1"),
         ("[1, 2]", [], "no W&B sweep"),
         ("a: [", [], "sweep.yaml"),
     ],
@@ -82,3 +94,26 @@ def test_trials_that_are_done_are_kept_and_the_best_comes_first(
     assert [row.split(" | ")[0] for row in rows[2:]] == ["| 0002", "| 0000", "| 0001"]
     assert rows[2] == "| 0002 | 0.7000 | 0.3 | False |" and "| nan |" in rows[4]
     assert rows[0] == "| trial | val/best_map | optim.lr | train.compile |" and rows[0] in capsys.readouterr().out
+
+
+def test_a_value_of_null_and_lists_reach_the_trainer() -> None:
+    flags = local_sweep.flags_of({"data.context": None, "data.scales": [0.5, 1.0], "data.flip_swaps": True})
+    config = load_config(["resnet50", "--data.shards", "x", "--data.context", "0.1", *flags])
+    assert config.data.context is None and config.data.scales == [0.5, 1.0] and config.data.flip_swaps
+
+
+def test_a_finished_trial_of_other_settings_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["resnet50", "--data.shards", "x", "--data.workers", "1"]
+    trial: dict[str, object] = {"optim.lr": 0.1, "data.context": None}
+    (tmp_path / "result.json").write_text("{}")
+    used = load_config([*words, "--run.dir", str(tmp_path), *local_sweep.flags_of(trial)])
+    (tmp_path / "config.yaml").write_text(dump_config(used))
+    monkeypatch.setattr(local_sweep.subprocess, "run", lambda *_, **__: pytest.fail("trained again"))
+    local_sweep.run_trial(trial, tmp_path, [*words[:-1], "2", "--track.wandb", "disabled"])  # which change no number
+    for changed, flags in (
+        ({**trial, "optim.lr": 0.2}, []),
+        (trial, ["--run.seed", "1"]),
+        (trial, ["--loss.name", "asl"]),
+    ):
+        with pytest.raises(SystemExit, match="was trained under other settings"):
+            local_sweep.run_trial(changed, tmp_path, [*words, *flags])
