@@ -15,7 +15,8 @@ def _set_of(words: str) -> frozenset[str]:
 _SIDES = _set_of("left right leftward rightward leftwards rightwards leftmost rightmost clockwise counterclockwise")
 _COLOURS = _set_of(
     "red orange yellow green blue purple violet pink brown black white grey gray beige tan gold golden silver turquoise teal maroon navy cyan magenta "
-    "crimson scarlet olive blond blonde ginger colorful colourful colored coloured monochrome dark bright pale"
+    "crimson scarlet olive blond blonde ginger brunette auburn amber aqua bronze burgundy cream indigo ivory khaki lavender lilac taupe rainbow colorful colourful colored coloured "
+    "multicolor multicolored multicoloured colorless colourless monochrome dark bright pale reddish yellowish greenish bluish brownish whitish blackish"
 )
 _POSTURES = _set_of(
     "upside upright tilted slanted slanting sideways leaning horizontal vertical diagonal inverted rotated"

@@ -57,6 +57,14 @@ def test_each_augmentation_names_what_it_contradicts(settings: dict, expected: l
         assert part in line and "redhead" not in line and "destiny" not in line and "upsidedown" not in line
 
 
+@pytest.mark.parametrize(
+    "name", ["multicolored", "multi-colored", "Rainbow", "brunette", "light-blue", "reddish brown", "colorless"]
+)
+def test_a_name_that_tells_a_colour_without_naming_a_plain_one_is_found(name: str) -> None:
+    (line,) = contradictions((name,), replace(QUIET, augment="randaugment"))
+    assert f"tell colours: {name} (" in line
+
+
 def test_many_names_are_counted() -> None:
     names = [f"left {number}" for number in range(20)]
     assert "left 7 and 12 more (" in contradictions(names, DataConfig())[0]
