@@ -7,7 +7,8 @@
 `method: grid` tries every combination of the values that the YAML lists. Otherwise trials are drawn at random; `bayes`
 asks for a server that learns, so it is drawn at random too, which is said. Trial k is the same whenever it is drawn,
 and what is done is kept: the same command goes on where it was stopped, a larger --count adds trials. A finished trial
-of other settings, because the YAML or the flags have changed, is refused. Writes OUT/sweep.md, the trials by the metric
+of other settings, because the YAML or the flags have changed, is refused. One that fails has no number, is tried again
+by the next such command, and does not keep the others from being tried. Writes OUT/sweep.md, the trials by the metric
 that the YAML names. The YAML's `command` is for W&B's agent and not used here.
 """
 
@@ -27,7 +28,7 @@ from zlib import crc32
 import yaml
 
 from attrtrain.config.load import load_config
-from attrtrain.errors import ConfigError
+from attrtrain.errors import AttrtrainError, ConfigError
 from attrtrain.keyed_random import uniform
 from attrtrain.run_layout import CONFIG, HISTORY, RESULT
 
@@ -169,20 +170,27 @@ def require_same(folder: Path, words: Sequence[str]) -> None:
         )
 
 
-def run_trial(trial: Trial, folder: Path, train: Sequence[str]) -> None:
+def run_trial(trial: Trial, folder: Path, train: Sequence[str]) -> bool:
     """Trains one trial, if that is not done.
 
+    Returns:
+        Whether it came to its end: a rate that is too high, or a network too large for the memory, is no reason not to
+        try the others.
+
     Raises:
-        SystemExit: it failed, and the trainer has said why; or it was trained under other settings.
+        SystemExit: it was stopped, or its settings are refused, and the trainer has said why; or it was trained under
+            other settings.
     """
     words = [*train, "--run.dir", str(folder), *flags_of(trial)]
     if (folder / RESULT).exists():
         require_same(folder, words)
-        return
+        return True
     command = [sys.executable, "-m", "attrtrain.train", *words]
     print(f"$ {shlex.join(['python', *command[1:]])}", flush=True)
-    if code := subprocess.run(command, check=False).returncode:
+    code = subprocess.run(command, check=False).returncode
+    if code not in (0, AttrtrainError.exit_code):
         raise SystemExit(code)
+    return code == 0
 
 
 def outcome(folder: Path, metric: str) -> float:
@@ -230,13 +238,19 @@ def main() -> int:
         trials = [draw(sweep["parameters"], arguments.seed, number) for number in range(arguments.count)]
     metric = sweep.get("metric", {"name": "val/best_map", "goal": "maximize"})
     folders = [out / f"{number:04d}" for number in range(len(trials))]
-    for trial, folder in zip(trials, folders, strict=True):
-        run_trial(trial, folder, train)
-    values = [outcome(folder, metric["name"]) for folder in folders]
+    ended = [run_trial(trial, folder, train) for trial, folder in zip(trials, folders, strict=True)]
+    if not any(ended):
+        raise SystemExit("error: every trial failed; the trainer has said why")
+    values = [
+        outcome(folder, metric["name"]) if has_ended else math.nan
+        for folder, has_ended in zip(folders, ended, strict=True)
+    ]
     text = table(metric["name"], metric.get("goal") == "maximize", trials, values)
     (out / "sweep.md").write_text(text)
     print(text)
-    return 0
+    if not all(ended):
+        print("failed, so without a number: trials", *(folder.name for folder, has_ended in zip(folders, ended, strict=True) if not has_ended), file=sys.stderr)  # fmt: skip
+    return 0 if all(ended) else 1
 
 
 if __name__ == "__main__":

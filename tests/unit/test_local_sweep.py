@@ -117,3 +117,34 @@ def test_a_finished_trial_of_other_settings_is_refused(tmp_path: Path, monkeypat
     ):
         with pytest.raises(SystemExit, match="was trained under other settings"):
             local_sweep.run_trial(changed, tmp_path, [*words, *flags])
+
+
+@pytest.mark.parametrize(("codes", "code"), [([0, 1, 0], 1), ([0, 2, 0], 2), ([0, 85, 0], 85), ([1, 1, 1], None)])
+def test_a_trial_that_fails_does_not_keep_the_others_from_being_tried(
+    codes: list[int],
+    code: int | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "sweep.yaml").write_text("method: grid\nparameters: {optim.lr: {values: [0.1, 0.2, 0.3]}}")
+    left = iter(codes)
+
+    def train(command: list[str], **_: object) -> object:
+        run, found = Path(command[command.index("--run.dir") + 1]), next(left)
+        run.mkdir(parents=True)
+        (run / "metrics.jsonl").write_text(json.dumps({"kind": "val", "best_map": 0.5}))
+        if found == 0:
+            (run / "result.json").write_text("{}")
+        return type("Ended", (), {"returncode": found})
+
+    monkeypatch.setattr(local_sweep.subprocess, "run", train)
+    monkeypatch.setattr("sys.argv", ["x", str(tmp_path / "sweep.yaml"), "--out", str(tmp_path / "out")])
+    if code == 1:
+        assert local_sweep.main() == 1
+        assert "| 0001 | nan |" in (tmp_path / "out" / "sweep.md").read_text()
+        assert capsys.readouterr().err.splitlines()[-1] == "failed, so without a number: trials 0001"
+        return
+    with pytest.raises(SystemExit) as caught:
+        local_sweep.main()
+    assert caught.value.code == (code or "error: every trial failed; the trainer has said why")
