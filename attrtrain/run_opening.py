@@ -6,9 +6,9 @@ from typing import Any
 
 from attrtrain import __version__, checkpoint
 from attrtrain.auditing.quick import QuickAudit
+from attrtrain.config.changes import changes_numbers
 from attrtrain.config.load import dump_config
 from attrtrain.config.schema import TrainConfig
-from attrtrain.engine.resume import changes_numbers
 from attrtrain.engine.state import RunState, Task
 from attrtrain.engine.stopping import is_finished
 from attrtrain.errors import ConfigError

@@ -27,20 +27,14 @@ from zlib import crc32
 
 import yaml
 
+from attrtrain.config.changes import changes, decides_numbers
 from attrtrain.config.load import load_config
 from attrtrain.errors import AttrtrainError, ConfigError
 from attrtrain.keyed_random import uniform
 from attrtrain.run_layout import CONFIG, HISTORY, RESULT
 
 Trial = dict[str, Any]
-_DECIDING = ("run", "data", "labels", "loss", "model", "train", "optim")
-_DECIDING_NOTHING = {
-    ("run", "dir"),
-    ("run", "timeout_seconds"),
-    ("data", "workers"),
-    ("data", "cache_dir"),
-    ("data", "cache_gb"),
-}
+_BEGUN_WITH = {("run", "seed"), ("data", "shards")}
 
 
 def read_yaml(path: Path) -> Any:
@@ -155,14 +149,13 @@ def require_same(folder: Path, words: Sequence[str]) -> None:
     if not (folder / CONFIG).exists():
         return
     try:
-        before, now = (asdict(load_config(list(line))) for line in ([str(folder / CONFIG)], words))
+        before, now = asdict(load_config([str(folder / CONFIG)])), load_config(list(words))
     except ConfigError as error:
         raise SystemExit(f"error: {error}") from None
     differing = [
-        f"{section}.{name}: {before[section][name]} → {value}"
-        for section in _DECIDING
-        for name, value in now[section].items()
-        if before[section][name] != value and (section, name) not in _DECIDING_NOTHING
+        f"{'.'.join(key)}: {old} → {new}"
+        for key, (old, new) in changes(before, now).items()
+        if decides_numbers(key) or key in _BEGUN_WITH
     ]
     if differing:
         raise SystemExit(

@@ -4,9 +4,9 @@ import sys
 from pathlib import Path
 
 from attrtrain import checkpoint
+from attrtrain.config.changes import changes_numbers
 from attrtrain.config.schema import TrainConfig
 from attrtrain.engine.best import require_best_bundle
-from attrtrain.engine.resume import changes_numbers
 from attrtrain.engine.state import Learner, RunState, Task
 from attrtrain.engine.stopping import early_stop
 from attrtrain.engine.window import Window

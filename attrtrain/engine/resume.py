@@ -17,6 +17,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.tensor import DTensor
 
 from attrtrain import checkpoint
+from attrtrain.config.changes import changes
 from attrtrain.config.schema import ModelConfig, TrainConfig
 from attrtrain.data.reader import ShardSet
 from attrtrain.engine.state import Learner, RunState, Task
@@ -33,9 +34,6 @@ _JUDGED_BY = (
     ("data", "val_split"),
     ("labels", "positive_at"),
 )  # else the best so far is no measure
-
-_DECIDING = ("data", "labels", "loss", "model", "optim", "train")
-_DECIDING_NOTHING = {("data", name) for name in ("shards", "workers", "cache_dir", "cache_gb")}
 
 # Whole tensors, also of a model that is sharded over ranks (FSDP2): gathered on rank 0 when saving, dealt out when
 # loading. Optimizer state goes by parameter name.
@@ -192,22 +190,8 @@ def _own_groups(learner: Learner) -> list[dict[str, Any]]:
 
 def changed_settings(source: Path, config: TrainConfig) -> list[str]:
     """Settings that differ from those the checkpoint was saved under, such as `optim.lr: 0.001 → 0.0001`."""
-    differing = _differing(checkpoint.load_state(source)["config"], config)
+    differing = changes(checkpoint.load_state(source)["config"], config)
     return [f"{'.'.join(key)}: {old} → {new}" for key, (old, new) in differing.items() if key not in _OF_NO_CONSEQUENCE]
-
-
-def changes_numbers(before: dict[str, Any], config: TrainConfig) -> bool:
-    """Whether settings that decide a step or a judgement differ from others, given by section and name."""
-    return any(key[0] in _DECIDING and key not in _DECIDING_NOTHING for key in _differing(before, config))
-
-
-def _differing(before: dict[str, Any], config: TrainConfig) -> dict[tuple[str, str], tuple[Any, Any]]:
-    return {
-        (section, name): (old, value)
-        for section, knobs in asdict(config).items()
-        for name, value in knobs.items()
-        if (old := (before.get(section) or {}).get(name)) != value
-    }
 
 
 def _generators(device: torch.device) -> dict[str, torch.Tensor]:
