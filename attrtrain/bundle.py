@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from attrtrain import __version__, hub
-from attrtrain.config.schema import Head, Mirroring, Precision
+from attrtrain.config.schema import MOST_HIDDEN, Head, Mirroring, Precision
 from attrtrain.contract import Contract, first_fault, to_json
 from attrtrain.device import device_type
 from attrtrain.errors import ConfigError, LabelError, WeightsError, first_line
@@ -46,7 +46,7 @@ class Architecture(Contract):
 
     backbone: str
     head: Head
-    hidden: Annotated[int, Field(ge=1, le=2**16)]
+    hidden: Annotated[int, Field(ge=1, le=MOST_HIDDEN)]
     dropout: Annotated[float, Field(ge=0, le=1)]
     mean: tuple[float, float, float] = IMAGE_MEAN
     std: tuple[_Positive, _Positive, _Positive] = IMAGE_STD

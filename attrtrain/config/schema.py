@@ -23,6 +23,7 @@ Mirroring = Literal["never", "kept", "swapped"]
 of left and right.
 """
 LEAST_PX, MOST_PX = 32, 4096  # sides of the network's input; a ResNet halves them five times
+MOST_HIDDEN = 2**16  # what a bundle's card takes, which is written only after an epoch
 
 
 def ranged(
@@ -67,7 +68,7 @@ class DataConfig:
     """Split to learn from."""
     val_split: str = "val"
     """Split to be judged on."""
-    image_px: int = ranged(224, at_least=LEAST_PX)
+    image_px: int = ranged(224, at_least=LEAST_PX, at_most=MOST_PX)
     """Side of the square every crop is resized to, pixels; at least 32, which a ResNet halves five times. The patch
     size of a vision transformer must divide it.
     """
@@ -194,7 +195,7 @@ class ModelConfig:
     """From features to one logit an attribute: one layer, features → hidden → attributes with dropout (mlp), the same
     with an embedding of the object's category beside the features (category), or attribute queries that attend to the
     feature map before pooling (ml_decoder)."""
-    hidden: int = ranged(512, at_least=1)
+    hidden: int = ranged(512, at_least=1, at_most=MOST_HIDDEN)
     """Width of the mlp and the category head."""
     dropout: float = ranged(0.5, at_least=0, at_most=1)
     """Dropout of the mlp and the category head."""

@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+from dataclasses import fields as fields_of
 from pathlib import Path
 
 import pytest
 
-from attrtrain.bundle import bundle_fingerprint, model_name, read_bundle
+from attrtrain.bundle import bundle_fingerprint, model_name, read_bundle, read_card
+from attrtrain.config.schema import DataConfig, ModelConfig
 from attrtrain.errors import WeightsError
 from attrtrain.framing import Framing
 from attrtrain.inference.predictor import Predictor
@@ -53,6 +55,20 @@ def test_a_bundle_that_does_not_say_how_it_was_trained_on_mirrored_crops_still_l
     folder = draw_bundle(tmp_path / "b", mirrored="swapped")
     assert read_bundle(folder)[1].mirrored == "swapped"
     assert read_bundle(rewritten(folder, mirrored=None))[1].mirrored is None
+
+
+def test_a_card_takes_all_that_a_configuration_may_ask_for(tmp_path):
+    """Else a run would end with its first epoch, when its first bundle is written."""
+    folder = draw_bundle(tmp_path / "b")
+    known = json.loads((folder / "model.json").read_text())["architecture"]
+    bounds = {
+        knob.name: knob.metadata.get("bounds", {}) for kind in (DataConfig, ModelConfig) for knob in fields_of(kind)
+    }
+    for rule in ("at least", "at most"):
+        asked = {name: bounds[name][rule] for name in ("hidden", "dropout")}
+        rewritten(folder, image_px=bounds["image_px"][rule], architecture={**known, **asked})
+        card = read_card(folder)
+        assert card.architecture.hidden == asked["hidden"] and card.image_px == bounds["image_px"][rule]
 
 
 def test_thresholds_come_back_as_they_were_saved(tmp_path):
