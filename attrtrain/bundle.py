@@ -129,6 +129,11 @@ def require_bundle(path: Path) -> Path:
     for candidate in (path, path / BUNDLE):
         if (candidate / CARD).is_file():
             return candidate
+    if not path.is_dir():
+        what = (
+            "a file, and only attrtrain.load_model takes plain weights" if path.exists() else "no such file or folder"
+        )
+        raise WeightsError(f"{path}: {what}; give a run directory or a bundle")
     unfinished = " (a run writes its bundle after its first evaluation)" if (path / CONFIG).exists() else ""
     raise WeightsError(
         f"{path}: no bundle here, nor in a bundle folder below{unfinished}; give a run directory or a bundle"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from attrtrain.bundle import bundle_fingerprint, model_name, read_bundle, read_card
+from attrtrain.bundle import bundle_fingerprint, load_model, model_name, read_bundle, read_card
 from attrtrain.config.schema import DataConfig, ModelConfig
 from attrtrain.errors import WeightsError
 from attrtrain.framing import Framing
@@ -69,6 +69,14 @@ def test_a_card_takes_all_that_a_configuration_may_ask_for(tmp_path):
         rewritten(folder, image_px=bounds["image_px"][rule], architecture={**known, **asked})
         card = read_card(folder)
         assert card.architecture.hidden == asked["hidden"] and card.image_px == bounds["image_px"][rule]
+
+
+def test_a_path_that_is_no_folder_is_told_for_what_it_is(tmp_path):
+    with pytest.raises(WeightsError, match=r"nope\.pth: no such file or folder; give a run"):
+        load_model(tmp_path / "nope.pth", num_attributes=204)
+    weights = draw_bundle(tmp_path / "b") / "weights.safetensors"
+    with pytest.raises(WeightsError, match=r"weights\.safetensors: a file, and only attrtrain\.load_model takes"):
+        read_bundle(weights)
 
 
 def test_thresholds_come_back_as_they_were_saved(tmp_path):
