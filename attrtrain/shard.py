@@ -238,8 +238,10 @@ def _read(arguments: argparse.Namespace) -> "tuple[ObjectTable, str]":
     """The labelled objects, and a line that says where their split comes from. What is odd goes to stderr."""
     from attrtrain.annotations import read_labels_at
     from attrtrain.annotations.split import apply_split, set_aside_dev
+    from attrtrain.annotations.table import one_id_a_photograph
 
     table, note = read_labels_at(arguments.labels, arguments.instances)
+    table = one_id_a_photograph(table, arguments.images)
     if note:
         print(note, file=sys.stderr)
     if (coverage := len(table) / (len(table) + len(table.unmatched))) < 0.9:

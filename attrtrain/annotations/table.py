@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -117,17 +117,30 @@ def check_pixels(box: NDArray[np.float64]) -> None:
         )
 
 
-def one_id_a_photograph(table: ObjectTable) -> ObjectTable:
+def one_id_a_photograph(table: ObjectTable, folders: Sequence[Path | str] = ()) -> ObjectTable:
     """The table with one image_id, the smallest, for all objects of one file name: merged files list a photograph under
     several, in which it could be trained on and judged at once.
+
+    Args:
+        table: any.
+        folders: of the photographs, paths or URLs; an absolute name below one of them is the name from there.
     """
-    photograph_of = {name: without_year(name) for name in set(table.image)}
+    here = [str(folder.absolute()) for folder in folders if isinstance(folder, Path)]
+    photograph_of = {name: without_year(_from(name, here)) for name in set(table.image)}
     least: dict[str, int] = {}
     for name, image_id in zip(table.image, table.image_id.tolist(), strict=True):
         photograph = photograph_of[name]
         least[photograph] = min(image_id, least.get(photograph, image_id))
     one_id = np.fromiter((least[photograph_of[name]] for name in table.image), dtype=np.int64, count=len(table))
     return table if np.array_equal(one_id, table.image_id) else replace(table, image_id=one_id)
+
+
+def _from(name: str, folders: Sequence[str]) -> str:
+    if name.startswith("/"):
+        for folder in folders:
+            if name.startswith(f"{folder}/"):
+                return name.removeprefix(f"{folder}/")
+    return name
 
 
 def check_texts(*columns: Iterable[str]) -> None:

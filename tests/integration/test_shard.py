@@ -199,6 +199,17 @@ def test_summary_on_the_screen_and_in_the_file(data, tmp_path):
     assert "14 shards" in done.stdout.splitlines()[-1] and str(tmp_path / "new" / "out") in done.stdout
 
 
+def test_a_photograph_named_from_the_root_and_from_its_folder_is_one(tmp_path, capsys):
+    photographs = tmp_path / "photographs"
+    photographs.mkdir()
+    Image.new("RGB", (60, 40)).save(photographs / "a.png")
+    labels = tmp_path / "boxes.csv"
+    labels.write_text(f"file_name,split,x,y,w,h,red\na.png,train,1,1,9,9,1\n{photographs / 'a.png'},val,20,1,9,9,0\n")
+    arguments = ["shard", "--labels", str(labels), "--images", str(photographs), "--split", "official"]
+    assert main([*arguments, "--out", str(tmp_path / "shards")]) == 1
+    assert "is in two splits, 'val' and 'train'" in capsys.readouterr().err
+
+
 def test_a_log_file_gets_few_progress_lines_with_rate_and_time_left(data, tmp_path):
     done = run(data, tmp_path / "out", "--workers", "2")
     bars = [line for line in done.stderr.replace("\r", "\n").splitlines() if "sharding:" in line]
