@@ -1,6 +1,7 @@
 """`attrtrain shard`: label files and photographs → WebDataset shards of object crops."""
 
 import argparse
+import posixpath
 import re
 import shlex
 import shutil
@@ -241,7 +242,8 @@ def _read(arguments: argparse.Namespace) -> "tuple[ObjectTable, str]":
     from attrtrain.annotations.table import one_id_a_photograph
 
     table, note = read_labels_at(arguments.labels, arguments.instances)
-    table = one_id_a_photograph(table, arguments.images)
+    if any(map(posixpath.isabs, set(table.image))):  # who is named from the root may be named from its folder too
+        table = one_id_a_photograph(table, arguments.images)
     if note:
         print(note, file=sys.stderr)
     if (coverage := len(table) / (len(table) + len(table.unmatched))) < 0.9:
