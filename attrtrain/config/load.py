@@ -63,7 +63,7 @@ def load_config(argv: list[str], prog: str = "python -m attrtrain.train") -> Tra
     if argv and not argv[0].startswith("-"):
         source, argv = argv[0], argv[1:]
     path = _config_file(source)
-    _parse(parser, ["--config", str(path)], source)  # alone first, so that a fault is put down to the file that has it
+    alone = _parse(parser, ["--config", str(path)], source)  # so that a fault is put down to the file that has it
     config = _parse(parser, ["--config", str(path), *_join_lists(argv)], "command line")
     if not config.data.shards:
         raise ConfigError("data.shards: names no shard folder; give --data.shards DIR")
@@ -72,26 +72,26 @@ def load_config(argv: list[str], prog: str = "python -m attrtrain.train") -> Tra
             raise ConfigError(
                 f"data.shards: {folder} is no shard folder; a preset or YAML file comes first, before all flags"
             )
-    for scale in config.data.scales:
-        if not LEAST_PX <= scale * config.data.image_px <= MOST_PX:
-            raise ConfigError(
-                f"data.scales: {scale:g} of data.image_px, {config.data.image_px}, is not between {LEAST_PX} and {MOST_PX} pixels"
-            )
-    if config.optim.warmup_epochs >= config.train.epochs:
-        raise ConfigError(
-            f"optim.warmup_epochs: {config.optim.warmup_epochs:g} must be less than train.epochs, {config.train.epochs}"
-        )
-    if config.data.repeat_below and config.data.order == "block":
-        raise ConfigError(
-            "data.repeat_below: objects can be seen more often in global order only; set --data.order global"
-        )
-    if config.optim.head_epochs and config.optim.head_epochs >= config.train.epochs:
-        raise ConfigError(
-            f"optim.head_epochs: {config.optim.head_epochs:g} must be less than train.epochs, {config.train.epochs}; --model.frozen -1 trains the head alone"
-        )
-    if config.train.compile and config.train.checkpoint_activations:
-        raise ConfigError("train.checkpoint_activations: not together with train.compile; leave one of them off")
+    if fault := _disagreement(config):
+        raise ConfigError(f"{source if _disagreement(alone) == fault else 'command line'}: {fault}")
     return config
+
+
+def _disagreement(config: TrainConfig) -> str:
+    """Two settings that do not go together, "" where all do. A file may have some that flags then change."""
+    data, train, optim = config.data, config.train, config.optim
+    for scale in data.scales:
+        if not LEAST_PX <= scale * data.image_px <= MOST_PX:
+            return f"data.scales: {scale:g} of data.image_px, {data.image_px}, is not between {LEAST_PX} and {MOST_PX} pixels"
+    if optim.warmup_epochs >= train.epochs:
+        return f"optim.warmup_epochs: {optim.warmup_epochs:g} must be less than train.epochs, {train.epochs}"
+    if data.repeat_below and data.order == "block":
+        return "data.repeat_below: objects can be seen more often in global order only; set --data.order global"
+    if optim.head_epochs and optim.head_epochs >= train.epochs:
+        return f"optim.head_epochs: {optim.head_epochs:g} must be less than train.epochs, {train.epochs}; --model.frozen -1 trains the head alone"
+    if train.compile and train.checkpoint_activations:
+        return "train.checkpoint_activations: not together with train.compile; leave one of them off"
+    return ""
 
 
 def dump_config(config: TrainConfig) -> str:

@@ -153,6 +153,17 @@ def test_a_fault_in_a_flag_is_one_line(flags: list[str], told: list[str]) -> Non
         assert part in message
 
 
+def test_two_settings_that_disagree_are_put_down_to_the_file_or_to_the_flags(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("train: {epochs: 10}\noptim: {warmup_epochs: 20}\n")
+    words = [str(path), "--data.shards", "x"]
+    with pytest.raises(ConfigError, match=r"mine\.yaml: optim\.warmup_epochs: 20 must be less than train\.epochs, 10"):
+        load_config(words)
+    assert load_config([*words, "--train.epochs", "30"]).optim.warmup_epochs == 20  # flags may mend it
+    with pytest.raises(ConfigError, match=r"command line: optim\.warmup_epochs: 20 must be less than train\.epochs, 5"):
+        load_config([*words, "--train.epochs", "5"])
+
+
 def test_no_shards_and_no_such_preset_say_what_to_do() -> None:
     with pytest.raises(ConfigError, match=r"--data\.shards DIR"):
         load_config(["demo"])
