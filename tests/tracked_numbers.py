@@ -30,7 +30,7 @@ def main(run: Path, mode: wandb_tracker.Mode, begin: int, to: int, end: str) -> 
     """Does it."""
     run.mkdir(parents=True, exist_ok=True)
     lines = JsonlTracker(run / "metrics.jsonl", begin, begin // 4)
-    track = TrackConfig(project="attrtrain", tags=["small", "drawn"], group="", notes="by a test")
+    track = TrackConfig(tags=["small", "drawn"], group="", notes="by a test")
     tracker = Trackers(
         [
             lines,

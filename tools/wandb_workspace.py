@@ -15,7 +15,7 @@ from typing import Any
 
 from attrtrain.errors import AttrtrainError, ConfigError
 from attrtrain.tracking.trackers import EPOCH, GLOBAL_STEP, one_line
-from attrtrain.tracking.wandb_tracker import has_key
+from attrtrain.tracking.wandb_tracker import has_key, project_of_environment
 
 _CURVES: dict[str, dict[str, tuple[str, ...]]] = {
     "How good": {
@@ -107,7 +107,7 @@ def main() -> int:
     parser.add_argument(
         "--entity", default=os.environ.get("WANDB_ENTITY", ""), help="team or account; by default the login's own"
     )
-    parser.add_argument("--project", default="attrtrain")
+    parser.add_argument("--project", default=project_of_environment())
     parser.add_argument("--name", default="attrtrain", help="what the view is called")
     arguments = parser.parse_args()
     try:

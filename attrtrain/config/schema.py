@@ -313,8 +313,9 @@ class TrackConfig:
 
     wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
     """Weights & Biases. auto: online where an API key is found, offline elsewhere."""
-    project: str = "attrtrain"
-    """Weights & Biases project. Its entity is the account's own; the environment's WANDB_ENTITY names another."""
+    project: str = ""
+    """Weights & Biases project. Empty: the environment's WANDB_PROJECT, else attrtrain. Its entity is the account's
+    own; the environment's WANDB_ENTITY names another."""
     group: str = ""
     """Weights & Biases group, such as the name of an experiment of several runs. Empty: the run's own id."""
     tags: list[str] = field(default_factory=list)

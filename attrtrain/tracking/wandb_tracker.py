@@ -72,6 +72,11 @@ def has_key() -> bool:
         return False
 
 
+def project_of_environment() -> str:
+    """The project of runs whose configuration names none."""
+    return os.environ.get("WANDB_PROJECT") or "attrtrain"
+
+
 def start(
     mode: Mode, run_folder: Path, kept: Sequence[Mapping[str, Any]], track: TrackConfig, config: Mapping[str, Any]
 ) -> Tracker:
@@ -153,9 +158,9 @@ def _init(run_id: str, run_folder: Path, track: TrackConfig, config: Mapping[str
 
     wandb.setup(wandb.Settings(silent=True))  # before anything that would speak of credentials
     return wandb.init(
-        project=track.project,
+        project=track.project or project_of_environment(),
         id=run_id,
-        name=run_folder.resolve().name,
+        name=os.environ.get("WANDB_NAME") or run_folder.resolve().name,
         group=track.group or os.environ.get("WANDB_RUN_GROUP") or _parts(run_id)[0],
         tags=track.tags or None,  # None leaves it to WANDB_TAGS and WANDB_NOTES
         notes=track.notes or None,

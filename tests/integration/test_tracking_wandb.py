@@ -258,9 +258,12 @@ def test_settings_of_the_environment_hold_where_the_configuration_says_nothing(
     server: WandbServer, tmp_path: Path
 ) -> None:
     own = {"WANDB_RUN_ID": "trial7", "WANDB_RUN_GROUP": "night", "WANDB_ENTITY": "tester"}
+    own |= {"WANDB_PROJECT": "theirs", "WANDB_NAME": "first try"}
     assert track(tmp_path / "run", "online", 0, 1, "finished", **to(server), **own).returncode == 0
     assert list(server.runs) == ["trial7"]
-    assert server.runs["trial7"].last("groupName") == "night"
+    stored = server.runs["trial7"]
+    assert (stored.last("groupName"), stored.last("displayName")) == ("night", "first try")
+    assert stored.upserts[0]["project"] == "theirs"  # what the client takes over from the server's answer comes later
 
 
 @pytest.mark.parametrize("trouble", ["unreachable", "bad key", "no key"])
