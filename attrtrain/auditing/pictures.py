@@ -122,11 +122,25 @@ def same_groups(hashed: Sequence[Hashed | None]) -> list[list[int]]:
     usable = [(position, entry.hashes) for position, entry in enumerate(hashed) if entry is not None and entry.hashes]
     groups = DisjointSet(position for position, _ in usable)
     for bucket in _buckets(usable):
-        for number, (a, (phash_a, dhash_a)) in enumerate(bucket):
-            for b, (phash_b, dhash_b) in bucket[number + 1 :]:
-                if (phash_a ^ phash_b).bit_count() <= _PHASH_BITS and (dhash_a ^ dhash_b).bit_count() <= _DHASH_BITS:
-                    groups.merge(a, b)
+        rest = bucket
+        while rest:
+            # What is reached is compared with nothing again: of a standing camera's pictures, thousands look the same.
+            reached, rest = [rest[0]], rest[1:]
+            while reached and rest:
+                a, hashes = reached.pop()
+                others: list[tuple[int, tuple[int, int]]] = []
+                for b, its in rest:
+                    if _look_the_same(hashes, its):
+                        groups.merge(a, b)
+                        reached.append((b, its))
+                    else:
+                        others.append((b, its))
+                rest = others
     return sorted(sorted(group) for group in groups.subsets() if len(group) > 1)
+
+
+def _look_the_same(a: tuple[int, int], b: tuple[int, int]) -> bool:
+    return (a[0] ^ b[0]).bit_count() <= _PHASH_BITS and (a[1] ^ b[1]).bit_count() <= _DHASH_BITS
 
 
 def _buckets(usable: list[tuple[int, tuple[int, int]]]) -> Iterable[list[tuple[int, tuple[int, int]]]]:

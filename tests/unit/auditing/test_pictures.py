@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from attrtrain.auditing import pictures
 from attrtrain.auditing.pictures import Hashed, compare_pictures, hash_photographs, hash_picture, same_groups
 
 
@@ -20,8 +21,8 @@ def recoded(picture, scale=0.4, quality=50):
 
 
 def test_another_size_and_quality_is_the_same_picture_and_others_are_not():
-    pictures = [scene(seed) for seed in range(40)] + [recoded(scene(seed)) for seed in (3, 17)]
-    groups = same_groups([hash_picture(picture) for picture in pictures])
+    scenes = [scene(seed) for seed in range(40)] + [recoded(scene(seed)) for seed in (3, 17)]
+    groups = same_groups([hash_picture(picture) for picture in scenes])
     assert sorted(groups) == [[3, 40], [17, 41]]
 
 
@@ -39,6 +40,16 @@ def test_pairs_are_those_of_a_plain_loop_over_all_pairs():
     }
     groups = same_groups([Hashed(one, (100, 100)) for one in hashes])
     assert {(max(group), min(group)) for group in groups} == expected == {(30, 0), (33, 3), (34, 4)}
+
+
+def test_thousands_of_pictures_of_a_standing_camera_are_not_each_compared_with_every_other(monkeypatch):
+    rng, compared = np.random.default_rng(0), []
+    flips = [[sum(1 << int(bit) for bit in rng.choice(64, bits, replace=False)) for bits in (1, 2)] for _ in range(800)]
+    alike = pictures._look_the_same
+    monkeypatch.setattr(pictures, "_look_the_same", lambda a, b: (compared.append(1), alike(a, b))[1])
+    groups = same_groups([Hashed((2**63 - 1 ^ one, 2**62 - 1 ^ other), (100, 100)) for one, other in flips])
+    assert groups == [list(range(800))]
+    assert len(compared) < 20 * 800  # of 319,600 pairs
 
 
 @pytest.mark.parametrize("picture", [Image.new("RGB", (300, 200), "gray"), scene(0, (20, 20))])
