@@ -4,11 +4,12 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from http import HTTPStatus
 from importlib.resources import files
 from typing import Any
 
+import torch
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from numpy.typing import NDArray
@@ -85,8 +86,20 @@ class Serving:
             limits=RequestLimits(bytes=limits.bytes, pixels=limits.pixels, boxes=limits.boxes, seconds=limits.seconds),
         )
 
-    def health(self) -> Health:
-        """How it is."""
+    async def health(self) -> Health:
+        """How it is. Where the last pass failed another one is tried, so that whoever sends no requests to a server
+        that fails learns when it works again.
+
+        Raises:
+            RefusedError: the network fails, as on a GPU that is gone.
+        """
+        if self.batcher.fails:
+            px = self.info.image_px
+            with suppress(Exception):
+                async with asyncio.timeout(self.limits.seconds):
+                    await self.batcher.scores([torch.zeros((3, px, px), dtype=torch.uint8)])
+            if self.batcher.fails:
+                raise RefusedError(503, "model_fails", "the network fails on every crop; start the server again")
         return Health(
             ok=True, fingerprint=self.info.fingerprint, uptime_seconds=round(time.monotonic() - self._since, 3),
             queue=self.queue, crops=self.batcher.crops, batches=self.batcher.batches,
@@ -176,9 +189,12 @@ def make_app(predictor: Predictor, name: str, limits: Limits, max_batch: int, ma
     async def model() -> ModelInfo:
         return serving.info
 
-    @app.get("/healthz")
+    @app.get("/healthz", responses={503: _REFUSALS[503]})
     async def healthz() -> Health:
-        return serving.health()
+        return await serving.health()
+
+    for path, answer in (("/model", model), ("/healthz", healthz)):  # what watches a server may ask for the head alone
+        app.add_api_route(path, answer, methods=["HEAD"], include_in_schema=False)
 
     _add_page(app)
     _add_errors(app)
@@ -203,7 +219,7 @@ def _add_page(app: FastAPI) -> None:
         return Response(content, media_type=media_type, headers=headers)
 
     for path in contents:
-        app.add_api_route(path, send, include_in_schema=False)
+        app.add_api_route(path, send, methods=["GET", "HEAD"], include_in_schema=False)
 
 
 def _add_errors(app: FastAPI) -> None:

@@ -32,6 +32,7 @@ class Batcher:
     Attributes:
         crops: how many went through the network.
         batches: in how many passes.
+        fails: whether the last pass failed.
     """
 
     def __init__(self, predictor: Predictor, max_batch: int, max_wait_ms: float) -> None:
@@ -42,6 +43,7 @@ class Batcher:
         self._thread = ThreadPoolExecutor(1, "model")
         self._task: asyncio.Task[None] | None = None
         self.crops = self.batches = 0
+        self.fails = False
 
     async def start(self) -> None:
         """Begins; to be called in the event loop in which it works."""
@@ -85,7 +87,9 @@ class Batcher:
                 continue
             try:
                 scores = await loop.run_in_executor(self._thread, self._compute, batch)
+                self.fails = False
             except Exception as error:  # noqa: BLE001  whatever it is, these requests are answered and the next are served
+                self.fails = True
                 for one in batch:
                     if not one.scores.done():
                         one.scores.set_exception(error)

@@ -402,6 +402,33 @@ def test_a_picture_for_which_there_is_no_room_is_one_answer(server, monkeypatch,
     assert answer.status_code == 507 and answer.json()["error"]["code"] == "no_room", answer.text
 
 
+def test_the_health_of_a_network_that_fails_is_503_until_it_works_again(monkeypatch, bundle):
+    from starlette.testclient import TestClient
+
+    from attrtrain.serving.app import make_app
+    from attrtrain.serving.contracts import Limits
+
+    predictor = Predictor(bundle, "cpu")
+    works = type(predictor).__call__
+    limits = Limits(queue=2, bytes=10**6, pixels=10**6, boxes=4, seconds=10)
+    with TestClient(make_app(predictor, "toy", limits, 4, 0), raise_server_exceptions=False) as client:
+        assert client.get("/healthz").json()["ok"]
+        monkeypatch.setattr(Predictor, "__call__", lambda *_: 1 / 0)
+        assert client.get("/healthz").json()["ok"]  # which asks the network nothing while nothing failed
+        assert client.post("/predict", files={"image": photograph()}).status_code == 500
+        answer = client.get("/healthz")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "model_fails")
+        monkeypatch.setattr(Predictor, "__call__", works)
+        assert client.get("/healthz").json()["ok"]
+
+
+@pytest.mark.parametrize("path", ["/", "/page.js", "/model", "/healthz"])
+def test_the_head_alone_may_be_asked_for(server, path):
+    asked = urllib.request.Request(f"http://127.0.0.1:{server.port}{path}", method="HEAD")
+    with urllib.request.urlopen(asked, timeout=120) as answer:
+        assert (answer.status, answer.read()) == (200, b"")
+
+
 class NoRoom(tempfile.SpooledTemporaryFile):
     def write(self, *_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
