@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from tqdm import tqdm
+
 Values = Mapping[str, float | int | None]
 Summary = Mapping[str, float | int | str | None]
 Outcome = Literal["finished", "preempted", "failed"]
@@ -219,8 +221,9 @@ def log_line(tracker: Tracker, line: Mapping[str, Any]) -> None:
 
 
 def warn(message: str) -> None:
-    """Says one line on stderr."""
-    print(f"warning: {message}", file=sys.stderr, flush=True)
+    """Says one line on stderr, beside a progress bar that may be there and not behind it."""
+    tqdm.write(f"warning: {message}", file=sys.stderr)
+    sys.stderr.flush()
 
 
 def one_line(error: Exception) -> str:

@@ -7,12 +7,23 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tqdm import tqdm
 
 from attrtrain.config.schema import TrackConfig
 from attrtrain.errors import AttrtrainError
 from attrtrain.tracking import tensorboard_tracker, wandb_tracker
 from attrtrain.tracking.jsonl_tracker import JsonlTracker
-from attrtrain.tracking.trackers import Artifact, Curves, Forgiving, NullTracker, Picture, Table, Tracker, Trackers
+from attrtrain.tracking.trackers import (
+    Artifact,
+    Curves,
+    Forgiving,
+    NullTracker,
+    Picture,
+    Table,
+    Tracker,
+    Trackers,
+    warn,
+)
 
 EVERYTHING = {
     "log": ("train", 1, {"loss": 1.0}),
@@ -201,3 +212,12 @@ def test_a_run_that_the_agent_of_a_sweep_starts_has_the_agent_s_id_and_keeps_it(
     (tmp_path / "other").mkdir()
     wandb_tracker.start("offline", tmp_path / "other", [], TrackConfig(), {})
     assert len(begun[-1]) == 8 and begun[-1] != "trial17"
+
+
+def test_a_warning_is_a_line_of_its_own_also_while_a_progress_bar_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    with tqdm(total=3, desc="epoch 1", ncols=80) as bar:
+        bar.update()
+        warn("W&B is gone")
+        bar.refresh()
+    shown = [line.split("\r")[-1] for line in capsys.readouterr().err.split("\n")]
+    assert shown[0] == "warning: W&B is gone" and shown[1].startswith("epoch 1")
