@@ -114,7 +114,7 @@ def run(arguments: argparse.Namespace) -> int:
             SHARDS: joined(arguments.shards),
             **({"models": f"{len(members)}, averaged"} if len(members) > 1 else {}),
             **({"views": f"{len(views)} of each crop, averaged"} if len(views) > 1 else {}),
-            **({"protocol": "; ".join(followed)} if followed else {}),
+            **({"protocol": "\n".join(followed)} if followed else {}),
         },
         positive_at=card.positive_at,
         tuned=thresholds_from(tuning, splits.tuning.split, card.positive_at) if tuning and splits.tuning else None,

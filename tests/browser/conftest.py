@@ -107,10 +107,12 @@ def report_page(toy_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     predictions.labels[:, 11] = np.arange(len(shards)) < 2  # too few
     predictions = changed(predictions, object_id=shards.object_ids, image_id=shards.column("image_id"))
     (folder / "metrics.jsonl").write_text(HISTORY.lstrip())
+    document = document_of(predictions)
+    document.source["protocol"] = "protocol, except in 2 points:\n  - one\n  - two"
     write_report(
         folder / "report.html",
         title="toy",
-        document=document_of(predictions),
+        document=document,
         predictions=predictions,
         shards=shards,
         settings="train:\n  epochs: 2\n",
