@@ -20,7 +20,7 @@ PUBLISHED_OBJECTS = 188_426
 # The 204 published names with their ids, as AttributeVocabulary hashes them.
 VOCABULARY_FINGERPRINT = "238ca8d257b1fad7b95d76e85842229420e67355b962216fc8c240664dc32028"
 CROP = {"store_px": 256, "quality": 90, "context": 0.0}  # of CropSettings
-SPLIT, DEV, DEV_SHARE = "val", "dev", 0.1
+SPLIT, DEV, DEV_SHARE, DEV_SEED = "val", "dev", 0.1, 0
 POSITIVE_AT = THRESHOLD = 0.5
 REPLICATES, SEED = 1000, 0
 FIT = "squash"
@@ -66,6 +66,7 @@ def deviations(manifest: "Manifest", choices: Choices) -> list[str]:
     ]
     there = sum(split.objects for split in manifest.splits.values()) + sum(manifest.left_out.values())
     dev, train = (manifest.splits[name].objects if name in manifest.splits else 0 for name in (DEV, "train"))
+    drawn = manifest.split_note.partition(f"; {DEV}: ")[2]
     checks = [
         (manifest.vocabulary.fingerprint == VOCABULARY_FINGERPRINT, "the attributes are not the 204 published ones"),
         (
@@ -89,6 +90,10 @@ def deviations(manifest: "Manifest", choices: Choices) -> list[str]:
         (
             dev > 0 and abs(dev / (dev + train) - DEV_SHARE) < 0.02,
             f"{dev:,} objects of train are set aside as '{DEV}', not {DEV_SHARE:.0%}; shard with --dev-share {DEV_SHARE:g}",
+        ),
+        (
+            not drawn or drawn.endswith(f" with seed {DEV_SEED}"),
+            f"'{DEV}' was drawn with another seed than {DEV_SEED} ({drawn}); shard with --split-seed {DEV_SEED}",
         ),
         (manifest.crop == crop, f"crops were cut with {_differing(manifest.crop, crop)}"),
         (choices.split == SPLIT, f"split '{choices.split}' is judged, not '{SPLIT}'"),

@@ -78,6 +78,12 @@ def test_each_choice_that_differs_is_one_line(manifest: Manifest, field: str, va
         ({"sources": [SourceRecord(name="other.jbl", bytes=1, sha256="ab")]}, "other.jbl, sha256 ab"),
         ({"split_note": "split: drawn by photograph with seed 0"}, "shard with --split official"),
         ({"split_note": "split: the label file's own, but 3 photographs … (9 objects moved)"}, "--split official"),
+        (
+            {
+                "split_note": "split: the label file's own; dev: 100 objects of train set aside by photograph with seed 10"
+            },
+            "'dev' was drawn with another seed than 0",
+        ),
         ({"splits": {"train": split(100_000), "val": split(88_400)}}, "0 objects of train are set aside as 'dev'"),
         (
             {"splits": {"dev": split(30_000), "train": split(70_000), "val": split(88_400)}},
