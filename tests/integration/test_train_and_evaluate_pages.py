@@ -21,7 +21,7 @@ def test_what_the_pages_say_runs(toy_shards: Path, tmp_path: Path) -> None:
     (tmp_path / "shards" / "coco").symlink_to(toy_shards)
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     training, judging = commands("train.md"), commands("evaluate.md")
-    assert len(training) == 7 and len(judging) == 8
+    assert len(training) == 7 and len(judging) == 9
     for command in [*training, *judging]:
         words = f"{command} {SMALL}" if "-m attrtrain.train" in command else command
         result = subprocess.run(
