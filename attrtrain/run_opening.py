@@ -6,7 +6,7 @@ from typing import Any
 
 from attrtrain import __version__, checkpoint
 from attrtrain.auditing.quick import QuickAudit
-from attrtrain.config.changes import changes_numbers
+from attrtrain.config.changes import changes, changes_numbers
 from attrtrain.config.load import dump_config
 from attrtrain.config.schema import TrainConfig
 from attrtrain.engine.state import RunState, Task
@@ -55,21 +55,18 @@ def open_folder(task: Task, state: RunState, audit: QuickAudit | None, source: P
 
 def _other_numbers(config: TrainConfig, folder: Path, source: Path) -> bool:
     """Whether numbers from here on may be others than those that were logged before: settings differ from the
-    checkpoint's, or from those that the folder was last trained with.
+    checkpoint's, or from those that the folder was last trained with. A line is the mean over the steps since the line
+    before, so it is another number too where lines are of other steps.
     """
     try:
         last = read_config(folder / CONFIG)[1]
     except ConfigError:
         return True
     before = [checkpoint.load_state(source)["config"], *([last] if last else [])]
-    return any(changes_numbers(settings, config) or _other_steps(settings, config) for settings in before)
-
-
-def _other_steps(before: dict[str, Any], config: TrainConfig) -> bool:
-    """Whether lines are of other steps, each the mean over those since the line before: W&B's are known by their
-    number.
-    """
-    return bool((before.get("track") or {}).get("every_steps") != config.track.every_steps)
+    return any(
+        changes_numbers(settings, config) or ("track", "every_steps") in changes(settings, config)
+        for settings in before
+    )
 
 
 def _known(task: Task, audit: QuickAudit | None) -> dict[str, Any]:

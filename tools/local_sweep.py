@@ -231,19 +231,16 @@ def main() -> int:
         trials = [draw(sweep["parameters"], arguments.seed, number) for number in range(arguments.count)]
     metric = sweep.get("metric", {"name": "val/best_map", "goal": "maximize"})
     folders = [out / f"{number:04d}" for number in range(len(trials))]
-    ended = [run_trial(trial, folder, train) for trial, folder in zip(trials, folders, strict=True)]
-    if not any(ended):
+    failed = [folder for trial, folder in zip(trials, folders, strict=True) if not run_trial(trial, folder, train)]
+    if len(failed) == len(folders):
         raise SystemExit("error: every trial failed; the trainer has said why")
-    values = [
-        outcome(folder, metric["name"]) if has_ended else math.nan
-        for folder, has_ended in zip(folders, ended, strict=True)
-    ]
+    values = [math.nan if folder in failed else outcome(folder, metric["name"]) for folder in folders]
     text = table(metric["name"], metric.get("goal") == "maximize", trials, values)
     (out / "sweep.md").write_text(text)
     print(text)
-    if not all(ended):
-        print("failed, so without a number: trials", *(folder.name for folder, has_ended in zip(folders, ended, strict=True) if not has_ended), file=sys.stderr)  # fmt: skip
-    return 0 if all(ended) else 1
+    if failed:
+        print("failed, so without a number: trials", *(folder.name for folder in failed), file=sys.stderr)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -136,10 +136,9 @@ def one_id_a_photograph(table: ObjectTable, folders: Sequence[Path | str] = ()) 
 
 
 def _from(name: str, folders: Sequence[str]) -> str:
-    if name.startswith("/"):
-        for folder in folders:
-            if name.startswith(f"{folder}/"):
-                return name.removeprefix(f"{folder}/")
+    for folder in folders:
+        if name.startswith(f"{folder}/"):
+            return name.removeprefix(f"{folder}/")
     return name
 
 
