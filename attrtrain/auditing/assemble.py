@@ -10,7 +10,15 @@ from numpy.typing import NDArray
 
 from attrtrain.annotations.table import ObjectTable
 from attrtrain.auditing.boxes import odd_boxes
-from attrtrain.auditing.counts import count_by, label_counts, rate_summary, torn_photographs
+from attrtrain.auditing.counts import (
+    NO_SPLIT,
+    count_categories,
+    count_splits,
+    label_counts,
+    labels_by_split,
+    rate_summary,
+    torn_photographs,
+)
 from attrtrain.auditing.description import describe, sample_photographs
 from attrtrain.auditing.document import AttributeEntry, AuditDocument, Coverage, EvidenceEntry, Pictures
 from attrtrain.auditing.findings import findings_of
@@ -82,10 +90,10 @@ def audit(
         known_share=float(1 - np.isnan(table.labels).mean()) if len(table) else 0.0,
         findings=[],
         tests=tests,
-        splits=count_by(table.split, table.image_id, "(no split)"),
+        splits=count_splits(table.split, table.image_id),
         attributes=_attributes(table, evidence),
         rates=rate_summary(positives, negatives),
-        categories=count_by(table.category, table.image_id, "(no category)"),
+        categories=count_categories(table.category, table.split, table.image_id),
         torn=torn_photographs(table),
         pictures=pictures,
         boxes=odd_boxes(table),
@@ -131,7 +139,7 @@ def _entry(name: str, test: PermutationTest, objects: int, p_value: float) -> Ev
 
 def _attributes(table: ObjectTable, evidence: Evidence) -> list[AttributeEntry]:
     positives, negatives, unknowns = label_counts(table.labels)
-    notes = attribute_notes(table.labels)
+    notes, by_split = attribute_notes(table.labels), labels_by_split(table.labels, table.split)
 
     def auroc(test: HeldOut | None, column: int) -> float | None:
         return None if test is None or np.isnan(test.auroc[column]) else float(test.auroc[column])
@@ -145,6 +153,7 @@ def _attributes(table: ObjectTable, evidence: Evidence) -> list[AttributeEntry]:
             rate=float(positives[column] / known) if (known := positives[column] + negatives[column]) else None,
             auroc_side=auroc(evidence.side, column),
             auroc_pixels=auroc(evidence.pixels, column),
+            by_split=by_split[column],
             notes=notes[column],
         )
         for column, name in enumerate(table.vocabulary.names)
@@ -158,7 +167,7 @@ def _pictures(subject: Subject, folders: list[Path | str]) -> tuple[Pictures, Ob
     table = subject.table
     names, number = np.unique(table.image, return_inverse=True)
     splits = [
-        " + ".join(sorted(set(group))) or "(no split)"
+        " + ".join(sorted(set(group))) or NO_SPLIT
         for group in np.split(table.split[np.argsort(number, kind="stable")], np.cumsum(np.bincount(number))[:-1])
     ]
     if folders:

@@ -28,6 +28,14 @@ class EvidenceEntry(Contract):
     """Share of planted signals of AUROC 0.65 that this test finds in data like these; None where none was planted."""
 
 
+class LabelsOfSplit(Contract):
+    """Known labels of one attribute in one split."""
+
+    name: str
+    positives: int
+    negatives: int
+
+
 class AttributeEntry(Contract):
     """One attribute. Positive is a vote share of at least 0.5; `rate` its share of the known."""
 
@@ -40,6 +48,7 @@ class AttributeEntry(Contract):
     """Of predicting it from category and box, on photographs that were not fitted."""
     auroc_pixels: float | None = None
     """The same from frozen features of the crop."""
+    by_split: list[LabelsOfSplit]
     notes: list[str] = Field(default_factory=list)
 
 
@@ -61,6 +70,12 @@ class CountEntry(Contract):
     name: str
     objects: int
     images: int
+
+
+class CategoryEntry(CountEntry):
+    """Those of one category, and how many of them each split has."""
+
+    by_split: list[CountEntry]
 
 
 class TornPhotographs(Contract):
@@ -173,7 +188,7 @@ class AuditDocument(Contract):
     rates: RateSummary
     attributes: list[AttributeEntry]
     splits: list[CountEntry]
-    categories: list[CountEntry]
+    categories: list[CategoryEntry]
     torn: TornPhotographs
     pictures: Pictures
     boxes: list[OddBoxes]

@@ -17,6 +17,7 @@ from attrtrain.auditing.document import (
     TornPhotographs,
     Votes,
 )
+from attrtrain.metrics.overall import MIN_NEGATIVES, MIN_POSITIVES
 
 Severity = Literal["serious", "check", "note"]
 _ORDER: tuple[Severity, ...] = ("serious", "check", "note")
@@ -35,6 +36,7 @@ def findings_of(audit: AuditDocument) -> list[Finding]:
         *_of_coverage(audit.coverage),
         *_of_splits(audit.torn, audit.pictures),
         *_of_labels(audit.attributes, audit.rates, audit.votes),
+        *_of_rare_labels(audit.attributes, [split.name for split in audit.splits]),
         *_of_boxes(audit.boxes),
         *_of_relations(audit.relations),
         *_of_categories(audit.categories),
@@ -111,11 +113,32 @@ def _of_labels(attributes: Sequence[AttributeEntry], rates: RateSummary, votes: 
     ):
         named = [entry.name for entry in attributes if any(note.startswith(start) for note in entry.notes)]
         if named:
-            more = f" and {len(named) - 3} more" if len(named) > 3 else ""
             yield Finding(
                 severity="check",
-                text=f"{_number(len(named), 'attribute is', 'attributes are')} {what}: {', '.join(named[:3])}{more}; "
+                text=f"{_number(len(named), 'attribute is', 'attributes are')} {what}: {_some(named)}; "
                 "there is nothing to learn from that",
+            )
+
+
+def _of_rare_labels(attributes: Sequence[AttributeEntry], splits: Sequence[str]) -> Iterator[Finding]:
+    """What a split cannot teach, or be judged by; but for what no split has, which `_of_labels` tells."""
+    if len(splits) < 2:
+        return
+    for split in sorted(splits):
+        few = [
+            entry.name
+            for entry in attributes
+            for own in entry.by_split
+            if own.name == split
+            and entry.positives
+            and entry.negatives
+            and (own.positives < MIN_POSITIVES or own.negatives < MIN_NEGATIVES)
+        ]
+        if few:
+            yield Finding(
+                severity="note",
+                text=f"split '{split}': {_number(len(few), 'attribute has', 'attributes have')} fewer than {MIN_POSITIVES} known positives or "
+                f"{MIN_NEGATIVES} known negatives there, too few to learn from or to be in a mean: {_some(few)}",
             )
 
 
@@ -144,6 +167,10 @@ def _of_categories(categories: Sequence[CountEntry]) -> Iterator[Finding]:
             severity="note",
             text="all objects are of one category, so whether labels depend on category cannot be tested",
         )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _number(count: int, one: str, many: str) -> str:

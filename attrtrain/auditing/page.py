@@ -38,6 +38,7 @@ def write_page(document: AuditDocument, path: Path) -> None:
         bars={test.name: _bar(test) for test in document.tests},
         histogram=_histogram(document),
         categories=(document.categories[:_CATEGORIES_OPEN], document.categories[_CATEGORIES_OPEN:]),
+        by_split={entry.name: {own.name: own for own in entry.by_split} for entry in document.categories},
         attributes=sorted(document.attributes, key=lambda entry: -entry.positives),
     )
     with atomic_write(path) as file:

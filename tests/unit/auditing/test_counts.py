@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from attrtrain.auditing.counts import count_by, label_counts, rate_summary, torn_photographs
+from attrtrain.auditing.counts import (
+    count_categories,
+    count_splits,
+    label_counts,
+    labels_by_split,
+    rate_summary,
+    torn_photographs,
+)
 
 
 def test_positives_are_shares_of_at_least_half_and_unknowns_are_neither():
@@ -40,9 +47,24 @@ def test_rates_of_nothing_known():
     assert rate_summary(nothing, nothing).mean is None
 
 
-def test_objects_and_photographs_of_each_name():
-    entries = count_by(np.array(["dog", "", "dog", "dog"]), np.array([1, 1, 1, 2]), "(none)")
-    assert [(entry.name, entry.objects, entry.images) for entry in entries] == [("dog", 3, 2), ("(none)", 1, 1)]
+def test_objects_and_photographs_of_each_split_and_category():
+    split, image_id = np.array(["val", "", "val", "val"]), np.array([1, 1, 1, 2])
+    assert [(entry.name, entry.objects, entry.images) for entry in count_splits(split, image_id)] == [
+        ("val", 3, 2),
+        ("(no split)", 1, 1),
+    ]
+    dogs, rest = count_categories(np.array(["dog", "dog", "", "dog"]), split, image_id)
+    assert (dogs.name, dogs.objects, dogs.images) == ("dog", 3, 2)
+    assert [(own.name, own.objects, own.images) for own in dogs.by_split] == [("val", 2, 2), ("(no split)", 1, 1)]
+    assert (rest.name, [(own.name, own.objects) for own in rest.by_split]) == ("(no category)", [("val", 1)])
+    assert count_splits(split[:0], image_id[:0]) == []
+
+
+def test_known_labels_of_each_split():
+    labels = np.array([[1, 0], [0.5, np.nan], [0, 0], [1, 1]], dtype=np.float32)
+    first, second = labels_by_split(labels, np.array(["val", "train", "train", "train"]))
+    assert [(own.name, own.positives, own.negatives) for own in first] == [("train", 2, 1), ("val", 1, 0)]
+    assert [(own.name, own.positives, own.negatives) for own in second] == [("train", 1, 1), ("val", 0, 1)]
 
 
 def test_a_photograph_in_two_splits_is_named(make_table):

@@ -1,6 +1,7 @@
 """All parts together, and the page."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -84,6 +85,34 @@ def test_counts_are_those_of_the_table(odd_table):
     assert document.known_share == pytest.approx(5 / 6)
     assert {test.name for test in document.tests} == {"co-occurrence", "photographs", "category and box"}
     assert document.pictures.compared == "nothing"
+
+
+def test_attributes_that_a_split_hardly_has_are_named_for_that_split(make_table):
+    """wet has 40 positives, four of them in val; dry as many negatives; gone is positive nowhere, which is said of it
+    alone; even has five of each, which are enough.
+    """
+    split = np.array(["train"] * 60 + ["val"] * 20)
+    wet = np.zeros(80)
+    wet[:36] = wet[-4:] = 1
+    even = np.full(80, np.nan)
+    even[50:60] = even[-10:] = [0, 1] * 5
+    names = ["wet", "dry", "gone", "even"]
+    table = make_table(80, names=names, labels=np.stack([wet, 1 - wet, 0 * wet, even], axis=1), split=split)
+    told = [finding.text for finding in audited(table).findings if finding.text.startswith("split ")]
+    assert told == [
+        "split 'val': 2 attributes have fewer than 5 known positives or 5 known negatives there, too few to learn from or to be in a mean: wet, dry"
+    ]
+    alone = audited(replace(table, split=np.array(["val"] * 80)))
+    assert not [finding.text for finding in alone.findings if finding.text.startswith("split ")]
+
+
+def test_the_page_has_the_counts_of_each_split(odd_table, tmp_path):
+    page.write_page(audited(odd_table), tmp_path / "audit.html")
+    cells = re.sub(r"<[^>]*>", "|", (tmp_path / "audit.html").read_text())
+    assert re.search(r"category\|+objects\|+photographs\|+in train \(photographs\)\|+in val \(photographs\)", cells)
+    assert re.search(r"\|dog\|+40\|+20\|+31 \|+\(16\)\|+9 \|+\(5\)", cells)
+    positives = odd_table.labels[:, 5] == 1
+    assert re.search(rf"\|b\|+{positives.sum()} \|+\({positives[:31].sum()} \+ {positives[31:].sum()}\)", cells)
 
 
 def test_features_decide_where_they_are_given(odd_table):
