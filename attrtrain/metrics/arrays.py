@@ -15,6 +15,10 @@ from numpy.typing import NDArray
 from attrtrain.errors import PredictionsError
 from attrtrain.predictions import errors_naming
 
+_IDS = ("object_id", "image_id")
+"""Columns of numbers that stand beside attributes in tables of attrtrain and of others; they would be judged like them,
+and rows are not matched by them."""
+
 
 @dataclass(frozen=True)
 class Matrix:
@@ -158,6 +162,8 @@ def _from_table(table: pa.Table) -> Matrix:
         raise PredictionsError(f"columns that are not numbers: {_some(wrong)}; leave only one column an attribute")
     if repeated := sorted(name for name, times in Counter(names).items() if times > 1):
         raise PredictionsError(f"column names given twice: {_some(repeated)}")
+    if ids := [name for name in names if name in _IDS]:
+        raise PredictionsError(f"columns that are no attributes: {_some(ids)}; leave only one column an attribute")
     single = all(kind in (pa.float32(), pa.float16()) for kind in table.schema.types)
     values = np.empty((table.num_rows, len(names)), dtype=np.float32 if single else np.float64)
     for place, column in enumerate(table.columns):

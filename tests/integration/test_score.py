@@ -335,6 +335,7 @@ def test_tables_that_cannot_be_judged_are_one_line(tmp_path, capsys):
     np.save(tmp_path / "g.npy", np.zeros((2, 2)))
     for name, content, message in (
         ("p.csv", "id,furry\na,0.5\nb,0.2\n", "columns that are not numbers: id"),
+        ("p.csv", "object_id,furry\n1,0.5\n2,0.2\n", "columns that are no attributes: object_id"),
         ("p.csv", "furry,wet\n0.5,x\n0.2,0.1\n", "columns that are not numbers: wet"),
         ("p.csv", "furry,furry\n0.5,0.1\n0.2,0.1\n", "column names given twice: furry"),
         ("p.csv", "furry,wet\n0.5\n0.2,0.1\n", "p.csv: damaged"),
