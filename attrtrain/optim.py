@@ -103,6 +103,11 @@ def set_learning_rate(optimizer: Optimizer, rate: float, head_alone: bool = Fals
         group["lr"] = 0.0 if head_alone and not group["is_head"] else rate * group["lr_scale"]
 
 
+def parameters_at_rest(optimizer: Optimizer) -> list[nn.Parameter]:
+    """Parameters whose rate is 0, but of which the optimizer goes on to remember gradients."""
+    return [parameter for group in optimizer.param_groups if group["lr"] == 0 for parameter in group["params"]]
+
+
 class MovingAverage(AveragedModel):
     """An exponential moving average of weights and buffers whose decay warms up as (1 + n) / (10 + n), so that short
     runs are not held back by their start.

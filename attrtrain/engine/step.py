@@ -19,6 +19,7 @@ from attrtrain.engine.objective import Objective
 from attrtrain.keyed_random import uniform
 from attrtrain.losses import Cells
 from attrtrain.models.category_head import NONE, category_codes, known_categories
+from attrtrain.optim import parameters_at_rest
 from attrtrain.runtime import Runtime, seed_step
 
 
@@ -72,8 +73,8 @@ def optimizer_step(
     """Trains on one global batch. Collective: every rank calls it with its own micro-batches.
 
     Returns:
-        This rank's part of the step's mean loss, and the gradient norm before clipping; scalars that stay on the
-        device.
+        This rank's part of the step's mean loss, and the gradient norm before clipping, of the parameters that have a
+        rate; scalars that stay on the device.
     """
     accelerator = runtime.accelerator
     seed_step(settings.seed, step, accelerator.process_index)
@@ -85,18 +86,27 @@ def optimizer_step(
             # DDP averages gradients over ranks; each holds its part of a mean over all of them, so their sum is wanted.
             accelerator.backward(loss * accelerator.num_processes)
         loss_sum += loss.detach()
-    if settings.clip_norm:
-        norm = accelerator.clip_grad_norm_(model.parameters(), settings.clip_norm)
-    else:
-        accelerator.unscale_gradients()
-        norm = torch.nn.utils.get_total_norm(
-            [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-        )
-    if isinstance(norm, DTensor):  # of a model that is sharded over ranks
-        norm = norm.full_tensor()
+    norm = _clipped(runtime, model, parameters_at_rest(optimizer), settings.clip_norm)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return loss_sum, norm
+
+
+def _clipped(runtime: Runtime, model: nn.Module, at_rest: Sequence[nn.Parameter], clip_norm: float) -> Tensor:
+    """Clips gradients, and gives the norm before of those that learn. Those at rest are clipped among themselves: they
+    are no reason to shorten others, and the optimizer remembers them.
+    """
+    if clip_norm and not at_rest:
+        norm = runtime.accelerator.clip_grad_norm_(model.parameters(), clip_norm)
+    else:
+        runtime.accelerator.unscale_gradients()
+        others = {id(parameter) for parameter in at_rest}
+        learning = [parameter for parameter in model.parameters() if id(parameter) not in others]
+        norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in learning if parameter.grad is not None])
+        if clip_norm:
+            torch.nn.utils.clip_grads_with_norm_(learning, clip_norm, norm)
+            torch.nn.utils.clip_grad_norm_(at_rest, clip_norm)
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm  # of a model that is sharded over ranks
 
 
 def _loss(runtime: Runtime, model: nn.Module, batch: Batch, step: int, settings: StepSettings) -> Tensor:

@@ -1,5 +1,6 @@
 """One step: the same gradient however the global batch is cut up, and the reference's when done by hand."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +18,11 @@ from attrtrain.engine.window import Window
 from attrtrain.losses import AttributeLoss
 from attrtrain.optim import MovingAverage
 from attrtrain.runtime import build_runtime
+
+
+class Scaled(nn.Module):
+    def forward(self, pixels):
+        return pixels.float() / 255
 
 
 def objective(unknown: str, positive_weight: torch.Tensor | None = None) -> Objective:
@@ -189,6 +195,30 @@ def test_long_gradients_are_shortened_and_the_norm_before_is_told(runtime) -> No
     weight, _, norm = train_once(runtime, [data()], settings)
     assert norm > 1e-3
     assert (weight - before).norm().item() <= 0.5 * 1e-3 * 1.001
+
+
+def test_what_has_no_rate_shortens_no_gradient(runtime) -> None:
+    """The body's gradient is far longer than the head's, and its rate is 0. What is remembered of it is clipped."""
+    body, head = nn.Linear(3 * 4 * 4, 7), nn.Linear(7, 5)
+    with torch.no_grad():
+        head.weight.mul_(100)
+    model = nn.Sequential(nn.Flatten(), Scaled(), body, head)
+    fixed = deepcopy(model).requires_grad_(False)
+    fixed[3].requires_grad_(True)
+
+    def norm_and_optimizer(learns: nn.Module, rate_of_body: float) -> tuple[float, torch.optim.Optimizer]:
+        groups = [{"params": learns[2].parameters(), "lr": rate_of_body}, {"params": learns[3].parameters(), "lr": 0.1}]
+        optimizer = torch.optim.SGD(groups, momentum=0.9)
+        _, norm = optimizer_step(runtime, learns, optimizer, [data()], 3, replace(SETTINGS, clip_norm=1e-2))
+        return norm.item(), optimizer
+
+    whole, _ = norm_and_optimizer(deepcopy(model), 0.1)
+    norm, optimizer = norm_and_optimizer(model, 0.0)
+    expected, _ = norm_and_optimizer(fixed, 0.0)
+    assert norm == pytest.approx(expected) and norm < 0.5 * whole
+    assert torch.allclose(model[3].weight, fixed[3].weight, atol=1e-7)
+    remembered = [optimizer.state[parameter]["momentum_buffer"] for parameter in body.parameters()]
+    assert torch.nn.utils.get_total_norm(remembered).item() == pytest.approx(1e-2, rel=1e-3)
 
 
 def test_dropout_follows_from_the_step_alone(runtime) -> None:
