@@ -117,6 +117,14 @@ def test_a_world_that_does_not_divide_is_refused_with_those_that_would() -> None
         TrainOrder(7, 0, 12, 12, 0, 1)
 
 
+@both_orders
+def test_as_many_samples_as_the_batch_are_one_step_an_epoch(window: int) -> None:
+    whole = TrainOrder(12, 5, 12, 12, 0, 1, (7, 5) if window else (), window)
+    assert whole.steps_per_epoch == 1
+    (request,) = whole.requests(1, 0, 0)
+    assert sorted(request.index) == list(range(12))
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 10, 64, 65])
 @pytest.mark.parametrize("world_size", [1, 2, 3, 7])
 def test_evaluation_gives_every_sample_to_one_rank_once(size: int, world_size: int) -> None:
