@@ -34,6 +34,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from attrtrain.metrics.document import METRICS, read_metrics
 from attrtrain.metrics.paired import Difference, mean_difference
 from attrtrain.predictions import PREDICTIONS, Predictions, read_predictions
 from attrtrain.run_layout import CHECKPOINTS, EVALUATION, RESULT
@@ -130,13 +131,26 @@ def _start(recipe: Recipe, seed: int, words: Sequence[str]) -> None:
 
 
 def compare(recipe: Recipe, other: Recipe, seeds: Sequence[int], out: Path) -> Outcome:
-    """Holds the runs of a recipe against those of another."""
+    """Holds the runs of a recipe against those of another, read as they were judged.
+
+    Raises:
+        SystemExit: they take other vote shares for present.
+    """
+    counted = {_positive_at(one, seed, out) for one in (other, recipe) for seed in seeds}
+    if len(counted) > 1:
+        told = " and ".join(f"{share:g}" for share in sorted(counted))
+        raise SystemExit(
+            f"error: {recipe.name} and {other.name} were judged with labels.positive_at {told}, so their scores cannot be compared"
+        )
+    positive_at = counted.pop()
     theirs, mine = ([_predictions(one, seed, out) for seed in seeds] for one in (other, recipe))
     seconds = [[_seconds(one, seed, out) for seed in seeds] for one in (other, recipe)]
     return Outcome(
         recipe=recipe,
-        difference=mean_difference(theirs, mine),
-        by_seed=[mean_difference([a], [b]).difference for a, b in zip(theirs, mine, strict=True)],
+        difference=mean_difference(theirs, mine, positive_at=positive_at),
+        by_seed=[
+            mean_difference([a], [b], positive_at=positive_at).difference for a, b in zip(theirs, mine, strict=True)
+        ],
         seconds=mean(seconds[1]),
         relative_time=mean(b / a for a, b in zip(*seconds, strict=True)),
     )
@@ -144,6 +158,10 @@ def compare(recipe: Recipe, other: Recipe, seeds: Sequence[int], out: Path) -> O
 
 def _predictions(recipe: Recipe, seed: int, out: Path) -> Predictions:
     return read_predictions(recipe.folder(out, seed) / EVALUATION / PREDICTIONS)
+
+
+def _positive_at(recipe: Recipe, seed: int, out: Path) -> float:
+    return read_metrics(recipe.folder(out, seed) / EVALUATION / METRICS).positive_at
 
 
 def _seconds(recipe: Recipe, seed: int, out: Path) -> float:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from attrtrain.metrics.baselines import CategoryCounts
 from attrtrain.metrics.bootstrap import resampled_rankings
 from attrtrain.metrics.document import Frequency, GroupEntry
-from attrtrain.metrics.intervals import interval
+from attrtrain.metrics.intervals import interval_of_ranking
 from attrtrain.metrics.judged_set import JudgedSet
 from attrtrain.metrics.measure import Measured, score_attributes
 from attrtrain.metrics.overall import (
@@ -149,7 +149,7 @@ def _entry(
         attributes=len(average_precision),
         objects=objects,
         map=none_if_nan(mean),
-        map_interval=interval(mean_over(replicates, every), mean, images)
+        map_interval=interval_of_ranking(mean_over(replicates, every), mean, images)
         if replicates is not None and len(every)
         else None,
         prior_map=_mean(rates(counts.positives, counts.known)),

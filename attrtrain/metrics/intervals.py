@@ -49,12 +49,21 @@ def expansion(images: int) -> float:
     return float(np.sqrt(images / (images - 1)) * student / normal)
 
 
+def interval_of_ranking(replicates: NDArray[np.float64], score: float, images: int) -> Interval | None:
+    """As `interval`, of average precision, AUROC or a mean of either, and None for a perfect ranking: whatever is drawn
+    of it is perfect too, which says nothing of other objects.
+    """
+    return None if score == 1 else interval(replicates, score, images)
+
+
 def overall_interval(key: str, drawn: Replicates, score: float) -> Interval | None:
     """The interval of an overall key; None for the two that have no replicates: ece, a sum of absolute gaps that
-    drawing again only widens, and category_map, whose guesser is not drawn again.
+    drawing again only widens, and category_map, whose guesser is not drawn again; and for perfect rankings.
     """
     if key not in drawn.overall:
         return None
+    if key in ("map", "auroc"):
+        return interval_of_ranking(drawn.overall[key], score, drawn.images)
     return interval(drawn.overall[key], score, drawn.images, most=np.inf if key == "loss" else 1.0)
 
 

@@ -14,14 +14,13 @@ from attrtrain.metrics.document import (
     AttributeEntry,
     Bootstrap,
     Frequency,
-    Interval,
     LeftOut,
     MetricsDocument,
     ViewEntry,
 )
 from attrtrain.metrics.groups import FREQUENCIES, attribute_groups, category_groups, frequency_thirds
 from attrtrain.metrics.guessers import guesser_scores, permutation_p
-from attrtrain.metrics.intervals import interval, overall_interval
+from attrtrain.metrics.intervals import interval_of_ranking, overall_interval
 from attrtrain.metrics.judged_set import JudgedSet
 from attrtrain.metrics.measure import Measured, measure
 from attrtrain.metrics.overall import MIN_NEGATIVES, MIN_POSITIVES, permutation_average_precision, rates
@@ -161,17 +160,10 @@ def _attributes(
             positives=int(at.positives[column]),
             negatives=int(at.known[column] - at.positives[column]),
             unknowns=len(cells) - int(at.known[column]),
-            ap_interval=_interval_of_one(replicates[:, column], measured.average_precision[column], cells.images)
+            ap_interval=interval_of_ranking(replicates[:, column], measured.average_precision[column], cells.images)
             if replicates is not None
             else None,
             **{key: none_if_nan(values[column] if at.known[column] else None) for key, values in columns.items()},
         )
         for column, name in enumerate(cells.names)
     ]
-
-
-def _interval_of_one(replicates: NDArray[np.float64], score: float, images: int) -> Interval | None:
-    """As `interval`, and None for a perfect ranking: whatever is drawn of it is perfect too, which says nothing of
-    other objects.
-    """
-    return None if score == 1 else interval(replicates, score, images)

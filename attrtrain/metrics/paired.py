@@ -129,7 +129,7 @@ def mean_difference(
     A replicate draws photographs, the same for all runs, and K of the K pairs, both with replacement: so the interval
     holds the chance of what was judged on and, as far as K pairs tell, that of training. Of three pairs little can be
     told: where training varies more than photographs do, the interval excludes 0 in a quarter of cases without a
-    difference. Look at the single differences too.
+    difference. Look at the single differences too. Of a single photograph nothing can be told: there is no interval.
 
     Args:
         a, b: predictions of K runs each for the same objects, paired by what they share, such as the seed.
@@ -148,12 +148,14 @@ def mean_difference(
     if np.isnan(scores).any():
         raise PredictionsError(f"{key} is not defined on these objects")
     images = cells[0].images
+    before, after = scores.mean(axis=1).tolist()
+    if images < 2:
+        return Difference(before, after, after - before, None, None)
     weights = image_weights(images, default_replicates(len(runs) * len(cells[0].known)), seed)
     drawn = np.array([resample(*one, weights).overall[key] for one in zip(cells, measured, strict=True)])
     pairs = np.random.default_rng(seed + 1).integers(0, len(a), (len(weights), len(a)))
     apart = (drawn[len(a) :] - drawn[: len(a)]).T  # (R, K)
     chosen = np.take_along_axis(apart, pairs, axis=1).mean(axis=1)
-    before, after = scores.mean(axis=1).tolist()
     return Difference(
         before, after, after - before, interval(chosen, after - before, images, -np.inf, np.inf),
         two_sided_p(chosen, after - before, images),

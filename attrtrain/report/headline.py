@@ -53,6 +53,9 @@ def sentence(document: MetricsDocument) -> str:
     known = {name: guess for name, guess in guesses.items() if guess is not None}
     if value is None:
         return "No attribute has enough known labels to be judged, so there is no mAP."
+    chance = "" if document.permutation_p is None else f" Against shuffled scores, p = {document.permutation_p:.2g}."
+    if interval is None and value == 1 and document.bootstrap.replicates:
+        return f"mAP is 1: no ranking has a mistake, and so none that is drawn of these objects, which gives no interval.{chance}"
     if interval is None or not known:
         return (
             f"mAP is {value:.3f}. Without an interval and something to compare it with, that says nothing about chance."
@@ -67,9 +70,7 @@ def sentence(document: MetricsDocument) -> str:
         text = (
             f"The interval contains what guessing by {told} scores: on these objects, the model cannot be told from it."
         )
-    if document.permutation_p is not None:
-        text += f" Against shuffled scores, p = {document.permutation_p:.2g}."
-    return text
+    return text + chance
 
 
 def metric_rows(document: MetricsDocument) -> list[tuple[str, list[MetricRow]]]:

@@ -10,6 +10,8 @@ import yaml
 from drawn_cells import draw_predictions
 
 from attrtrain.config.load import dump_config, load_config
+from attrtrain.metrics.document import write_metrics
+from attrtrain.metrics.judge import judge
 from attrtrain.metrics.paired import mean_difference, paired_difference
 from attrtrain.predictions import Predictions, write_predictions
 from tools import ablate
@@ -24,9 +26,11 @@ comparisons:
 """
 
 
-def finish(run: Path, predictions: Predictions, seconds: float) -> None:
+def finish(run: Path, predictions: Predictions, seconds: float, positive_at: float = 0.5) -> None:
     (run / "evaluation").mkdir(parents=True)
     write_predictions(run / "evaluation" / "predictions.npz", predictions)
+    document = judge(predictions, source={}, positive_at=positive_at, replicates=0)
+    write_metrics(document, run / "evaluation" / "metrics.json")
     (run / "result.json").write_text(json.dumps({"seconds": seconds}))
     fill_checkpoints(run)
 
@@ -90,6 +94,23 @@ def test_recipes_are_trained_once_and_held_against_what_they_name(
     fill_checkpoints(runs[0])  # of a command that was killed before it could remove them
     assert ablate.main() == 0 and not commands  # what is done is kept
     assert not (runs[0] / "checkpoints").exists()
+
+
+def test_runs_are_compared_by_the_vote_share_they_were_judged_with(tmp_path: Path) -> None:
+    start = draw_predictions(seed=7, images=70)
+    votes = np.random.default_rng(0).choice([0, 1 / 3, 2 / 3, 1], start.labels.shape).astype(np.float32)
+    before = replace(start, labels=votes)
+    after = replace(before, logits=(before.logits + votes).astype(np.float32))
+    base, better, other = (ablate.Recipe(name, {}) for name in ("base", "better", "other"))
+    finish(base.folder(tmp_path, 0), before, 1.0, positive_at=0.3)
+    finish(better.folder(tmp_path, 0), after, 1.0, positive_at=0.3)
+    finish(other.folder(tmp_path, 0), after, 1.0)
+    outcome = ablate.compare(better, base, [0], tmp_path)
+    expected = paired_difference(before, after, positive_at=0.3).overall["map"]
+    assert (outcome.difference.a, outcome.difference.b) == pytest.approx((expected.a, expected.b))
+    assert outcome.by_seed == pytest.approx([expected.difference])
+    with pytest.raises(SystemExit, match=r"other and base were judged with labels.positive_at 0.3 and 0.5"):
+        ablate.compare(other, base, [0], tmp_path)
 
 
 def test_a_run_of_what_a_recipe_was_before_is_not_taken_for_it(tmp_path: Path) -> None:

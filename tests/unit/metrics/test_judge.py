@@ -284,6 +284,23 @@ def test_a_perfect_ranking_has_no_interval_of_its_own(predictions):
     document = judge(replace(predictions, logits=logits), source={}, replicates=100)
     assert document.attributes[column].ap == 1 and document.attributes[column].ap_interval is None
     assert document.attributes[column + 1].ap_interval is not None and document.intervals["map"] is not None
+    alone = judge(
+        replace(
+            predictions,
+            names=predictions.names[column : column + 1],
+            logits=logits[:, column : column + 1],
+            labels=predictions.labels[:, column : column + 1],
+        ),
+        source={},
+        groups={predictions.names[column]: "only"},
+        replicates=100,
+    )
+    assert (alone.overall["map"], alone.overall["auroc"]) == (1, 1)
+    assert alone.intervals["map"] is None and alone.intervals["auroc"] is None
+    assert alone.intervals["prior_map"] is not None
+    groups = [*alone.groups["attribute_group"], *alone.groups["category"]]
+    assert len(groups) > 1 and all(entry.map_interval is None for entry in groups if entry.map == 1)
+    assert any(entry.map == 1 for entry in groups)
 
 
 @pytest.mark.parametrize("positive_at", [0.3, 0.5, 0.8])

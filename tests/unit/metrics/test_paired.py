@@ -147,6 +147,15 @@ def test_the_mean_over_pairs_is_theirs_and_its_interval_grows_where_pairs_disagr
     assert (nothing.difference, nothing.interval, nothing.p) == (0, (0, 0), 1)
 
 
+def test_of_one_photograph_there_is_no_interval():
+    a, b = (draw_shares(images=1, skill=skill) for skill in (0.5, 1.5))
+    single = paired_difference(a, b).overall["map"]
+    assert single.interval is None and single.difference > 0
+    for found in (mean_difference([a], [b]), mean_difference([a, a, a], [b, b, b])):
+        assert found.difference == pytest.approx(single.difference)
+        assert found.interval is None and found.p is None
+
+
 @pytest.mark.parametrize("positive_at", [0.3, 0.5, 0.8])
 def test_two_models_are_compared_by_what_counts_as_present(positive_at):
     a, b = draw_shares(skill=0.5), draw_shares(skill=1.5)

@@ -43,6 +43,16 @@ def test_without_numbers_nothing_is_claimed(predictions):
     assert "says nothing about chance" in sentence(bare)
 
 
+def test_a_perfect_ranking_is_told_without_an_interval(predictions):
+    document = document_of(predictions)
+    perfect = document_of(
+        predictions, overall={**document.overall, "map": 1.0}, intervals={**document.intervals, "map": None}
+    )
+    assert sentence(perfect) == (
+        "mAP is 1: no ranking has a mistake, and so none that is drawn of these objects, which gives no interval. Against shuffled scores, p = 0.01."
+    )
+
+
 def test_the_picture_has_the_model_and_the_baselines_there_are(predictions):
     document = document_of(predictions)
     assert [rung.kind for rung in ladder(document)] == ["model", "prior", "permutation", "category"]
