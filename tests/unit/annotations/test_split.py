@@ -176,6 +176,11 @@ def test_dev_is_whole_photographs_of_train_and_leaves_val_alone(photographs):
     assert set_aside_dev(before, 0.1, 1)[0].split.tolist() != after.split.tolist()
 
 
+def test_of_two_photographs_one_is_set_aside(make_table):
+    after, _ = set_aside_dev(make_table([1, 1, 2], split=["train", "train", "train"]), 0.1, 0)
+    assert sorted(set(after.split)) == ["dev", "train"]
+
+
 def test_dev_needs_photographs_to_take_and_a_free_name(make_table):
     with pytest.raises(LabelError, match="fewer than two photographs"):
         set_aside_dev(make_table([1, 1], split=["train", "train"]), 0.1, 0)
