@@ -19,6 +19,7 @@ def exit_code_of(action: Callable[[], int], going_on: str) -> int:
         action: gives the exit code of a run without errors.
         going_on: what to do after Ctrl-C, behind "stopped; ".
     """
+    _open_closed_streams()
     try:
         return action()
     except PreemptedError as error:  # no error: it has saved all there is, and every process is about to end
@@ -33,13 +34,39 @@ def exit_code_of(action: Callable[[], int], going_on: str) -> int:
         print(f"stopped; {going_on}", file=sys.stderr)
         return end_within_group(128 + int(stop.args[0] if stop.args else signal.SIGINT))
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains once more when it ends
+        _drop_output()
         return 1
     except (OSError, MemoryError, RuntimeError) as error:
         if (refusal := refused_by_system(error)) is None:
             raise
         print(f"error: {_shown(refusal)}", file=sys.stderr)
+        try:
+            sys.stdout.flush()
+        except OSError:  # it was our output that could not be written
+            _drop_output()
         return end_within_group(1)
+
+
+def _open_closed_streams() -> None:
+    """Gives a process that was started without standard streams, as some daemons and `>&-` do, ones that lead nowhere.
+
+    Python has None in place of such a stream, and the next file opened gets its number: what a library writes as an
+    error would go into a shard.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free: this one
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False)
+
+
+def _drop_output() -> None:
+    """Sends what is still to be printed nowhere, else Python complains once more when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _speaks_for(error: AttrtrainError) -> bool:

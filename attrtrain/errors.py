@@ -4,6 +4,8 @@ Entry points print an `AttrtrainError` as that line and exit with its `exit_code
 refuses; any other exception is a defect of ours and keeps its traceback.
 """
 
+import errno
+
 
 class AttrtrainError(Exception):
     """Base of everything attrtrain raises on purpose."""
@@ -92,6 +94,7 @@ def first_line(error: BaseException) -> str:
 # What torch says, as plain RuntimeErrors, where a device's allocator, the driver, or a library of the driver's gets no
 # memory.
 _SIGNS_OF_NO_MEMORY = ("out of memory", "can't allocate memory", "status_alloc_failed")
+_SIGNS_OF_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 def lacks_memory(error: BaseException) -> bool:
@@ -100,8 +103,8 @@ def lacks_memory(error: BaseException) -> bool:
 
 
 def refused_by_system(error: OSError | MemoryError | RuntimeError) -> str | None:
-    """A line about memory that there is not, or a file that may not be read or written; None where no file is named,
-    or memory is not what is lacking, which is no user's mistake.
+    """A line about memory or room on a disk that there is not, or a file that may not be read or written; None where no
+    file is named and neither is what is lacking, which is no user's mistake.
     """
     if isinstance(error, RuntimeError):
         if not lacks_memory(error):
@@ -114,4 +117,7 @@ def refused_by_system(error: OSError | MemoryError | RuntimeError) -> str | None
         return (
             f"out of memory{f': {first_line(error)}' if str(error) else ''}; give this machine more, or fewer --workers"
         )
-    return None if error.filename is None else f"{error.filename}: {error.strerror}"
+    if error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    # Writing to what is open already, such as standard output, tells no name.
+    return f"{error.strerror}: make room where files, or this output, go" if error.errno in _SIGNS_OF_NO_ROOM else None

@@ -39,7 +39,7 @@ def main(run: Path, mode: wandb_tracker.Mode, begin: int, to: int, end: str) -> 
         ]
     )
     (run / "weights.bin").write_bytes(b"weights")
-    tracker.log_artifact(Artifact("shards-drawn", "dataset", {"manifest.json": b'{"shards": 2}'}, {"objects": 4}))
+    tracker.log_artifact(Artifact("shards-drawn ü", "dataset", {"manifest.json": b'{"shards": 2}'}, {"objects": 4}))
     for step in range(begin + 1, to + 1):
         epoch = (step + 3) // 4
         loss = float("nan") if step == 3 else 1 / step

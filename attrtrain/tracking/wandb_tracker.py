@@ -265,7 +265,8 @@ class WandbTracker:
         import wandb
 
         own = artifact.kind == "model"
-        name = re.sub(r"[^\w.-]", "-", f"{artifact.name}-{self._run.id}" if own else artifact.name)[:128]
+        name = f"{artifact.name}-{self._run.id}" if own else artifact.name
+        name = re.sub(r"[^\w.-]", "-", name, flags=re.ASCII)[:128]  # the client raises on any other letter, such as ü
         made = wandb.Artifact(name, type=artifact.kind, metadata=dict(artifact.facts))
         for file_name, content in artifact.files.items():
             if isinstance(content, bytes):

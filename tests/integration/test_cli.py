@@ -139,6 +139,11 @@ class Failing:
         (ShardError("column 're\nerror: all fine\x1b[2J'"), 1, "error: column 're\\nerror: all fine\\x1b[2J'\n"),
         (PermissionError(13, "Permission denied", "shards/locked"), 1, "error: shards/locked: Permission denied\n"),
         (
+            OSError(28, "No space left on device"),
+            1,
+            "error: No space left on device: make room where files, or this output, go\n",
+        ),
+        (
             MemoryError("Unable to allocate 9 GiB"),
             1,
             "error: out of memory: Unable to allocate 9 GiB; give this machine more, or fewer --workers\n",
@@ -210,6 +215,36 @@ def test_a_reader_that_has_gone_is_no_news(tmp_path):
     done = subprocess.run([sys.executable, "-c", script], stdout=writing, stderr=subprocess.PIPE, text=True)
     os.close(writing)
     assert (done.returncode, done.stderr) == (1, "")
+
+
+_PRINTING = (
+    "import sys, types\nfrom attrtrain import cli\n"
+    "def run(_):\n    print('x' * 10)\n    print('y', file=sys.stderr)\n    sys.stderr.isatty()\n    return open('/dev/null').fileno() < 3\n"
+    "command = types.SimpleNamespace(EXAMPLES='', add_arguments=lambda parser: None, run=run)\n"
+    "cli.importlib.import_module = lambda name: command\n"
+    "sys.exit(cli.main(['shard']))"
+)
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_end_no_command_and_no_file_gets_their_number(closed):
+    done = subprocess.run(["sh", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, _PRINTING], capture_output=True)
+    assert (done.returncode, b"Traceback" in done.stderr) == (0, False)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_goes_to_a_full_disk_is_one_line(unbuffered):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", _PRINTING.replace("print('y', file=sys.stderr)", "pass")],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        )
+    assert done.returncode == 1
+    assert done.stderr == "error: No space left on device: make room where files, or this output, go\n"
 
 
 def coco_folder(root, *names):

@@ -153,7 +153,7 @@ def test_an_offline_run_holds_its_table_curve_pictures_and_files(offline: Path) 
     artifacts = {
         record.artifact.type: record.artifact for record in wandb_file.records(file) if record.HasField("artifact")
     }
-    assert artifacts["dataset"].name == "shards-drawn" and artifacts["dataset"].use_after_commit
+    assert artifacts["dataset"].name == "shards-drawn--" and artifacts["dataset"].use_after_commit
     assert json.loads(artifacts["dataset"].metadata) == {"objects": 4}
     model = artifacts["model"]
     assert list(model.aliases) == ["best", "latest"] or sorted(model.aliases) == ["best", "latest"]
