@@ -116,6 +116,11 @@ requeue() {
 
 # ---- training --------------------------------------------------------------------------------------------------------
 
+# Whether train's first argument is a YAML file that says where the run goes.
+names_folder() {
+    [ -f "$1" ] && awk '/^[^ #]/ { inside = /^run:/ } inside && /[ {,]dir:/ { found = 1 } END { exit !found }' "$1"
+}
+
 # Trains with one task a GPU, or, in a job without GPUs, with one process for each of its tasks on the CPU.
 train() {
     local nodes=$SLURM_JOB_NUM_NODES per_node first
@@ -128,7 +133,7 @@ train() {
     ((cpus > 0)) || die "$per_node processes but $SLURM_CPUS_ON_NODE CPUs on a node; ask for more: --cpus-per-gpu=8"
 
     # The same folder after a requeue, which keeps the job's id, and another one for every job.
-    if [[ " $*" != *" --run.dir"[\ =]* ]]; then
+    if [[ " $*" != *" --run.dir"[\ =]* ]] && ! names_folder "${1:-}"; then
         set -- "$@" --run.dir "runs/${SLURM_JOB_NAME:-train}-$SLURM_JOB_ID"
     fi
     if [ -n "${ATTRTRAIN_LOCAL_DISK:-}" ]; then

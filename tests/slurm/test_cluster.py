@@ -228,6 +228,23 @@ def test_a_job_without_gpus_trains_on_its_cpus_into_a_folder_of_its_own(echo: Ca
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "added"),
+    [
+        ("run:\n  seed: 1\n  # mine\n  dir: runs/mine\ntrain:\n  epochs: 1\n", ""),
+        ("run: {dir: runs/mine}\n", ""),
+        ("run:\n  seed: 1\ndata:\n  cache_dir: /x\n", r" --run.dir runs/own-\d+"),
+    ],
+)
+def test_a_folder_that_a_yaml_file_names_is_the_runs(
+    echo: Callable[..., str], tmp_path: Path, text: str, added: str
+) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text(text)
+    log = echo("--gpus-per-node=0", "--job-name=own", "slurm/train.sbatch", str(file))
+    assert re.search(rf"args=-m attrtrain.train {re.escape(str(file))}{added}$", log, re.M), log
+
+
 def test_shards_are_copied_to_each_nodes_disk_and_read_there(
     echo: Callable[..., str], toy_shards: Path, tmp_path: Path
 ) -> None:
