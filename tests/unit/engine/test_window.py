@@ -111,3 +111,16 @@ def test_on_a_gpu_a_line_has_the_most_memory_of_any_rank(monkeypatch: pytest.Mon
     step(window, 1.0, 1.0)
     values = window.close(8)
     assert values["gpu_memory_gib"] == 0.25 and set(CLOCKED) <= set(values)
+
+
+def test_sums_of_a_world_of_another_size_are_counted_once() -> None:
+    states = []
+    for loss in (1.0, 2.0, 3.0):
+        window = Window(runtime())
+        step(window, loss, 0.0)
+        states.append(window.state_dict())
+    ranks = [Window(runtime()) for _ in range(2)]
+    for rank, window in enumerate(ranks):
+        window.load_state_dict(states, rank, 2)
+    # Each closed as if alone: the two together have the loss of the one step, 6.
+    assert [window.close(global_batch=1)["loss"] for window in ranks] == [6.0, 0.0]

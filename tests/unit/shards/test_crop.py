@@ -63,6 +63,14 @@ def test_a_box_as_huge_as_numbers_go_is_the_whole_picture(box, context):
     assert crop.box == (0, 0, 100, 80)
 
 
+@pytest.mark.parametrize("size", [(100, 80), (80, 100)], ids=["wide", "tall"])
+def test_without_a_box_all_of_a_photograph_is_the_object(size):
+    picture = Image.new("RGB", size)
+    crop = cut(picture, crop_module.whole_picture(np.asarray(picture)), False, CropSettings())
+    assert crop.size == size
+    assert crop.box == (0, 0, *size)
+
+
 @pytest.mark.parametrize("box", [(10.3, 20.6, 0.2, 0.1), (99.999, 79.999, 5, 5), (-0.5, -0.5, 0.6, 0.6)])
 def test_a_box_smaller_than_a_pixel_gives_the_pixel_it_lies_in(box):
     crop = cut(Image.new("RGB", (100, 80)), box, False, CropSettings())
