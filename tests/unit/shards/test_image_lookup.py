@@ -39,11 +39,12 @@ def test_different_photographs_of_one_name_are_left_out(tmp_path):
         (tmp_path / folder / "x.jpg").write_bytes(content)
     a, b, c = (tmp_path / folder for folder in "abc")
     assert find_image("x.jpg", [a, b]) == a / "x.jpg"
-    with pytest.raises(
-        LeftOutError, match=rf"{a}/x\.jpg and {c}/x\.jpg are different photographs of one name"
-    ) as caught:
-        find_image("x.jpg", [a, b, c])
-    assert caught.value.reason == "image_ambiguous"
+    for folders in ([a, b, c], [a, c, b], [a, f"file://{tmp_path}/empty", c]):
+        with pytest.raises(
+            LeftOutError, match=rf"{a}/x\.jpg and {c}/x\.jpg are different photographs of one name"
+        ) as caught:
+            find_image("x.jpg", folders)
+        assert caught.value.reason == "image_ambiguous"
 
 
 def test_photographs_of_one_name_size_and_time_are_told_apart_by_what_they_hold(tmp_path):
