@@ -26,6 +26,7 @@ from attrtrain.data.reader import ShardSet
 from attrtrain.engine.compiling import explained_compile_failure
 from attrtrain.engine.fit import fit
 from attrtrain.engine.going_on import checkpoint_to_resume, nothing_to_do, put_in_order
+from attrtrain.engine.judging import judged_unlearnt
 from attrtrain.engine.learner import prepare_learner
 from attrtrain.engine.resume import changed_settings, restore
 from attrtrain.engine.state import RunState, Task
@@ -121,7 +122,11 @@ def _train(
                     print(*told, *nothing_to_do(config, state), sep="\n", flush=True)
                 return
         if runtime.is_main:
-            odd = [*contradictions(train_shards.vocabulary.names, config.data), *leaks(train_shards, val_shards)]
+            odd = [
+                *contradictions(train_shards.vocabulary.names, config.data),
+                *leaks(train_shards, val_shards),
+                *judged_unlearnt(train_shards, val_shards, config.labels.positive_at),
+            ]
             print(_opening(task), *told, *([found.line] if found else []), *odd, sep="\n", flush=True)
             with _explained_full_disk(folder):
                 task = replace(task, tracker=open_folder(task, state, found, source))

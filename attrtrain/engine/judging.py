@@ -23,6 +23,7 @@ from attrtrain.tracking.trackers import Table
 THRESHOLD = 0.5
 # Of a score in single precision, which use compares: one that should just reach its threshold must not miss it.
 _ROUNDING = 2.0**-22
+_SHOWN = 5  # attributes of a line
 
 
 def predictions_of(evaluation: Evaluation, shards: ShardSet) -> Predictions:
@@ -109,6 +110,27 @@ def decision_thresholds(predictions: Predictions, training: ShardSet, positive_a
     return [
         (value if can_tune else None) if is_learnt else 1.0
         for value, can_tune, is_learnt in zip(tuned, enough, learnt, strict=True)
+    ]
+
+
+def judged_unlearnt(training: ShardSet, judged: ShardSet, positive_at: float) -> list[str]:
+    """A line that names the attributes which count in the mAP of a split though no training object has them; none
+    where there are none.
+    """
+    learnt = training.counts(positive_at)[0] > 0
+    named = [
+        name
+        for name, is_learnt, counts in zip(
+            judged.vocabulary.names, learnt, is_judged(*judged.counts(positive_at)), strict=True
+        )
+        if counts and not is_learnt
+    ]
+    if not named:
+        return []
+    more = len(named) - _SHOWN
+    return [
+        f"warning: split '{judged.split}' judges {len(named)} attribute{'s' if len(named) > 1 else ''} that no object of '{training.split}' is known to have: "
+        f"{', '.join(named[:_SHOWN])}{f' and {more} more' if more > 0 else ''}; what the model says of them means nothing, and counts in its mAP"
     ]
 
 

@@ -16,6 +16,7 @@ from attrtrain.engine.judging import (
     decision_thresholds,
     headline,
     judge_split,
+    judged_unlearnt,
     predictions_of,
     thresholds_from,
     write_judgement,
@@ -167,6 +168,27 @@ def test_decision_thresholds_are_of_what_counts_as_present(splits: dict[str, Sha
         best = max(f1_score(truth, scores >= score) for score in scores)
         assert f1_score(truth, scores >= threshold) == pytest.approx(best)
     assert tuned > 20
+
+
+def test_attributes_that_are_judged_and_no_training_object_has_are_named(splits, monkeypatch):
+    val, train = splits["val"], splits["train"]
+    labels, names = val.labels(np.arange(len(val))), val.vocabulary.names
+    judged = [min((labels[:, c] >= 0.5).sum(), (labels[:, c] < 0.5).sum()) >= 5 for c in range(len(names))]
+    first, second, unjudged = judged.index(True), judged.index(True, judged.index(True) + 1), judged.index(False)
+    counts = train.manifests[0].splits["train"]
+
+    def lacking(*columns: int) -> list[str]:
+        positives = [0 if column in columns else 1 for column in range(len(names))]
+        monkeypatch.setitem(train.manifests[0].splits, "train", counts.model_copy(update={"positives": positives}))
+        return judged_unlearnt(train, val, 0.5)
+
+    assert lacking(unjudged) == []
+    (line,) = lacking(first, unjudged)
+    assert f"'val' judges 1 attribute that no object of 'train' is known to have: {names[first]};" in line
+    (line,) = lacking(first, second)
+    assert f"judges 2 attributes that no object of 'train' is known to have: {names[first]}, {names[second]};" in line
+    (line,) = lacking(*range(len(names)))
+    assert f" and {sum(judged) - 5} more; " in line
 
 
 def test_what_counts_as_learnt_follows_the_vote_share_that_counts_as_present(splits, monkeypatch):
