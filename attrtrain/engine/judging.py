@@ -130,7 +130,7 @@ def judged_unlearnt(training: ShardSet, judged: ShardSet, positive_at: float) ->
     more = len(named) - _SHOWN
     return [
         f"warning: split '{judged.split}' judges {len(named)} attribute{'s' if len(named) > 1 else ''} that no object of '{training.split}' is known to have: "
-        f"{', '.join(named[:_SHOWN])}{f' and {more} more' if more > 0 else ''}; what the model says of them means nothing, and counts in its mAP"
+        f"{', '.join(named[:_SHOWN])}{f' and {more} more' if more > 0 else ''}; such scores mean nothing, and count in its mAP"
     ]
 
 
