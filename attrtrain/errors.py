@@ -5,6 +5,7 @@ refuses; any other exception is a defect of ours and keeps its traceback.
 """
 
 import errno
+from collections.abc import Sequence
 
 
 class AttrtrainError(Exception):
@@ -89,6 +90,12 @@ class PreemptedError(AttrtrainError):
 def first_line(error: BaseException) -> str:
     """What another library's error says, as part of a line of ours."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def some_of(names: Sequence[str], shown: int) -> str:
+    """Names as part of a line: the first so many, and how many more there are."""
+    more = len(names) - shown
+    return ", ".join(names[:shown]) + (f" and {more} more" if more > 0 else "")
 
 
 # What torch says, as plain RuntimeErrors, where a device's allocator, the driver, or a library of the driver's gets no

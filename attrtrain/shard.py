@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrtrain.cores import usable_cores
-from attrtrain.errors import AttrtrainError, ConfigError, ShardError
+from attrtrain.errors import AttrtrainError, ConfigError, ShardError, some_of
 from attrtrain.shards.crop_defaults import CONTEXT, QUALITY, STORE_PX
 from attrtrain.urls import as_place, is_url, require_folders
 
@@ -217,9 +217,8 @@ def _require_written(arguments: argparse.Namespace, plan: "ShardPlan") -> None:
     if (arguments.out / write.PLAN).exists():
         write.require_plan(arguments.out, plan)
     if missing := finish.unwritten(arguments.out, plan.shards):
-        names = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
         raise ShardError(
-            f"{arguments.out}: {len(missing)} of {len(plan.shards)} shards are not written: {names}; "
+            f"{arguments.out}: {len(missing)} of {len(plan.shards)} shards are not written: {some_of(missing, 10)}; "
             f"write them with `{_command(arguments)}`"
         )
 

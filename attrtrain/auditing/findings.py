@@ -17,9 +17,11 @@ from attrtrain.auditing.document import (
     TornPhotographs,
     Votes,
 )
+from attrtrain.errors import some_of
 from attrtrain.metrics.overall import MIN_NEGATIVES, MIN_POSITIVES
 
 Severity = Literal["serious", "check", "note"]
+_SHOWN = 3  # attributes of a line
 _ORDER: tuple[Severity, ...] = ("serious", "check", "note")
 # Attributes, and the spread of fair coins' rates: of fewer, or with fewer labels, any might pass for coins.
 _ENOUGH_RATES, _SHARP_RATES = 5, 0.1
@@ -115,7 +117,7 @@ def _of_labels(attributes: Sequence[AttributeEntry], rates: RateSummary, votes: 
         if named:
             yield Finding(
                 severity="check",
-                text=f"{_number(len(named), 'attribute is', 'attributes are')} {what}: {_some(named)}; "
+                text=f"{_number(len(named), 'attribute is', 'attributes are')} {what}: {some_of(named, _SHOWN)}; "
                 "there is nothing to learn from that",
             )
 
@@ -138,7 +140,7 @@ def _of_rare_labels(attributes: Sequence[AttributeEntry], splits: Sequence[str])
             yield Finding(
                 severity="note",
                 text=f"split '{split}': {_number(len(few), 'attribute has', 'attributes have')} fewer than {MIN_POSITIVES} known positives or "
-                f"{MIN_NEGATIVES} known negatives there, too few to learn from or to be in a mean: {_some(few)}",
+                f"{MIN_NEGATIVES} known negatives there, too few to learn from or to be in a mean: {some_of(few, _SHOWN)}",
             )
 
 
@@ -167,10 +169,6 @@ def _of_categories(categories: Sequence[CountEntry]) -> Iterator[Finding]:
             severity="note",
             text="all objects are of one category, so whether labels depend on category cannot be tested",
         )
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _number(count: int, one: str, many: str) -> str:

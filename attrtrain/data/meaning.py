@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from attrtrain.config.schema import DataConfig, Mirroring
+from attrtrain.errors import some_of
 
 
 def _set_of(words: str) -> frozenset[str]:
@@ -80,7 +81,7 @@ def contradictions(names: Sequence[str], config: DataConfig) -> list[str]:
         (bool(config.scales), "data.scales", _named(names, _SIZES), "tell sizes", "data.scales []"),
     ]  # fmt: skip
     return [
-        f"{setting} contradicts {len(named)} attribute{'s' if len(named) > 1 else ''} that {what}: {_listed(named)} (without: --{without})"
+        f"{setting} contradicts {len(named)} attribute{'s' if len(named) > 1 else ''} that {what}: {some_of(named, _SHOWN)} (without: --{without})"
         for applies, setting, named, what, without in told
         if applies and named
     ]
@@ -93,8 +94,3 @@ def _named(names: Sequence[str], words: frozenset[str]) -> list[str]:
 
 def _words(name: str) -> list[str]:
     return re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

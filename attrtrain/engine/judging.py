@@ -10,6 +10,7 @@ import numpy as np
 
 from attrtrain.data.reader import ShardSet
 from attrtrain.engine.evaluate import Evaluation
+from attrtrain.errors import some_of
 from attrtrain.metrics.baselines import TrainingRates
 from attrtrain.metrics.decisions import GivenThresholds, tune
 from attrtrain.metrics.document import METRICS, MetricsDocument, write_metrics
@@ -127,10 +128,9 @@ def judged_unlearnt(training: ShardSet, judged: ShardSet, positive_at: float) ->
     ]
     if not named:
         return []
-    more = len(named) - _SHOWN
     return [
         f"warning: split '{judged.split}' judges {len(named)} attribute{'s' if len(named) > 1 else ''} that no object of '{training.split}' is known to have: "
-        f"{', '.join(named[:_SHOWN])}{f' and {more} more' if more > 0 else ''}; such scores mean nothing, and count in its mAP"
+        f"{some_of(named, _SHOWN)}; such scores mean nothing, and count in its mAP"
     ]
 
 

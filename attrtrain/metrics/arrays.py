@@ -12,9 +12,10 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 from numpy.typing import NDArray
 
-from attrtrain.errors import PredictionsError
+from attrtrain.errors import PredictionsError, some_of
 from attrtrain.predictions import errors_naming
 
+_SHOWN = 5  # columns of a line
 _IDS = ("object_id", "image_id")
 """Columns of numbers that stand beside attributes in tables of attrtrain and of others; they would be judged like them,
 and rows are not matched by them."""
@@ -159,11 +160,15 @@ def _from_table(table: pa.Table) -> Matrix:
         )
     ]
     if wrong:
-        raise PredictionsError(f"columns that are not numbers: {_some(wrong)}; leave only one column an attribute")
+        raise PredictionsError(
+            f"columns that are not numbers: {some_of(wrong, _SHOWN)}; leave only one column an attribute"
+        )
     if repeated := sorted(name for name, times in Counter(names).items() if times > 1):
-        raise PredictionsError(f"column names given twice: {_some(repeated)}")
+        raise PredictionsError(f"column names given twice: {some_of(repeated, _SHOWN)}")
     if ids := [name for name in names if name in _IDS]:
-        raise PredictionsError(f"columns that are no attributes: {_some(ids)}; leave only one column an attribute")
+        raise PredictionsError(
+            f"columns that are no attributes: {some_of(ids, _SHOWN)}; leave only one column an attribute"
+        )
     single = all(kind in (pa.float32(), pa.float16()) for kind in table.schema.types)
     values = np.empty((table.num_rows, len(names)), dtype=np.float32 if single else np.float64)
     for place, column in enumerate(table.columns):
@@ -208,7 +213,3 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

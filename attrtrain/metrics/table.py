@@ -1,5 +1,6 @@
 """The most important numbers as text: each score beside its interval and beside what guessing scores."""
 
+from attrtrain.errors import some_of
 from attrtrain.metrics.decisions import TOP_K
 from attrtrain.metrics.document import MetricsDocument
 
@@ -45,11 +46,9 @@ def _notes(document: MetricsDocument) -> list[str]:
     if document.permutation_p is not None:
         notes.append(f"Shuffled scores reach this mAP with p = {document.permutation_p:.4f}.")
     if document.left_out.count:
-        names = document.left_out.names
-        more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
         notes.append(
             f"Left out of means over attributes, with fewer than {document.left_out.min_positives} known positives or {document.left_out.min_negatives} negatives: "
-            f"{document.left_out.count} ({', '.join(names[:_NAMES_SHOWN])}{more})."
+            f"{document.left_out.count} ({some_of(document.left_out.names, _NAMES_SHOWN)})."
         )
     return notes
 
