@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 
 def rows_of(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields (line number, row); a row's keys are column names without surrounding space.
+    """Yields (line number, row); a row's keys are column names without surrounding space. Lines with nothing in their
+    cells are left out, and so are columns without a name: spreadsheets write both.
 
     Raises:
         LabelError: naming the line that cannot be read; OSError and UnicodeDecodeError are left to the caller, who
@@ -36,20 +37,35 @@ def rows_of(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
         rows = _csv_rows(reader)
+        rows = (cells for cells in rows if any(map(str.strip, cells)))
         header = [name.strip() for name in next(rows, [])]
         if any("\0" in name for name in header):
             raise LabelError("is not UTF-8 text; save it as CSV with encoding UTF-8, or as JSON lines")
         if len(header) == 1 and (separator := next((sign for sign in ";\t|" if sign in header[0]), None)):
             named = "tabs" if separator == "\t" else f"'{separator}'"
             raise LabelError(f"its columns are separated by {named}; save it with commas, or with tabs as .tsv")
-        if repeated := sorted(name for name, times in Counter(header).items() if times > 1):
+        if repeated := sorted(name for name, times in Counter(header).items() if name and times > 1):
             raise LabelError(f"column names given twice: {', '.join(repeated)}; rename or drop one of each")
+        nameless = [column for column, name in enumerate(header) if not name]
         for cells in rows:
-            if not cells:
-                continue
             if len(cells) != len(header):
                 raise LabelError(f"line {reader.line_num}: {len(cells)} cells under {len(header)} column names")
-            yield reader.line_num, dict(zip(header, cells, strict=True))
+            row = dict(zip(header, cells, strict=True))
+            if nameless:
+                del row[""]
+                _require_blank(reader.line_num, cells, nameless)
+            yield reader.line_num, row
+
+
+def _require_blank(line: int, cells: list[str], nameless: list[int]) -> None:
+    """Raises LabelError where a column without a name says something."""
+    for column in nameless:
+        if cells[column].strip():
+            # pandas' row numbers, first of all
+            raise LabelError(
+                f"line {line}: column {column + 1} has no name, and holds '{cells[column]}'; name the column or drop it "
+                "(pandas: to_csv(..., index=False))"
+            )
 
 
 def _csv_rows(reader: "Reader") -> Iterator[list[str]]:

@@ -16,9 +16,9 @@ from attrtrain.errors import PredictionsError, some_of
 from attrtrain.predictions import errors_naming
 
 _SHOWN = 5  # columns of a line
-_IDS = ("object_id", "image_id")
-"""Columns of numbers that stand beside attributes in tables of attrtrain and of others; they would be judged like them,
-and rows are not matched by them."""
+_IDS = ("object_id", "image_id", "Unnamed: 0", "__index_level_0__")
+"""Columns of numbers that stand beside attributes in tables of attrtrain and of others, the last two pandas' row
+numbers; they would be judged like them, and rows are not matched by them."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +149,13 @@ def _read_csv(path: Path) -> Matrix:
 
 def _from_table(table: pa.Table) -> Matrix:
     names = [name.strip() for name in table.column_names]
+    # Spreadsheets leave columns with neither a name nor cells.
+    kept = [column for column, name in enumerate(names) if name or table.column(column).null_count < table.num_rows]
+    table, names = table.select(kept), [names[column] for column in kept]
+    if "" in names:
+        raise PredictionsError(
+            f"column {kept[names.index('')] + 1} has no name; name it or drop it (pandas: to_csv(..., index=False))"
+        )
     wrong = [
         name
         for name, kind in zip(names, table.schema.types, strict=True)
@@ -198,13 +205,12 @@ def _are_cells(line: list[str]) -> bool:
     """Whether a CSV's first line is an object's. Of two columns `0` and `1` may be either; such a line is taken for
     data.
     """
-    numbers = [cell for cell in line if cell.strip()]
-    numbered = [str(column) for column in range(len(line))]
-    return (
-        bool(numbers)
-        and all(map(_is_number, numbers))
-        and (len(line) < 3 or [cell.strip() for cell in line] != numbered)
-    )
+    cells = [cell.strip() for cell in line]
+    if not all(_is_number(cell) for cell in cells if cell):
+        return False
+    names = cells[1:] if cells[0] == "" else cells  # pandas gives its row numbers no name
+    is_numbered = len(names) > 2 and names == [str(column) for column in range(len(names))]
+    return any(cells) and not is_numbered
 
 
 def _is_number(text: str) -> bool:

@@ -272,6 +272,14 @@ def test_a_csv_whose_columns_are_numbered_or_whose_first_object_is_partly_unknow
     assert metrics["overall"]["of1"] == pytest.approx(f1_score(labels[cells] == 1, scores[cells] > 0.5))
 
 
+def test_columns_with_neither_a_name_nor_cells_are_none(tmp_path, expected):
+    scores, labels = draw()
+    table = write(tmp_path / "p.csv", scores).read_text()
+    (tmp_path / "p.csv").write_text("".join(f",{line},,\n" for line in table.splitlines()))
+    metrics = score(tmp_path, tmp_path / "p.csv", write(tmp_path / "g.csv", labels), "--unknown", 2)
+    assert len(metrics["attributes"]) == 20 and metrics["overall"]["map"] == pytest.approx(expected["map"], abs=1e-6)
+
+
 def test_one_of_several_arrays(tmp_path, expected, capsys):
     scores, labels = draw()
     np.savez(tmp_path / "both.npz", pred=scores, gt=labels)
@@ -336,6 +344,14 @@ def test_tables_that_cannot_be_judged_are_one_line(tmp_path, capsys):
     for name, content, message in (
         ("p.csv", "id,furry\na,0.5\nb,0.2\n", "columns that are not numbers: id"),
         ("p.csv", "object_id,furry\n1,0.5\n2,0.2\n", "columns that are no attributes: object_id"),
+        (
+            "p.csv",
+            ",furry,wet\n0,0.5,0.1\n1,0.2,0.1\n",
+            r"p.csv: column 1 has no name; name it or drop it \(pandas: to_csv",
+        ),
+        ("p.csv", "furry,,\n0.5,,0.1\n0.2,,\n", "p.csv: column 3 has no name"),
+        ("p.csv", ",0,1,2\n0,0.5,0.1,0.3\n1,0.2,0.1,0.4\n", "p.csv: column 1 has no name"),
+        ("p.csv", "Unnamed: 0,furry\n0,0.5\n1,0.2\n", "columns that are no attributes: Unnamed: 0"),
         ("p.csv", "furry,wet\n0.5,x\n0.2,0.1\n", "columns that are not numbers: wet"),
         ("p.csv", "furry,furry\n0.5,0.1\n0.2,0.1\n", "column names given twice: furry"),
         ("p.csv", "furry,wet\n0.5\n0.2,0.1\n", "p.csv: damaged"),

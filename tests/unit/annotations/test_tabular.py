@@ -218,6 +218,20 @@ def test_duplicated_column_names(refused):
     assert refused("image,x,y,w,h,furry, furry \na,0,0,1,1,0,1\n").startswith("column names given twice: furry;")
 
 
+def test_what_spreadsheets_leave_empty_says_nothing(read):
+    table = read("\n,,\nimage,,x,y,w,h,furry,, \na,,0,0,1,1,1,,\n , ,,,,,,,\n\nb,,0,0,1,1,0, ,\n,,,,,,,,\n")
+    assert table.image.tolist() == ["a", "b"] and table.vocabulary.names == ("furry",)
+    np.testing.assert_array_equal(table.labels, [[1], [0]])
+
+
+def test_a_column_without_a_name_that_says_something_is_refused(refused):
+    message = refused(",image,x,y,w,h,furry\n0,a,0,0,1,1,1\n1,b,0,0,1,1,0\n")  # as pandas writes its index
+    assert message == (
+        "line 2: column 1 has no name, and holds '0'; name the column or drop it (pandas: to_csv(..., index=False))"
+    )
+    assert refused("image,x,y,w,h,furry,\na,0,0,1,1,1,\nb,0,0,1,1,0,?\n").startswith("line 3: column 7 has no name")
+
+
 @pytest.mark.parametrize(
     ("header", "message"),
     [
@@ -225,7 +239,6 @@ def test_duplicated_column_names(refused):
         ("image,path,x,y,w", "needs one column that names the photograph (file_name, image, path), found 2"),
         ("image,x,y,w,furry", "has no box columns; name them x,y,w,h or x1,y1,x2,y2"),
         ("image,x,y,w,h", "has no attribute columns beside the photograph and the box"),
-        ("image,x,y,w,h,", "vocabulary: an attribute has no name"),
     ],
 )
 def test_missing_columns(refused, header, message):
