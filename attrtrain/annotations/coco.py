@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from attrtrain.annotations.table import ObjectTable, SourceFile, check_pixels, without_year
+from attrtrain.annotations.table import ObjectTable, SourceFile, check_pixels, photograph_of
 from attrtrain.errors import LabelError
 from attrtrain.vocabulary import AttributeVocabulary
 
@@ -77,7 +77,7 @@ def _require_one_name_an_image(image_id: NDArray[np.int64], image: NDArray[Any],
     _, first, inverse = np.unique(image_id, return_index=True, return_inverse=True)
     named = image[first][inverse]
     for row in np.flatnonzero(image != named).tolist():  # COCO 2014 and 2017 name the same photograph differently
-        if without_year(image[row]) != without_year(named[row]):
+        if photograph_of(image[row]) != photograph_of(named[row]):
             raise LabelError(
                 f"image {image_id[row]} is {named[row]} in one of {', '.join(str(path) for path in paths)} and {image[row]} in another; "
                 "give instances files of one data set"

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -99,6 +100,13 @@ def without_year(name: str) -> str:
     return f"{folder}{slash}{file.removeprefix('COCO_train2014_').removeprefix('COCO_val2014_') or file}"
 
 
+def photograph_of(name: str) -> str:
+    """What says, of a photograph's path, which photograph it is: the path without COCO's prefix and with accents as
+    part of their letters (NFC). macOS writes them apart, in names that look the same.
+    """
+    return unicodedata.normalize("NFC", without_year(name))
+
+
 def text_of(value: object) -> str:
     """A cell as text; "" for None and for the NaN that pandas writes where there is none."""
     is_nothing = value is None or (isinstance(value, float) and math.isnan(value))
@@ -126,12 +134,12 @@ def one_id_a_photograph(table: ObjectTable, folders: Sequence[Path | str] = ()) 
         folders: of the photographs, paths or URLs; an absolute name below one of them is the name from there.
     """
     here = [str(folder.absolute()) for folder in folders if isinstance(folder, Path)]
-    photograph_of = {name: without_year(_from(name, here)) for name in set(table.image)}
+    photographs = {name: photograph_of(_from(name, here)) for name in set(table.image)}
     least: dict[str, int] = {}
     for name, image_id in zip(table.image, table.image_id.tolist(), strict=True):
-        photograph = photograph_of[name]
+        photograph = photographs[name]
         least[photograph] = min(image_id, least.get(photograph, image_id))
-    one_id = np.fromiter((least[photograph_of[name]] for name in table.image), dtype=np.int64, count=len(table))
+    one_id = np.fromiter((least[photographs[name]] for name in table.image), dtype=np.int64, count=len(table))
     return table if np.array_equal(one_id, table.image_id) else replace(table, image_id=one_id)
 
 

@@ -32,8 +32,8 @@ from attrtrain.annotations.table import (
     check_object_ids,
     check_pixels,
     check_texts,
+    photograph_of,
     text_of,
-    without_year,
 )
 from attrtrain.errors import LabelError
 from attrtrain.vocabulary import AttributeVocabulary
@@ -157,7 +157,7 @@ class _Texts:
         follows from the name alone, so that one name is one photograph in all files.
         """
         digests = [
-            hashlib.blake2b(without_year(text).encode(errors="surrogatepass"), digest_size=8)
+            hashlib.blake2b(photograph_of(text).encode(errors="surrogatepass"), digest_size=8)
             for text in self._number_of
         ]
         ids = np.array([int.from_bytes(digest.digest()) >> 12 for digest in digests], dtype=np.int64)

@@ -2,6 +2,7 @@
 
 import filecmp
 import os
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,8 +25,9 @@ def find_image(name: str, folders: Sequence[Path | str]) -> Path | FetchedImage:
     """Finds a photograph below the first of the folders, paths or URLs, that has it, under its 2017 or its 2014 name.
 
     COCO renamed its files between 2014 (`COCO_val2014_000000000042.jpg`) and 2017 (`000000000042.jpg`) but not its
-    images or annotations, so annotations of one year find the pictures of the other. Where folders on a disk hold
-    different files of one name, nothing tells which is meant.
+    images or annotations, so annotations of one year find the pictures of the other. And where macOS has written one of
+    them, an accent is apart from its letter in it and part of that in the other (Unicode's NFD and NFC). Where folders
+    on a disk hold different files of one name, nothing tells which is meant.
 
     Raises:
         LeftOutError: `image_missing`, `image_ambiguous`, or `image_outside` for a name that leads out of the folders:
@@ -44,7 +46,8 @@ def find_image(name: str, folders: Sequence[Path | str]) -> Path | FetchedImage:
             elif _is_file(found := _in(folder, candidate)):
                 _require_no_other(found, candidate, folders[number + 1 :])
                 return Path(found)
-    raise LeftOutError("image_missing", f"{name} is in none of {', '.join(map(str, folders))}")
+    advice = "; folders are separated by /, not by \\" if "\\" in name else ""
+    raise LeftOutError("image_missing", f"{name} is in none of {', '.join(map(str, folders))}{advice}")
 
 
 def _below(name: str, folders: Sequence[Path | str]) -> str:
@@ -88,6 +91,11 @@ def _require_no_other(found: str, name: str, folders: Sequence[Path | str]) -> N
 
 
 def _names_of(name: str) -> Iterator[str]:
+    for form in dict.fromkeys((name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))):
+        yield from _years_of(form)
+
+
+def _years_of(name: str) -> Iterator[str]:
     yield name
     bare = without_year(name)
     folder, slash, file = bare.rpartition("/")

@@ -371,6 +371,8 @@ def test_a_photograph_has_one_id_in_every_file_and_under_every_spelling(read):
     assert other.image_id[1:].tolist() == one.image_id[[2, 0, 1]].tolist() and other.image_id[0] not in one.image_id
     assert other.image.tolist() == ["zero.jpg", "d.jpg", "a/b.jpg", "COCO_val2014_c.jpg"]
     assert (other.image_id >= 0).all() and (other.image_id < 2**52).all()
+    together, apart = (read(f"image,x,y,w,h,furry\n{name}.jpg,0,0,1,1,1\n") for name in ("gr\u00fcn", "gru\u0308n"))
+    assert together.image_id == apart.image_id and together.image[0] != apart.image[0]  # each as its file names it
 
 
 def test_json_texts_may_be_numbers_and_zero_is_one(read, refused):

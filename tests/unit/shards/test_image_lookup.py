@@ -4,6 +4,7 @@ import functools
 import http.server
 import os
 import threading
+import unicodedata
 
 import pytest
 
@@ -21,6 +22,25 @@ def test_names_of_2014_and_2017_find_each_other(tmp_path, stored, asked):
     (tmp_path / "empty").mkdir()
     (tmp_path / stored).touch()
     assert find_image(asked, [tmp_path / "empty", tmp_path]) == tmp_path / stored
+
+
+@pytest.mark.parametrize(("asked", "stored"), [("NFC", "NFD"), ("NFD", "NFC")])
+@pytest.mark.parametrize("year", ["", "COCO_val2014_"])
+def test_names_whose_accents_are_written_apart_and_together_find_each_other(tmp_path, asked, stored, year):
+    name = "caf\u00e9/gr\u00fcn.jpg"
+    file = tmp_path / unicodedata.normalize(stored, name)
+    file.parent.mkdir()
+    (file.parent / f"{year}{file.name}").touch()
+    name = unicodedata.normalize(asked, name)
+    assert find_image(name, [tmp_path]) == file.parent / f"{year}{file.name}"
+    (tmp_path / name).parent.mkdir()
+    (tmp_path / name).touch()
+    assert find_image(name, [tmp_path]) == tmp_path / name  # as it is written goes first
+
+
+def test_a_name_written_on_windows_is_told_as_such(tmp_path):
+    with pytest.raises(LeftOutError, match=r"val.x\.jpg is in none of .*; folders are separated by /, not by \\"):
+        find_image("val\\x.jpg", [tmp_path])
 
 
 def test_the_given_name_goes_before_other_years_and_the_first_folder_before_the_second(tmp_path):
