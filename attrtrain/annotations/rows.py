@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def rows_of(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yields (line number, row); a row's keys are column names without surrounding space. Lines with nothing in their
-    cells are left out, and so are columns without a name: spreadsheets write both.
+    cells are left out, and what columns without a name say is one text: spreadsheets write both, empty.
 
     Raises:
         LabelError: naming the line that cannot be read; OSError and UnicodeDecodeError are left to the caller, who
@@ -52,20 +52,8 @@ def rows_of(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 raise LabelError(f"line {reader.line_num}: {len(cells)} cells under {len(header)} column names")
             row = dict(zip(header, cells, strict=True))
             if nameless:
-                del row[""]
-                _require_blank(reader.line_num, cells, nameless)
+                row[""] = "".join(cells[column].strip() for column in nameless)
             yield reader.line_num, row
-
-
-def _require_blank(line: int, cells: list[str], nameless: list[int]) -> None:
-    """Raises LabelError where a column without a name says something."""
-    for column in nameless:
-        if cells[column].strip():
-            # pandas' row numbers, first of all
-            raise LabelError(
-                f"line {line}: column {column + 1} has no name, and holds '{cells[column]}'; name the column or drop it "
-                "(pandas: to_csv(..., index=False))"
-            )
 
 
 def _csv_rows(reader: "Reader") -> Iterator[list[str]]:

@@ -274,7 +274,7 @@ class _RowReader:
             if not found:
                 raise LabelError("has no box columns; name them x,y,w,h or x1,y1,x2,y2")
             self.box_names, self.corners = found[0]
-        known = {self.path_name, *self.box_names, *_OPTIONAL_NAMES}
+        known = {self.path_name, *self.box_names, *_OPTIONAL_NAMES, ""}
         self.attributes = [name for name in columns if name not in known]
 
     def box(self, line: int, row: dict[str, Any]) -> tuple[float, float, float, float]:
@@ -296,6 +296,10 @@ class _RowReader:
         return (a, b, c - a, d - b) if self.corners else (a, b, c, d)
 
     def labels(self, line: int, row: dict[str, Any]) -> list[float]:
+        if not _is_blank(row.get("")):
+            raise LabelError(
+                f"line {line}: a column without a name holds {row['']!r}; name it or drop it (pandas: to_csv(..., index=False))"
+            )
         values = []
         for name in self.attributes:
             cell = row.get(name)

@@ -224,12 +224,16 @@ def test_what_spreadsheets_leave_empty_says_nothing(read):
     np.testing.assert_array_equal(table.labels, [[1], [0]])
 
 
-def test_a_column_without_a_name_that_says_something_is_refused(refused):
-    message = refused(",image,x,y,w,h,furry\n0,a,0,0,1,1,1\n1,b,0,0,1,1,0\n")  # as pandas writes its index
-    assert message == (
-        "line 2: column 1 has no name, and holds '0'; name the column or drop it (pandas: to_csv(..., index=False))"
+def test_a_column_without_a_name_is_no_attribute(tmp_path, refused):
+    text = ",image,x,y,w,h,furry\n0,a,0,0,1,1,1\n1,b,0,0,1,1,0\n"  # as pandas writes its index
+    assert refused(text) == (
+        "line 2: a column without a name holds '0'; name it or drop it (pandas: to_csv(..., index=False))"
     )
-    assert refused("image,x,y,w,h,furry,\na,0,0,1,1,1,\nb,0,0,1,1,0,?\n").startswith("line 3: column 7 has no name")
+    late = "image,x,y,w,h,furry,\na,0,0,1,1,1,\nb,0,0,1,1,0,?\n"
+    assert refused(late).startswith("line 3: a column without a name holds '?'")
+    assert refused('{"image": "a", "bbox": [0, 0, 9, 9], "furry": 1, "": 1}', "a.jsonl").startswith("line 1: a column")
+    (tmp_path / "boxes.csv").write_text(text)  # of which nothing but boxes is looked at
+    assert read_boxes(tmp_path / "boxes.csv").image.tolist() == ["a", "b"]
 
 
 @pytest.mark.parametrize(
