@@ -424,7 +424,8 @@ def test_an_error_ends_a_process_though_threads_of_its_group_live(tmp_path: Path
     ended = subprocess.run(
         [sys.executable, "-c", IN_A_GROUP, str(tmp_path / "rendezvous")], capture_output=True, text=True, timeout=120
     )
-    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "before\n", "error: the labels are wrong\n")
+    assert (ended.returncode, ended.stderr) == (1, "error: the labels are wrong\n")
+    assert ended.stdout.endswith("before\n")  # gloo of torch 2.8 says something first
 
 
 @pytest.mark.slow
