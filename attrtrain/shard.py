@@ -19,7 +19,7 @@ from attrtrain.urls import as_place, is_url, require_folders
 if TYPE_CHECKING:  # imported where they are used: `--help` need not wait for NumPy, Pillow and pydantic
     from attrtrain.annotations.table import ObjectTable
     from attrtrain.shards.finish import Summary
-    from attrtrain.shards.manifest import CropSettings
+    from attrtrain.shards.manifest import CropSettings, Failure
     from attrtrain.shards.plan import PlannedShard, ShardPlan
 
 EXAMPLES = """examples:
@@ -157,13 +157,17 @@ def _holds_crops(out: Path) -> bool:
 
 def _why_none(summary: "Summary", failures: Path) -> str:
     """A line about data of which not one crop was written."""
-    from attrtrain.shards.manifest import Failure
-
     reasons = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in summary.left_out.items())
-    with failures.open("rb") as lines:
-        first = Failure.model_validate_json(next(lines))
+    first = _first_of(failures)
     advice = "; --images takes the folders that file names start from" if first.reason == "image_missing" else ""
     return f"not one crop was written: {reasons}; the first: object {first.object_id}, {first.detail}{advice}"
+
+
+def _first_of(failures: Path) -> "Failure":
+    from attrtrain.shards.manifest import Failure
+
+    with failures.open("rb") as lines:
+        return Failure.model_validate_json(next(lines))
 
 
 def _write(
@@ -290,9 +294,10 @@ def _judge(summary: "Summary", max_failure_rate: float, listed_in: Path) -> int:
     matched = summary.written + lost
     if (rate := lost / matched) <= max_failure_rate:
         return 0
+    first = _first_of(listed_in)
     print(
         f"error: {lost} of {matched} objects ({rate:.1%}) were left out, more than "
-        f"--max-failure-rate {max_failure_rate:g}; {listed_in} lists them. "
+        f"--max-failure-rate {max_failure_rate:g}; {listed_in} lists them, the first: object {first.object_id}, {first.detail}. "
         "The shards are complete without them: mend and run again, or allow a higher rate",
         file=sys.stderr,
     )

@@ -39,7 +39,7 @@ def load_image(
     try:
         pixels, orientation = _as_stored(source, formats)
     except UnidentifiedImageError:
-        raise LeftOutError("image_broken", f"{path}: no picture of a known format") from None
+        raise LeftOutError("image_broken", f"{path}: {_what_else(source)}") from None
     except Image.DecompressionBombError as error:
         raise LeftOutError("image_too_large", f"{path}: {error}") from None
     except MemoryError:
@@ -62,6 +62,28 @@ def load_image(
     return np.ascontiguousarray(upright(pixels))  # once, where crops are cut out of it again and again
 
 
+def _what_else(source: Path | FetchedImage) -> str:
+    """What a file is that Pillow does not know as a picture, where its first bytes tell: what went wrong before."""
+    if isinstance(source, FetchedImage):
+        head = source.content[:_HEAD]
+    else:
+        try:
+            with source.open("rb") as file:
+                head = file.read(_HEAD)
+        except OSError:  # gone since
+            return "no picture"
+    if not head:
+        return "an empty file"
+    if head.startswith(b"version https://git-lfs"):
+        return "Git LFS's pointer to a file, not the file itself; `git lfs pull` fetches it"
+    if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        return "a web page, as servers send one in place of what they do not give"
+    if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"mif1", b"msf1"):
+        return "a HEIC picture, as phones make them, which is not read; convert it to JPEG"
+    return "no picture of a known format"
+
+
+_HEAD = 64  # bytes
 _PROGRAMS = ("EPS", "WMF")  # Pillow hands these to an interpreter
 
 # EXIF orientation → the operation on (H, W, 3) that undoes it; 1 and unknown values need none.

@@ -623,6 +623,8 @@ def test_the_failure_rate_decides_the_exit_code(data, tmp_path, rate, exit_code)
     assert any(line.split() == ["left", "out:", "box", "empty", "8"] for line in done.stdout.splitlines())
     failures = [json.loads(line) for line in (tmp_path / "out" / "failures.jsonl").read_text().splitlines()]
     assert sorted(line["object_id"] for line in failures) == list(range(1000, 1008))
+    first = f"the first: object {failures[0]['object_id']}, {failures[0]['detail']}. "
+    assert (first in done.stderr) == bool(exit_code)
     assert {(line["image"], line["reason"]) for line in failures} == {("0.jpg", "box_empty")}
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["left_out"] == {"box_empty": 8}
     assert verify(tmp_path / "out").returncode == 0

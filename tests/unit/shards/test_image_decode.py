@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from attrtrain.errors import LeftOutError
 from attrtrain.shards.crop import cut
 from attrtrain.shards.image_decode import load_image
-from attrtrain.shards.image_lookup import find_image
+from attrtrain.shards.image_lookup import FetchedImage, find_image
 from attrtrain.shards.manifest import CropSettings
 
 ORIENTATION = 0x0112
@@ -312,6 +312,25 @@ def test_a_line_wider_than_pillow_can_count_is_too_large_and_no_lack_of_memory(t
     with pytest.raises(LeftOutError, match=r"wide\.png") as caught:
         load_image(tmp_path / "wide.png")
     assert caught.value.reason == "image_too_large"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "an empty file"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "Git LFS's pointer to a file"),
+        (b"\n<!DOCTYPE html><html><body>403</body></html>", "a web page"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(50), "a HEIC picture"),
+        (b"plain text", "no picture of a known format"),
+    ],
+)
+def test_what_is_there_in_place_of_a_picture_is_told(tmp_path, content, told):
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(content)
+    for source in (path, FetchedImage("s3://bucket/photo.jpg", content)):
+        with pytest.raises(LeftOutError, match=f"photo.jpg: {told}") as caught:
+            load_image(source)
+        assert caught.value.reason == "image_broken"
 
 
 def test_only_the_formats_that_are_asked_for_are_read(tmp_path):
