@@ -4,6 +4,7 @@ import io
 import os
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from attrtrain.downloads import left_instead
 from attrtrain.errors import LeftOutError
 from attrtrain.shards.image_lookup import FetchedImage
 
@@ -63,27 +65,20 @@ def load_image(
 
 
 def _what_else(source: Path | FetchedImage) -> str:
-    """What a file is that Pillow does not know as a picture, where its first bytes tell: what went wrong before."""
-    if isinstance(source, FetchedImage):
-        head = source.content[:_HEAD]
-    else:
-        try:
-            with source.open("rb") as file:
-                head = file.read(_HEAD)
-        except OSError:  # gone since
-            return "no picture"
-    if not head:
-        return "an empty file"
-    if head.startswith(b"version https://git-lfs"):
-        return "Git LFS's pointer to a file, not the file itself; `git lfs pull` fetches it"
-    if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
-        return "a web page, as servers send one in place of what they do not give"
-    if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"mif1", b"msf1"):
-        return "a HEIC picture, as phones make them, which is not read; convert it to JPEG"
+    """What a file is that Pillow does not know as a picture."""
+    file = source.content if isinstance(source, FetchedImage) else source
+    if told := left_instead(file):
+        return told
+    with suppress(OSError), io.BytesIO(file) if isinstance(file, bytes) else file.open("rb") as opened:
+        head = opened.read(12)
+        if not head:
+            return "an empty file"
+        if head[4:8] == b"ftyp" and head[8:] in _HEIC:
+            return "a HEIC picture, as phones make them, which is not read; convert it to JPEG"
     return "no picture of a known format"
 
 
-_HEAD = 64  # bytes
+_HEIC = (b"heic", b"heix", b"mif1", b"msf1")  # brands of ISO 23008-12
 _PROGRAMS = ("EPS", "WMF")  # Pillow hands these to an interpreter
 
 # EXIF orientation → the operation on (H, W, 3) that undoes it; 1 and unknown values need none.

@@ -133,3 +133,20 @@ def test_a_photograph_under_two_ids_is_one(tmp_path):
     )
     table, _ = read_labels([tmp_path / "labels.pkl"], [tmp_path / "instances.json"])
     assert table.image_id.tolist() == [1, 1, 3] and table.split.tolist() == ["", "", ""]
+
+
+@pytest.mark.parametrize("name", ["labels.pkl", "instances.json", "vaw.json", "boxes.csv", "boxes.jsonl"])
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "Git LFS's pointer to the file"),
+        (b"<!doctype html>\n<title>404</title>", "a web page"),
+    ],
+)
+def test_what_a_download_left_in_place_of_a_file_is_told(files, name, content, told):
+    (files / name).write_bytes(content)
+    with pytest.raises(LabelError, match=f"{name}: {told}"):
+        if name in ("labels.pkl", "instances.json"):
+            read_labels([files / "labels.pkl"], [files / "instances.json"])
+        else:
+            read_labels([files / name], [])

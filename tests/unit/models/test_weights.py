@@ -112,6 +112,17 @@ def test_code_in_a_weights_file_does_not_run(tmp_path: Path) -> None:
     assert not marker.exists()
 
 
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+def test_what_a_download_left_in_place_of_weights_is_told(tmp_path: Path, name: str) -> None:
+    for content, told in (
+        ("version https://git-lfs.github.com/spec/v1\n", "Git LFS's pointer"),
+        ("<html>", "a web page"),
+    ):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(WeightsError, match=f"{name}: {told}"):
+            read_tensors(tmp_path / name)
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [

@@ -318,7 +318,7 @@ def test_a_line_wider_than_pillow_can_count_is_too_large_and_no_lack_of_memory(t
     ("content", "told"),
     [
         (b"", "an empty file"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "Git LFS's pointer to a file"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "Git LFS's pointer to the file"),
         (b"\n<!DOCTYPE html><html><body>403</body></html>", "a web page"),
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(50), "a HEIC picture"),
         (b"plain text", "no picture of a known format"),
