@@ -47,7 +47,17 @@ _BOX_NAMES: tuple[tuple[tuple[str, str, str, str], bool], ...] = (  # names, and
 )
 _OPTIONAL_NAMES = ("split", "category", "object_id", "image_id")
 _NO_ATTRIBUTE = f"if the column is no attribute, drop it, or name it as what it is ({', '.join(_OPTIONAL_NAMES)})"
-_TRUTH = {"true": 1.0, "false": 0.0, "": math.nan, "nan": math.nan, "none": math.nan, "null": math.nan}
+_NOTHING = (
+    "",
+    "nan",
+    "none",
+    "null",
+    "na",
+    "n/a",
+    "#n/a",
+    "<na>",
+)  # as Python, JSON, R, spreadsheets and pandas write it
+_TRUTH = {"true": 1.0, "false": 0.0, **dict.fromkeys(_NOTHING, math.nan)}
 
 
 @dataclass(frozen=True)
@@ -251,7 +261,7 @@ def _float(cell: Any) -> float:
 
 
 def _is_blank(cell: Any) -> bool:
-    return cell is None or cell == "" or (isinstance(cell, str) and cell.isspace())
+    return cell is None or (isinstance(cell, str) and cell.strip().lower() in _NOTHING)
 
 
 class _RowReader:

@@ -111,10 +111,15 @@ def test_without_optional_columns(read):
 
 @pytest.mark.parametrize(
     ("cell", "label"),
-    [("1", 1), ("0", 0), ("0.75", 0.75), (" 1 ", 1), ("True", 1), ("false", 0), ("", NAN), ("-1", NAN), ("-1.0", NAN), ("NaN", NAN), ("None", NAN), ("null", NAN)],
+    [("1", 1), ("0", 0), ("0.75", 0.75), (" 1 ", 1), ("True", 1), ("false", 0), ("", NAN), ("-1", NAN), ("-1.0", NAN), ("NaN", NAN), ("None", NAN), ("null", NAN), ("NA", NAN), ("N/A", NAN), ("#N/A", NAN), ("<NA>", NAN)],
 )  # fmt: skip
 def test_labels(read, cell, label):
     np.testing.assert_array_equal(read(f"image,x,y,w,h,furry\na,0,0,1,1,{cell}\n").labels, [[label]])
+
+
+@pytest.mark.parametrize("cell", ["", " ", "nan", "NA", "#N/A"])
+def test_a_box_with_nothing_in_a_cell_is_no_number(read, cell):  # so that its object is counted and left out
+    np.testing.assert_array_equal(read(f"image,x,y,w,h,furry\na,1,2,{cell},4,1\n").box, [[1, 2, NAN, 4]])
 
 
 def test_json_labels(read):
