@@ -13,6 +13,8 @@ from attrtrain.errors import LabelError
 if TYPE_CHECKING:
     from _csv import Reader
 
+_ONE_A_LINE = "give one object a line (pandas: to_json(..., orient='records', lines=True))"
+
 
 def rows_of(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yields (line number, row); a row's keys are column names without surrounding space. Lines with nothing in their
@@ -29,9 +31,10 @@ def rows_of(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     try:
                         row = json.loads(line, object_pairs_hook=partial(_row_of, line_number))
                     except (ValueError, RecursionError) as error:
-                        raise LabelError(f"line {line_number}: not valid JSON ({error})") from None
+                        advice = f"; {_ONE_A_LINE}" if line.strip() in ("[", "{") else ""
+                        raise LabelError(f"line {line_number}: not valid JSON ({error}){advice}") from None
                     if not isinstance(row, dict):
-                        raise LabelError(f"line {line_number}: not a JSON object")
+                        raise LabelError(f"line {line_number}: not a JSON object; {_ONE_A_LINE}")
                     yield line_number, row
         return
     with path.open(encoding="utf-8-sig", newline="") as file:

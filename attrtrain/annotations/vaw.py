@@ -85,6 +85,6 @@ def _entries(path: Path) -> list[dict[str, Any]]:
         or "positive_attributes" not in content[0]
     ):
         raise LabelError(
-            f"{path}: not a VAW file (a list of objects with positive_attributes); COCO JSON belongs to --instances"
+            f"{path}: not a VAW file (a list of objects with positive_attributes); COCO JSON belongs to --instances, and a table of boxes is JSON lines, named .jsonl"
         )
     return content

@@ -356,6 +356,14 @@ def test_what_is_no_utf8_text(refused, name, content):
     assert "is not UTF-8 text" in message or (name == "a.jsonl" and "line 1: not valid JSON" in message)
 
 
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_list_of_records_is_told_to_be_lines(refused, indent):
+    message = refused(json.dumps([{"image": "a", "bbox": [0, 0, 1, 1], "furry": 1}], indent=indent), "a.jsonl")
+    assert message.startswith("line 1: not ") and message.endswith(
+        "; give one object a line (pandas: to_json(..., orient='records', lines=True))"
+    )
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [("{", "line 2: not valid JSON"), ("[1]", "line 2: not a JSON object"), ("7", "line 2: not a JSON object")],
