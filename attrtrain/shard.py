@@ -19,7 +19,7 @@ from attrtrain.urls import as_place, is_url, require_folders
 if TYPE_CHECKING:  # imported where they are used: `--help` need not wait for NumPy, Pillow and pydantic
     from attrtrain.annotations.table import ObjectTable
     from attrtrain.shards.finish import Summary
-    from attrtrain.shards.manifest import CropSettings, Failure
+    from attrtrain.shards.manifest import CropSettings
     from attrtrain.shards.plan import PlannedShard, ShardPlan
 
 EXAMPLES = """examples:
@@ -157,17 +157,12 @@ def _holds_crops(out: Path) -> bool:
 
 def _why_none(summary: "Summary", failures: Path) -> str:
     """A line about data of which not one crop was written."""
-    reasons = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in summary.left_out.items())
-    first = _first_of(failures)
-    advice = "; --images takes the folders that file names start from" if first.reason == "image_missing" else ""
-    return f"not one crop was written: {reasons}; the first: object {first.object_id}, {first.detail}{advice}"
-
-
-def _first_of(failures: Path) -> "Failure":
     from attrtrain.shards.manifest import Failure
 
-    with failures.open("rb") as lines:
-        return Failure.model_validate_json(next(lines))
+    reasons = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in summary.left_out.items())
+    first = Failure.first_of(failures)
+    advice = "; --images takes the folders that file names start from" if first.reason == "image_missing" else ""
+    return f"not one crop was written: {reasons}; the first: object {first.object_id}, {first.detail}{advice}"
 
 
 def _write(
@@ -290,11 +285,13 @@ def _checked(arguments: argparse.Namespace) -> "CropSettings":
 
 def _judge(summary: "Summary", max_failure_rate: float, listed_in: Path) -> int:
     """The exit code of a folder that is complete but for what was left out."""
+    from attrtrain.shards.manifest import Failure
+
     lost = sum(summary.left_out.values())
     matched = summary.written + lost
     if (rate := lost / matched) <= max_failure_rate:
         return 0
-    first = _first_of(listed_in)
+    first = Failure.first_of(listed_in)
     print(
         f"error: {lost} of {matched} objects ({rate:.1%}) were left out, more than "
         f"--max-failure-rate {max_failure_rate:g}; {listed_in} lists them, the first: object {first.object_id}, {first.detail}. "

@@ -92,6 +92,12 @@ class Failure(Contract):
     reason: str
     detail: str
 
+    @classmethod
+    def first_of(cls, listed_in: Path) -> "Failure":
+        """The first of those that a file lists, one a line."""
+        with listed_in.open("rb") as lines:
+            return cls.model_validate_json(next(lines))
+
 
 class ShardInfo(Contract):
     name: str

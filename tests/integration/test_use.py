@@ -261,6 +261,8 @@ def test_too_many_failures_end_with_1_and_a_result_all_the_same(
         assert main(command("annotate", bundle, tmp_path / "p.parquet", *inputs)) == 1
         captured = capsys.readouterr()
         assert "error: 18 of 900 objects (2.0%) were left out, more than --max-failure-rate 0.01" in captured.err
+        first = json.loads((tmp_path / "p.failures.jsonl").read_text().splitlines()[0])
+        assert f"the first: object {first['object_id']}, {first['detail']}. The result" in captured.err
         assert len(rows_of(tmp_path / "p.parquet")) == 882
 
 
