@@ -47,16 +47,8 @@ _BOX_NAMES: tuple[tuple[tuple[str, str, str, str], bool], ...] = (  # names, and
 )
 _OPTIONAL_NAMES = ("split", "category", "object_id", "image_id")
 _NO_ATTRIBUTE = f"if the column is no attribute, drop it, or name it as what it is ({', '.join(_OPTIONAL_NAMES)})"
-_NOTHING = (
-    "",
-    "nan",
-    "none",
-    "null",
-    "na",
-    "n/a",
-    "#n/a",
-    "<na>",
-)  # as Python, JSON, R, spreadsheets and pandas write it
+# As Python, JSON, R, spreadsheets and pandas write it.
+_NOTHING = ("", "nan", "none", "null", "na", "n/a", "#n/a", "<na>")
 _TRUTH = {"true": 1.0, "false": 0.0, **dict.fromkeys(_NOTHING, math.nan)}
 
 
