@@ -267,7 +267,7 @@ def test_a_form_that_cannot_be_read_is_answered_when_it_is_there(bundle):
         (one, kind), end = form(photograph(), "[]"), len(b"--B--\r\n")
         for body, content_type in (
             (one[:-end] + one, kind),  # two pictures
-            (one, f"{kind}; charset=punycode"),
+            (one, f"{kind}; charset=undefined"),  # a codec of Python that decodes nothing
             (b"--B\r\nContent-Disposition: form-data\r\n\r\nx\r\n" + one, kind),  # a part without a name
         ):
             told = server.ask("/predict", body, content_type)
