@@ -162,7 +162,7 @@ def _why_none(summary: "Summary", failures: Path) -> str:
     reasons = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in summary.left_out.items())
     first = Failure.first_of(failures)
     advice = "; --images takes the folders that file names start from" if first.reason == "image_missing" else ""
-    return f"not one crop was written: {reasons}; the first: object {first.object_id}, {first.detail}{advice}"
+    return f"not one crop was written: {reasons}; the first: {first}{advice}"
 
 
 def _write(
@@ -285,17 +285,13 @@ def _checked(arguments: argparse.Namespace) -> "CropSettings":
 
 def _judge(summary: "Summary", max_failure_rate: float, listed_in: Path) -> int:
     """The exit code of a folder that is complete but for what was left out."""
-    from attrtrain.shards.manifest import Failure
+    from attrtrain.shards.manifest import too_many_left_out
 
     lost = sum(summary.left_out.values())
-    matched = summary.written + lost
-    if (rate := lost / matched) <= max_failure_rate:
+    if not (told := too_many_left_out(lost, summary.written + lost, max_failure_rate, listed_in)):
         return 0
-    first = Failure.first_of(listed_in)
     print(
-        f"error: {lost} of {matched} objects ({rate:.1%}) were left out, more than "
-        f"--max-failure-rate {max_failure_rate:g}; {listed_in} lists them, the first: object {first.object_id}, {first.detail}. "
-        "The shards are complete without them: mend and run again, or allow a higher rate",
+        f"error: {told}. The shards are complete without them: mend and run again, or allow a higher rate",
         file=sys.stderr,
     )
     return 1

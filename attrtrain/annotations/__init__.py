@@ -5,7 +5,7 @@ from pathlib import Path
 
 from attrtrain.annotations import coco, coco_attributes, tabular, vaw
 from attrtrain.annotations.table import ObjectTable, one_id_a_photograph
-from attrtrain.downloads import left_instead
+from attrtrain.downloads import head_of, left_instead
 from attrtrain.errors import LabelError
 from attrtrain.urls import is_url, local_copies
 
@@ -53,7 +53,7 @@ def read_labels(labels: Sequence[Path], instances: Sequence[Path]) -> tuple[Obje
     for path in (*labels, *instances):
         if not path.is_file():
             raise LabelError(f"{path}: {'is a folder, not a file' if path.is_dir() else 'no such file'}")
-        if told := left_instead(path):
+        if told := left_instead(head_of(path)):
             raise LabelError(f"{path}: {told}")
     suffixes = {path.suffix.lower() for path in labels}
     if len(suffixes) > 1 or (len(labels) > 1 and suffixes != {".json"}):

@@ -40,7 +40,6 @@ def rows_of(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
         rows = _csv_rows(reader)
-        rows = (cells for cells in rows if any(map(str.strip, cells)))
         header = [name.strip() for name in next(rows, [])]
         if any("\0" in name for name in header):
             raise LabelError("is not UTF-8 text; save it as CSV with encoding UTF-8, or as JSON lines")
@@ -60,13 +59,14 @@ def rows_of(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _csv_rows(reader: "Reader") -> Iterator[list[str]]:
-    """The rows of a strict reader, which refuses a cell that begins with a quote and does not end with one: else all
-    rows up to the next quote would be one cell.
+    """The rows that have something in their cells, of a strict reader, which refuses a cell that begins with a quote
+    and does not end with one: else all rows up to the next quote would be one cell.
     """
     line = reader.line_num + 1
     try:
         for cells in reader:
-            yield cells
+            if any(map(str.strip, cells)):
+                yield cells
             line = reader.line_num + 1
     except csv.Error as error:
         about_quotes = "expected after" in str(error) or "unexpected end" in str(error)

@@ -110,18 +110,15 @@ def check_work(arguments: argparse.Namespace, suffixes: tuple[str, ...]) -> None
 
 def judge(written: int, left_out: dict[str, int], arguments: argparse.Namespace, listed_in: Path) -> int:
     """Says how many objects there are, and returns 1 when more were left out than allowed, else 0."""
-    from attrtrain.shards.manifest import Failure  # not for `--help`
+    from attrtrain.shards.manifest import too_many_left_out  # not for `--help`
 
     reasons = "".join(f", {count:,} {reason.replace('_', ' ')}" for reason, count in left_out.items())
     print(f"{arguments.out}: {written:,} objects{reasons}")
     lost = sum(left_out.values())
-    if (rate := lost / (written + lost)) > arguments.max_failure_rate:
-        first = Failure.first_of(listed_in)
-        print(
-            f"error: {lost} of {written + lost} objects ({rate:.1%}) were left out, more than --max-failure-rate "
-            f"{arguments.max_failure_rate:g}; {listed_in} lists them, the first: object {first.object_id}, {first.detail}. "
-            "The result is complete without them: mend, delete it and run again, or allow a higher rate",
-            file=sys.stderr,
-        )
-        return 1
-    return 0
+    if not (told := too_many_left_out(lost, written + lost, arguments.max_failure_rate, listed_in)):
+        return 0
+    print(
+        f"error: {told}. The result is complete without them: mend, delete it and run again, or allow a higher rate",
+        file=sys.stderr,
+    )
+    return 1

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from attrtrain.config.schema import TIMM
-from attrtrain.downloads import left_instead
+from attrtrain.downloads import head_of, left_instead
 from attrtrain.errors import WeightsError, first_line
 from attrtrain.models.network import AttributeModel
 
@@ -147,12 +147,12 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         )
     except pickle.UnpicklingError:  # torch's own words advise to run whatever the file holds
         raise WeightsError(
-            f"{path}: {left_instead(path) or 'holds other things than tensors, or is no PyTorch file at all'}"
+            f"{path}: {left_instead(head_of(path)) or 'holds other things than tensors, or is no PyTorch file at all'}"
         ) from None
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001  damaged files make torch raise nearly anything
-        told = left_instead(path) or f"not a readable weights file of tensors only ({first_line(error)})"
+        told = left_instead(head_of(path)) or f"not a readable weights file of tensors only ({first_line(error)})"
         raise WeightsError(f"{path}: {told}") from None
     for wrapper in ("state_dict", "model_state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):

@@ -4,7 +4,6 @@ import io
 import os
 import warnings
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from attrtrain.downloads import left_instead
+from attrtrain.downloads import head_of, left_instead
 from attrtrain.errors import LeftOutError
 from attrtrain.shards.image_lookup import FetchedImage
 
@@ -66,16 +65,12 @@ def load_image(
 
 def _what_else(source: Path | FetchedImage) -> str:
     """What a file is that Pillow does not know as a picture."""
-    file = source.content if isinstance(source, FetchedImage) else source
-    if told := left_instead(file):
-        return told
-    with suppress(OSError), io.BytesIO(file) if isinstance(file, bytes) else file.open("rb") as opened:
-        head = opened.read(12)
-        if not head:
-            return "an empty file"
-        if head[4:8] == b"ftyp" and head[8:] in _HEIC:
-            return "a HEIC picture, as phones make them, which is not read; convert it to JPEG"
-    return "no picture of a known format"
+    head = source.content if isinstance(source, FetchedImage) else head_of(source)
+    if not head:
+        return "an empty file"
+    if head[4:8] == b"ftyp" and head[8:12] in _HEIC:
+        return "a HEIC picture, as phones make them, which is not read; convert it to JPEG"
+    return left_instead(head) or "no picture of a known format"
 
 
 _HEIC = (b"heic", b"heix", b"mif1", b"msf1")  # brands of ISO 23008-12

@@ -92,11 +92,24 @@ class Failure(Contract):
     reason: str
     detail: str
 
+    def __str__(self) -> str:
+        return f"object {self.object_id}, {self.detail}"
+
     @classmethod
     def first_of(cls, listed_in: Path) -> "Failure":
         """The first of those that a file lists, one a line."""
         with listed_in.open("rb") as lines:
             return cls.model_validate_json(next(lines))
+
+
+def too_many_left_out(lost: int, objects: int, max_failure_rate: float, listed_in: Path) -> str:
+    """Says so where more of the objects were left out than the rate allows, and names the first; else ""."""
+    if (rate := lost / objects) <= max_failure_rate:
+        return ""
+    return (
+        f"{lost} of {objects} objects ({rate:.1%}) were left out, more than --max-failure-rate {max_failure_rate:g}; "
+        f"{listed_in} lists them, the first: {Failure.first_of(listed_in)}"
+    )
 
 
 class ShardInfo(Contract):

@@ -288,9 +288,8 @@ def test_evaluate_gives_metrics(cluster: Cluster, undisturbed: Path, toy_shards:
 
 def test_a_sweep_trains_once_for_each_line(cluster: Cluster, toy_shards: Path, tmp_path: Path) -> None:
     grid = tmp_path / "grid.txt"
-    grid.write_bytes(
-        b"--optim.lr 1e-3 --model.head linear\n--optim.lr 2e-3 --model.head mlp\r\n"
-    )  # the second as Windows ends lines
+    # The second line ends as Windows ends lines.
+    grid.write_bytes(b"--optim.lr 1e-3 --model.head linear\n--optim.lr 2e-3 --model.head mlp\r\n")
     log = tmp_path / "log"
     flags = (*TRAINING, "--data.shards", toy_shards, "--train.epochs=1")
     environment = {"ATTRTRAIN_LOCAL_DISK": str(tmp_path / "disk")}

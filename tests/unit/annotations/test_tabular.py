@@ -248,6 +248,7 @@ def test_a_column_without_a_name_is_no_attribute(tmp_path, refused):
         ("image,path,x,y,w", "needs one column that names the photograph (file_name, image, path), found 2"),
         ("image,x,y,w,furry", "has no box columns; name them x,y,w,h or x1,y1,x2,y2"),
         ("image,x,y,w,h", "has no attribute columns beside the photograph and the box"),
+        ("image,x,y,w,h,", "has no attribute columns beside the photograph and the box"),
     ],
 )
 def test_missing_columns(refused, header, message):
