@@ -35,6 +35,7 @@ from attrtrain.errors import (
     OneProcessError,
     ProcessLostError,
     ShardError,
+    first_line,
 )
 from attrtrain.keyed_random import mix64
 
@@ -156,6 +157,9 @@ def build_runtime(
     """Sets up devices, precision and the process group from the environment that `accelerate launch`, torchrun, srun or
     nothing at all gives.
 
+    Several processes return together. If rank 0 went ahead and found a mistake in its settings, the others could still
+    be asking it for each other's addresses.
+
     Args:
         precision: as configured; "auto" is resolved here.
         timeout_seconds: how long a process waits for the others before it gives up.
@@ -164,6 +168,7 @@ def build_runtime(
     Raises:
         ConfigError: fp16 where the device does not compute in it, or a launch in which every process believes it is
             alone.
+        ProcessLostError: the processes did not all meet within the timeout, or one of them died before.
     """
     _adopt_slurm_step()
     device = device_type()
@@ -175,27 +180,49 @@ def build_runtime(
     handlers: list[KwargsHandler] = [InitProcessGroupKwargs(timeout=timedelta(seconds=timeout_seconds))]
     if distributed is not None:
         handlers.append(distributed.handler())
-    # Said here, because Accelerate would else take them from the environment, and divide gradients that we accumulate
-    # ourselves.
-    accelerator = Accelerator(
-        mixed_precision=chosen,
-        cpu=device == "cpu",
-        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
-        dynamo_backend="no",
-        kwargs_handlers=handlers,
-    )
     launched = int(os.environ.get("WORLD_SIZE", "1"))
-    if launched != accelerator.num_processes:
-        raise ConfigError(
-            f"{launched} processes were launched, but Accelerate knows of {accelerator.num_processes}, so each would train alone; on CPUs launch "
-            f"with `ACCELERATE_USE_CPU=true torchrun --nproc_per_node {launched} -m attrtrain.train ...`, on GPUs with "
-            f"`accelerate launch --multi_gpu --num_processes {launched} -m attrtrain.train ...`"
+    with _explained_meeting(launched):
+        # All said here, because Accelerate would else take it from the environment, and divide gradients that we
+        # accumulate ourselves.
+        accelerator = Accelerator(
+            mixed_precision=chosen,
+            cpu=device == "cpu",
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+            dynamo_backend="no",
+            kwargs_handlers=handlers,
         )
+        if launched != accelerator.num_processes:
+            raise ConfigError(
+                f"{launched} processes were launched, but Accelerate knows of {accelerator.num_processes}, so each would train alone; on CPUs launch "
+                f"with `ACCELERATE_USE_CPU=true torchrun --nproc_per_node {launched} -m attrtrain.train ...`, on GPUs with "
+                f"`accelerate launch --multi_gpu --num_processes {launched} -m attrtrain.train ...`"
+            )
+        accelerator.wait_for_everyone()
     return Runtime(accelerator, chosen)
 
 
 # What gloo and NCCL say, as plain RuntimeErrors, of a peer that is gone or silent.
 _SIGNS_OF_A_LOST_PROCESS = ("gloo", "nccl", "connection closed by peer", "connection reset by peer", "pair closure")
+
+
+def _tells_of_a_lost_process(error: RuntimeError) -> bool:
+    words = str(error).lower()
+    return isinstance(error, torch.distributed.DistError) or any(sign in words for sign in _SIGNS_OF_A_LOST_PROCESS)
+
+
+@contextmanager
+def _explained_meeting(launched: int) -> Iterator[None]:
+    """Turns what torch says when so many processes do not all meet into one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        if launched == 1 or not _tells_of_a_lost_process(error):
+            raise
+        place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise ProcessLostError(
+            f"process {os.environ.get('RANK')} of {launched} stops: not all of them met at {place} ({first_line(error).rstrip('.')}); another "
+            "one's log may say why. If none does, MASTER_ADDR and MASTER_PORT must be the same for all, reachable from each, and the port free"
+        ) from None
 
 
 @contextmanager
@@ -213,10 +240,9 @@ def explained_process_loss(runtime: Runtime, patience: str, then: str) -> Iterat
     try:
         yield
     except RuntimeError as error:
-        words = str(error).lower()
-        lost = isinstance(error, torch.distributed.DistError) or any(sign in words for sign in _SIGNS_OF_A_LOST_PROCESS)
-        if runtime.accelerator.num_processes == 1 or not lost:
+        if runtime.accelerator.num_processes == 1 or not _tells_of_a_lost_process(error):
             raise
+        words = str(error).lower()
         what = f"did not answer within {patience}" if "timed out" in words or "timeout" in words else "is gone"
         raise ProcessLostError(
             f"process {runtime.accelerator.process_index} of {runtime.accelerator.num_processes} stops: another one {what}. Its own log says why; "

@@ -62,8 +62,8 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def launch(world_size: int, command: list[str]) -> list[subprocess.Popen[str]]:
-    """Starts one process a rank, as srun does."""
+def launch(world_size: int, command: list[str], *, only: int | None = None) -> list[subprocess.Popen[str]]:
+    """Starts one process a rank, as srun does, or the process of one rank only."""
     port = str(free_port())
     shared = os.environ | {
         "PYTHONPATH": str(ROOT),
@@ -77,7 +77,7 @@ def launch(world_size: int, command: list[str]) -> list[subprocess.Popen[str]]:
             [sys.executable, *command], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
         )
-        for rank in range(world_size)
+        for rank in (range(world_size) if only is None else [only])
     ]  # fmt: skip
 
 
@@ -498,6 +498,42 @@ def test_a_world_that_does_not_divide_the_batch_is_refused_with_those_that_do(to
     outputs = finish(processes, expected=2)
     assert "process counts that do: 1, 2, 3, 4, 6, 12" in outputs[0]
     assert not (tmp_path / "run").exists()
+
+
+LATE = """
+import os, sys, time
+from pathlib import Path
+import attrtrain.runtime
+came, rank = Path(sys.argv[1]), int(os.environ["RANK"])
+build = attrtrain.runtime.Accelerator
+def late(**settings):
+    accelerator = build(**settings)
+    if rank == 1:
+        time.sleep(3)
+        came.touch()
+    return accelerator
+attrtrain.runtime.Accelerator = late
+attrtrain.runtime.build_runtime("no")
+assert came.exists()
+"""
+
+
+def test_no_process_goes_ahead_before_all_have_met(tmp_path: Path) -> None:
+    processes = launch(2, ["-c", LATE, str(tmp_path / "came")])
+    finish(processes)
+
+
+@pytest.mark.parametrize(
+    ("rank", "reason"), [(0, "1/2 clients joined"), (1, "timed out after 1000ms while trying to connect")]
+)
+def test_a_process_that_meets_nobody_says_so(rank: int, reason: str, toy_shards: Path, tmp_path: Path) -> None:
+    flags = ["--data.shards", str(toy_shards), "--run.timeout_seconds", "1"]
+    (output,) = finish(launch(2, [TRACED, str(tmp_path / "run"), *SMALL, *flags], only=rank), expected=1)
+    line = output.splitlines()[-1]
+    assert line.startswith(f"error: process {rank} of 2 stops: not all of them met at 127.0.0.1:")
+    assert reason in line
+    assert "MASTER_ADDR and MASTER_PORT must be the same" in line
+    assert "Traceback" not in output
 
 
 def test_slurms_task_counts_are_read() -> None:
