@@ -65,8 +65,10 @@ def compare(network: ExportedNetwork, exported: Callable[..., Tensor], crops: Se
     Args:
         network: on the CPU, in evaluation mode.
         exported: images, and codes of categories where the network reads them → logits, computed by the file.
-        crops: (3, H, W) uint8 each, of any sizes. They are said to be of every category in turn, and of none.
+        crops: (3, H, W) uint8 each, of any sizes. They are said to be of every category in turn, and of none. Where
+            there are too few for a batch of each size, they come again.
     """
+    crops = list(itertools.islice(itertools.cycle(crops), max(len(crops), sum(_BATCHES))))
     differences, resizing = [], []
     with torch.inference_mode():
         for group, codes in zip(_groups(crops), _codes(network, len(crops)), strict=True):

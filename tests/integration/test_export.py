@@ -195,11 +195,28 @@ def test_what_is_printed(bundle, toy_shards, tmp_path, capsys):
     assert export(*words, "--preprocess", "--check", toy_shards, tmp_path / "photo.png") == 0
     printed = capsys.readouterr().out
     assert re.search(
-        r"checked on \d+ crops of split 'val' and 1 photograph: .* differ .* by at most \S+ \(tolerance 0.01\)", printed
+        r"checked on \d+ crops of split 'val' and 1 photograph: .* differ .* by at most \S+ \(tolerance 0.01\)",
+        printed,
     )
     assert "resizing inside the file instead of as training does changes logits by at most" in printed
     assert export(*words) == 0
     assert "checked on drawn noise alone" in capsys.readouterr().out
+
+
+def test_one_picture_to_check_on_is_checked_in_batches_too(bundle, tmp_path, capsys, monkeypatch):
+    Image.fromarray(np.zeros((50, 40, 3), np.uint8)).save(tmp_path / "photo.png")
+    truly, batches = torch.export.load, set()
+
+    def watched(file):
+        module = truly(file).module()
+        return type(
+            "Loaded", (), {"module": lambda self: lambda images: (batches.add(len(images)), module(images))[1]}
+        )()
+
+    monkeypatch.setattr(torch.export, "load", watched)
+    assert export("--model", bundle, "--torch-export", tmp_path / "m.pt2", "--check", tmp_path / "photo.png") == 0
+    assert batches == {1, 3, 17}
+    assert "checked on 1 photograph: " in capsys.readouterr().out
 
 
 def refuse(capsys, out: Path, *words: object) -> str:
