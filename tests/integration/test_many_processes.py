@@ -513,14 +513,14 @@ def late(**settings):
         came.touch()
     return accelerator
 attrtrain.runtime.Accelerator = late
-attrtrain.runtime.build_runtime("no")
+runtime = attrtrain.runtime.build_runtime("no")
 assert came.exists()
+attrtrain.runtime.leave_group(runtime)
 """
 
 
 def test_no_process_goes_ahead_before_all_have_met(tmp_path: Path) -> None:
-    processes = launch(2, ["-c", LATE, str(tmp_path / "came")])
-    finish(processes)
+    finish(launch(2, ["-c", LATE, str(tmp_path / "came")]))
 
 
 @pytest.mark.parametrize(
