@@ -1,8 +1,7 @@
-"""The one place that builds an Accelerator, and knows how this process was launched."""
+"""The one place that builds an Accelerator."""
 
 import gc
 import os
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +24,6 @@ from accelerate.utils import (
 
 from attrtrain.allocator import keep_freed_memory
 from attrtrain.config.schema import Precision
-from attrtrain.cores import usable_cores
 from attrtrain.device import device_type
 from attrtrain.errors import (
     AttrtrainError,
@@ -38,6 +36,7 @@ from attrtrain.errors import (
     first_line,
 )
 from attrtrain.keyed_random import mix64
+from attrtrain.launcher import adopt_slurm_step, process_cores, use_all_cores
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ def decoding_workers(device: torch.device, asked: int) -> int:
     """
     if asked >= 0:
         return asked
-    return min(8, _cores()) if device.type == "cuda" else 0
+    return min(8, process_cores()) if device.type == "cuda" else 0
 
 
 @dataclass(frozen=True)
@@ -170,10 +169,10 @@ def build_runtime(
             alone.
         ProcessLostError: the processes did not all meet within the timeout, or one of them died before.
     """
-    _adopt_slurm_step()
+    adopt_slurm_step()
     device = device_type()
     if device == "cpu":
-        _use_all_cores()
+        use_all_cores()
         keep_freed_memory()
     chosen = resolve_precision(precision, device)
     AcceleratorState._reset_state()  # kept for the whole process; another command in it may need another precision
@@ -283,70 +282,6 @@ def seed_step(seed: int, step: int, rank: int) -> None:
     state to lose.
     """
     torch.manual_seed(int(mix64(seed, step, rank)) >> 1)
-
-
-def _adopt_slurm_step() -> None:
-    """Tells torch what srun has told this task, where no other launcher has: ranks, and where rank 0 listens.
-
-    Without it, `srun -n 4` would be four runs of one process each in one folder.
-
-    Raises:
-        ConfigError: the step's nodes cannot be named because `scontrol` is not there, or a node's tasks do not see as
-            many GPUs as they are.
-    """
-    environment = os.environ
-    tasks = int(environment.get("SLURM_STEP_NUM_TASKS", "1"))
-    if tasks == 1 or "WORLD_SIZE" in environment:
-        return
-    try:
-        command = ["scontrol", "show", "hostnames", environment["SLURM_STEP_NODELIST"]]
-        first_host = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0]
-    except (OSError, subprocess.CalledProcessError, IndexError) as error:
-        raise ConfigError(
-            f"srun started {tasks} tasks, but the node of the first is unknown ({error}); set MASTER_ADDR, MASTER_PORT, RANK and WORLD_SIZE"
-        ) from None
-    environment.setdefault("MASTER_ADDR", first_host)
-    environment.setdefault("MASTER_PORT", str(20000 + int(environment["SLURM_JOB_ID"]) % 10000))
-    environment["RANK"], environment["LOCAL_RANK"] = environment["SLURM_PROCID"], environment["SLURM_LOCALID"]
-    environment["WORLD_SIZE"] = str(tasks)
-    here = _tasks_on_node(environment["SLURM_STEP_TASKS_PER_NODE"], int(environment["SLURM_NODEID"]))
-    environment["LOCAL_WORLD_SIZE"] = str(here)
-    if device_type() == "cuda" and (seen := torch.cuda.device_count()) < here:
-        raise ConfigError(
-            f"srun started {here} tasks on this node, and this one sees {seen} GPU{'s' if seen > 1 else ''}; "
-            "ask for GPUs by --gpus-per-node, as many as tasks, not by --gpus-per-task or --gpu-bind, which hide them from each other"
-        )
-
-
-def _tasks_on_node(tasks_per_node: str, node: int) -> int:
-    """Reads SLURM's `2(x3),1`, three nodes with two tasks and one with one, at one node."""
-    counts: list[int] = []
-    for entry in tasks_per_node.split(","):
-        tasks, _, repeats = entry.partition("(x")
-        counts += [int(tasks)] * int(repeats.rstrip(")") or "1")
-    return counts[node]
-
-
-def _cores() -> int:
-    """Processor cores for each process on this machine.
-
-    srun may bind every task to cores of its own (`--cpus-per-task`), of which no other takes a share.
-    """
-    environment, usable = os.environ, len(usable_cores())
-    is_task = environment.get("SLURM_STEP_NUM_TASKS") == environment.get("WORLD_SIZE")  # not a part of one, by torchrun
-    own = int(environment.get("SLURM_CPUS_PER_TASK", "1")) if is_task else 1
-    return max(min(own, usable), usable // int(environment.get("LOCAL_WORLD_SIZE", "1")))
-
-
-def _use_all_cores() -> None:
-    """Gives a CPU process its share of the cores.
-
-    `accelerate launch` and torchrun set OMP_NUM_THREADS to 1 where it was unset, which leaves all cores but one idle.
-    Any other value is somebody's choice.
-    """
-    launched = "ACCELERATE_MIXED_PRECISION" in os.environ or "TORCHELASTIC_RUN_ID" in os.environ
-    if launched and os.environ.get("OMP_NUM_THREADS") == "1":
-        torch.set_num_threads(_cores())
 
 
 def resolve_precision(precision: Precision, device: str) -> Literal["no", "fp16", "bf16"]:

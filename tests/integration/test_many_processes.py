@@ -19,11 +19,12 @@ import torch
 from accelerate import Accelerator, DistributedType
 from safetensors.torch import load_file
 
-from attrtrain import runtime
+from attrtrain import launcher, runtime
 from attrtrain.cli import main
 from attrtrain.data.reader import ShardSet
 from attrtrain.errors import ConfigError
-from attrtrain.runtime import _adopt_slurm_step, _tasks_on_node, build_runtime
+from attrtrain.launcher import _tasks_on_node, adopt_slurm_step
+from attrtrain.runtime import build_runtime
 from attrtrain.train import main as train_main
 from tests import small_training
 from tests.damage import damage_crop
@@ -557,10 +558,10 @@ def test_tasks_that_srun_hides_each_others_gpus_from_are_refused(monkeypatch: py
     with pytest.raises(
         ConfigError, match=r"started 4 tasks on this node, and this one sees 1 GPU; ask for GPUs by --gpus-per-node"
     ):
-        _adopt_slurm_step()
+        adopt_slurm_step()
     monkeypatch.delenv("WORLD_SIZE")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    _adopt_slurm_step()
+    adopt_slurm_step()
     assert (os.environ["RANK"], os.environ["LOCAL_RANK"], os.environ["LOCAL_WORLD_SIZE"]) == ("5", "1", "4")
 
 
@@ -572,7 +573,7 @@ def test_tasks_that_srun_hides_each_others_gpus_from_are_refused(monkeypatch: py
 def test_a_task_decodes_on_the_cores_that_srun_bound_it_to(
     monkeypatch: pytest.MonkeyPatch, tasks: str, usable: int, workers: int
 ) -> None:
-    monkeypatch.setattr(runtime, "usable_cores", lambda: list(range(usable)))
+    monkeypatch.setattr(launcher, "usable_cores", lambda: list(range(usable)))
     for name, value in {
         "SLURM_STEP_NUM_TASKS": tasks, "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4", "SLURM_CPUS_PER_TASK": "6",
     }.items():  # fmt: skip
