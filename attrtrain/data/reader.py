@@ -98,10 +98,13 @@ class ShardSet:
         if len(self._parts) == 1:
             return self._parts[0].jpegs(positions)
         owner = np.searchsorted(self._starts, positions, side="right") - 1
-        return [
-            self._parts[part].jpegs(np.array([row]))[0]
-            for part, row in zip(owner, positions - self._starts[owner], strict=True)
-        ]
+        rows = positions - self._starts[owner]
+        crops = [b""] * len(positions)
+        for number in np.unique(owner).tolist():
+            mine = np.flatnonzero(owner == number)
+            for place, crop in zip(mine.tolist(), self._parts[number].jpegs(rows[mine]), strict=True):
+                crops[place] = crop
+        return crops
 
     def details(self, position: int) -> dict[str, Any]:
         """What the sample's JSON says: photograph, source_size, source_box and more, as `attrtrain shard` wrote it.
