@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2
+from scipy.special import chdtrc
 
 from attrtrain.annotations.table import ObjectTable
 from attrtrain.auditing.document import CategoryEntry, CountEntry, LabelsOfSplit, RateSummary, TornPhotographs
@@ -36,7 +36,7 @@ def rate_summary(positives: NDArray[np.int64], negatives: NDArray[np.int64]) -> 
         mean=float(rates.mean()),
         spread=float(rates.std()),
         spread_of_fair_coins=float(np.sqrt((0.25 / known[asked]).mean())),
-        like_fair_coins=bool(chi2.sf(statistic, asked.sum()) > ALPHA),
+        like_fair_coins=bool(chdtrc(asked.sum(), statistic) > ALPHA),
     )
 
 

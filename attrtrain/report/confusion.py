@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import hypergeom
 
 _MIN_OBJECTS = 10  # on either side of the comparison; below it a rate is little more than luck
 _MIN_ERRORS = 5  # z means little for fewer
@@ -70,6 +69,9 @@ def find_confusion(
         positive_at: vote share that counts as present.
         top: pairs to keep.
     """
+    # In here, because it takes most of a second, for which no training's first step need wait.
+    from scipy.stats import hypergeom
+
     present = (labels >= positive_at).astype(np.float32)  # NaN compares false
     absent = (labels < positive_at).astype(np.float32)
     wrong = absent * predicted
