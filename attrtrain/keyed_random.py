@@ -25,9 +25,11 @@ def mix64(*words: ArrayLike) -> NDArray[np.uint64]:
     with np.errstate(over="ignore"):  # wrap-around is the arithmetic meant here
         for word in words:
             state = (state + _GOLDEN) ^ _as_uint64(word)
-            state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-            state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-            state = state ^ (state >> np.uint64(31))
+            state ^= state >> np.uint64(30)
+            state *= np.uint64(0xBF58476D1CE4E5B9)
+            state ^= state >> np.uint64(27)
+            state *= np.uint64(0x94D049BB133111EB)
+            state ^= state >> np.uint64(31)
     return np.asarray(state, dtype=np.uint64)
 
 

@@ -48,14 +48,14 @@ def apply_split(table: ObjectTable, rule: str, val_share: float, seed: int) -> t
                 f"{without.sum()} of {len(table)} objects have no split in the label file (first: object {table.object_id[without][0]}), and the others have; "
                 "fill it in, or draw one for all with --split image"
             )
-        case "auto":
+        case "auto" if len(_torn_apart(table)):
             mended = mend_split(table)
-            if moved := int((mended != table.split).sum()):
-                photographs = len(np.unique(table.image_id[mended != table.split]))
-                note += (
-                    f", but {photographs} photographs were in two splits; each went whole to the one that holds most of its objects "
-                    f"({moved} objects moved)"
-                )
+            moved = mended != table.split
+            photographs = len(np.unique(table.image_id[moved]))
+            note += (
+                f", but {photographs} photographs were in two splits; each went whole to the one that holds most of its objects "
+                f"({moved.sum()} objects moved)"
+            )
             table = table.with_split(mended)
     check_image_in_one_split(table)
     if empty := [name for name in ("train", "val") if not (table.split == name).any()]:
@@ -102,14 +102,21 @@ def mend_split(table: ObjectTable) -> NDArray[Any]:
 
 def check_image_in_one_split(table: ObjectTable) -> None:
     """Raises LabelError, naming a photograph, where objects of one photograph are in different splits."""
-    images, first, image_of_row = np.unique(table.image_id, return_index=True, return_inverse=True)
-    differs = table.split != table.split[first][image_of_row]
-    if differs.any():
-        row = int(np.flatnonzero(differs)[0])
+    pairs = _torn_apart(table)
+    if len(pairs):
+        one, other = pairs[0]
         raise LabelError(
-            f"photograph {table.image[row]} is in two splits, '{table.split[row]}' and '{table.split[first][image_of_row[row]]}' "
-            f"({len(np.unique(image_of_row[differs]))} of {len(images)} photographs are); use --split image"
+            f"photograph {table.image[one]} is in two splits, '{table.split[one]}' and '{table.split[other]}' "
+            f"({len(np.unique(table.image_id[pairs]))} of {len(np.unique(table.image_id))} photographs are); use --split image"
         )
+
+
+def _torn_apart(table: ObjectTable) -> NDArray[np.int64]:
+    """Rows (P, 2) of objects that follow each other in one photograph and are in different splits."""
+    by_image = np.argsort(table.image_id, kind="stable")
+    image_id, split = table.image_id[by_image], table.split[by_image]
+    first = np.flatnonzero((image_id[1:] == image_id[:-1]) & (split[1:] != split[:-1]))
+    return np.stack([by_image[first], by_image[first + 1]], axis=1)
 
 
 def split_by_image(table: ObjectTable, val_share: float, seed: int) -> NDArray[Any]:

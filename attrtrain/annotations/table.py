@@ -117,9 +117,15 @@ def check_pixels(box: NDArray[np.float64]) -> None:
     """Raises LabelError where boxes (N, 4) x, y, width, height lie within a single pixel and divide it, all but one in
     a hundred: they are shares of their pictures, perhaps rounded.
     """
-    usable = box[np.isfinite(box).all(axis=1) & (box[:, 2:] > 0).all(axis=1)]
-    within = (usable[:, :2] >= -_ROUNDED).all(axis=1) & (usable[:, :2] + usable[:, 2:] <= 1 + _ROUNDED).all(axis=1)
-    if (usable % 1).any() and within.mean() >= 0.99:
+    usable = within = divided = 0
+    for start in range(0, len(box), _BLOCK_ROWS):  # copies of all would be larger than the table
+        block = box[start : start + _BLOCK_ROWS]
+        block = block[np.isfinite(block).all(axis=1) & (block[:, 2:] > 0).all(axis=1)]
+        near, far = block[:, :2], block[:, :2] + block[:, 2:]
+        usable += len(block)
+        within += int(((near >= -_ROUNDED).all(axis=1) & (far <= 1 + _ROUNDED).all(axis=1)).sum())
+        divided += int((block % 1).any(axis=1).sum())
+    if divided and within >= 0.99 * usable:
         raise LabelError(
             "the boxes lie between 0 and 1: these are shares of the picture; give pixels, multiplied by its width and height"
         )
@@ -136,7 +142,7 @@ def one_id_a_photograph(table: ObjectTable, folders: Sequence[Path | str] = ()) 
     here = [str(folder.absolute()) for folder in folders if isinstance(folder, Path)]
     photographs = {name: photograph_of(_from(name, here)) for name in set(table.image)}
     least: dict[str, int] = {}
-    for name, image_id in zip(table.image, table.image_id.tolist(), strict=True):
+    for name, image_id in zip(table.image, map(int, table.image_id), strict=True):
         photograph = photographs[name]
         least[photograph] = min(image_id, least.get(photograph, image_id))
     one_id = np.fromiter((least[photographs[name]] for name in table.image), dtype=np.int64, count=len(table))
@@ -166,11 +172,10 @@ def check_texts(*columns: Iterable[str]) -> None:
 
 def check_object_ids(object_id: NDArray[np.int64]) -> None:
     """Raises LabelError where an id is given twice or is negative."""
-    ids, counts = np.unique(object_id, return_counts=True)
-    if (counts > 1).any():
-        raise LabelError(
-            f"object id {ids[counts > 1][0]} is given {counts.max()} times; each object needs an id of its own"
-        )
+    ids = np.sort(object_id)
+    if len(repeated := ids[1:][ids[1:] == ids[:-1]]):
+        times = int((ids == repeated[0]).sum())
+        raise LabelError(f"object id {repeated[0]} is given {times} times; each object needs an id of its own")
     if len(ids) and ids[0] < 0:
         raise LabelError(f"object id {ids[0]} is negative; ids must be 0 or more")
 

@@ -145,25 +145,25 @@ class _Texts:
 
     def __init__(self) -> None:
         self._number_of: dict[str, int] = {}
-        self._numbers = array("q")
+        self._numbers = array("i")
 
     def append(self, text: str) -> None:
         self._numbers.append(self._number_of.setdefault(text, len(self._number_of)))
 
     def column(self) -> NDArray[Any]:
         """The texts (M,), as references to one Python string each."""
-        return np.array(list(self._number_of), dtype=object)[np.frombuffer(self._numbers, dtype=np.int64)]
+        return np.array(list(self._number_of), dtype=object)[np.frombuffer(self._numbers, dtype=np.intc)]
 
     def photograph_ids(self) -> NDArray[np.int64]:
         """A number (M,) for each photograph that these texts name, of 52 bits, which JSON keeps in every language. It
         follows from the name alone, so that one name is one photograph in all files.
         """
-        digests = [
-            hashlib.blake2b(photograph_of(text).encode(errors="surrogatepass"), digest_size=8)
+        digests = (
+            hashlib.blake2b(photograph_of(text).encode(errors="surrogatepass"), digest_size=8).digest()
             for text in self._number_of
-        ]
-        ids = np.array([int.from_bytes(digest.digest()) >> 12 for digest in digests], dtype=np.int64)
-        return ids[np.frombuffer(self._numbers, dtype=np.int64)]
+        )
+        ids = np.fromiter((int.from_bytes(digest) >> 12 for digest in digests), dtype=np.int64)
+        return ids[np.frombuffer(self._numbers, dtype=np.intc)]
 
 
 class _BoxRows:

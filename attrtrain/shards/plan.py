@@ -82,21 +82,8 @@ def make_plan(table: ObjectTable, crop: CropSettings, shard_objects: int) -> Sha
     for split in splits:
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", split):
             raise LabelError(f"split '{split}': shard files are named after it, so use letters, digits, - and _ only")
-    by_id = np.argsort(table.object_id)  # the same for any order of the label file
-    boxes = (table.object_id, table.image_id, table.image, table.image_size, table.box, table.category, table.crowd)
-    inputs = PlanInputs(
-        objects=len(table),
-        photographs=len(np.unique(table.image_id)),
-        attributes=len(table.vocabulary),
-        vocabulary=table.vocabulary.fingerprint,
-        boxes=_hash(by_id, *boxes),
-        labels=_hash(by_id, table.labels),
-        splits=_hash(by_id, table.split),
-        shard_objects=shard_objects,
-        **crop.model_dump(),
-        jpeg_encoder=f"simplejpeg {simplejpeg_version}, Pillow {pillow_version}, libjpeg-turbo {features.version('libjpeg_turbo')}, "
-        f"libjpeg {features.version('jpg')}",
-    )
+    boxes = _boxes(table)
+    inputs = _inputs(table, crop, shard_objects)
     shards: list[PlannedShard] = []
     for split in splits:
         rows = np.flatnonzero(table.split == split)
@@ -112,6 +99,28 @@ def make_plan(table: ObjectTable, crop: CropSettings, shard_objects: int) -> Sha
                 )
             )
     return ShardPlan(tuple(shards), inputs)
+
+
+def _boxes(table: ObjectTable) -> tuple[NDArray[Any], ...]:
+    """The columns that decide what is cut out of which photograph, and what is said of it."""
+    return table.object_id, table.image_id, table.image, table.image_size, table.box, table.category, table.crowd
+
+
+def _inputs(table: ObjectTable, crop: CropSettings, shard_objects: int) -> PlanInputs:
+    by_id = np.argsort(table.object_id)  # the same for any order of the label file
+    return PlanInputs(
+        objects=len(table),
+        photographs=len(np.unique(table.image_id)),
+        attributes=len(table.vocabulary),
+        vocabulary=table.vocabulary.fingerprint,
+        boxes=_hash(by_id, *_boxes(table)),
+        labels=_hash(by_id, table.labels),
+        splits=_hash(by_id, table.split),
+        shard_objects=shard_objects,
+        **crop.model_dump(),
+        jpeg_encoder=f"simplejpeg {simplejpeg_version}, Pillow {pillow_version}, libjpeg-turbo {features.version('libjpeg_turbo')}, "
+        f"libjpeg {features.version('jpg')}",
+    )
 
 
 def _packs(image_id: NDArray[np.int64], size: int) -> list[slice]:
