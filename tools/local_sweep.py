@@ -5,11 +5,12 @@
     flags ...]
 
 `method: grid` tries every combination of the values that the YAML lists. Otherwise trials are drawn at random; `bayes`
-asks for a server that learns, so it is drawn at random too, which is said. Trial k is the same whenever it is drawn,
-and what is done is kept: the same command goes on where it was stopped, a larger --count adds trials. A finished trial
-of other settings, because the YAML or the flags have changed, is refused. One that fails has no number, is tried again
-by the next such command, and does not keep the others from being tried. Writes OUT/sweep.md, the trials by the metric
-that the YAML names. The YAML's `command` is for W&B's agent and not used here.
+asks for a server that learns, so it is drawn at random too, and `early_terminate` for one that compares; both are said.
+Trial k is the same whenever it is drawn, and what is done is kept: the same command goes on where it was stopped, a
+larger --count adds trials. A finished trial of other settings, because the YAML or the flags have changed, is refused.
+One that fails has no number, is tried again by the next such command, and does not keep the others from being tried.
+Writes OUT/sweep.md, the trials by the metric that the YAML names. The YAML's `command` is for W&B's agent and not used
+here.
 """
 
 import argparse
@@ -229,6 +230,8 @@ def main() -> int:
         if sweep.get("method") == "bayes":
             print("method bayes: drawn at random here, for nothing learns between trials", file=sys.stderr)
         trials = [draw(sweep["parameters"], arguments.seed, number) for number in range(arguments.count)]
+    if "early_terminate" in sweep:
+        print("early_terminate: every trial is trained to its end here", file=sys.stderr)
     metric = sweep.get("metric", {"name": "val/best_map", "goal": "maximize"})
     folders = [out / f"{number:04d}" for number in range(len(trials))]
     failed = [folder for trial, folder in zip(trials, folders, strict=True) if not run_trial(trial, folder, train)]

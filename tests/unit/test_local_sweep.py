@@ -72,7 +72,7 @@ def test_trials_that_are_done_are_kept_and_the_best_comes_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "sweep.yaml").write_text(
-        "method: grid\nmetric: {name: val/best_map, goal: maximize}\nparameters: {optim.lr: {values: [0.1, 0.2, 0.3]}, train.compile: {value: false}}"
+        "method: grid\nearly_terminate: {type: hyperband}\nmetric: {name: val/best_map, goal: maximize}\nparameters: {optim.lr: {values: [0.1, 0.2, 0.3]}, train.compile: {value: false}}"
     )
     for number, best in enumerate([0.5, None, 0.7]):
         run = tmp_path / "out" / f"{number:04d}"
@@ -93,7 +93,9 @@ def test_trials_that_are_done_are_kept_and_the_best_comes_first(
     rows = (tmp_path / "out" / "sweep.md").read_text().splitlines()
     assert [row.split(" | ")[0] for row in rows[2:]] == ["| 0002", "| 0000", "| 0001"]
     assert rows[2] == "| 0002 | 0.7000 | 0.3 | False |" and "| nan |" in rows[4]
-    assert rows[0] == "| trial | val/best_map | optim.lr | train.compile |" and rows[0] in capsys.readouterr().out
+    assert rows[0] == "| trial | val/best_map | optim.lr | train.compile |"
+    told = capsys.readouterr()
+    assert rows[0] in told.out and "early_terminate" in told.err
 
 
 def test_a_value_of_null_and_lists_reach_the_trainer() -> None:
