@@ -37,15 +37,22 @@ def test_a_vote_share_of_exactly_one_half_is_positive():
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-@pytest.mark.parametrize("seed", range(8))
-def test_no_threshold_has_a_higher_f1_than_the_tuned_one(dtype, seed):
+@pytest.mark.parametrize(("seed", "objects"), [*((seed, 8) for seed in range(30)), (30, 40), (31, 40), (32, 40)])
+def test_no_threshold_has_a_higher_f1_than_the_tuned_one(dtype, seed, objects):
     rng = np.random.default_rng(seed)
-    scores = rng.normal(size=40).round(seed % 3).astype(dtype)
-    positive = rng.random(40) < 0.3
+    scores = rng.normal(size=objects).round(seed % 3).astype(dtype)
+    positive = rng.random(objects) < 0.3
+    positive[rng.integers(objects)] = True
     order = np.argsort(-scores)
     found = best_f1_threshold(scores[order], positive[order])
     best = max(f1_score(positive, scores > t, zero_division=0) for t in [-np.inf, *scores])
     assert f1_score(positive, scores > np.asarray(found, dtype)) == pytest.approx(best)
+
+
+@pytest.mark.parametrize("last", [9, 10], ids=["as high at another", "a little lower at another"])
+def test_of_thresholds_with_equal_f1_it_is_the_highest(last):
+    positive = np.isin(np.arange(1, 11), [1, 7, last])  # F1 is 0.5 at the first, 0.4 at the second
+    assert best_f1_threshold(np.arange(10, 0, -1, np.float32), positive) == 9.5
 
 
 def test_the_tuned_threshold_lies_between_scores_that_are_neighbours():
@@ -96,7 +103,8 @@ def test_the_k_highest_of_each_object():
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_equal_scores_at_the_last_place_are_cut_as_numpy_cuts_them(dtype):
     rng = np.random.default_rng(0)
-    scores, labels = rng.integers(0, 8, (400, 24)).astype(dtype), np.where(rng.random((400, 24)) < 0.3, 1.0, np.nan)
+    shape = (3000, 24)  # more than are looked at together
+    scores, labels = rng.integers(0, 8, shape).astype(dtype), np.where(rng.random(shape) < 0.3, 1.0, np.nan)
     cells = cells_of(scores, labels)
     expected = np.zeros(scores.shape, bool)
     for row, mine in zip(expected, scores, strict=True):
