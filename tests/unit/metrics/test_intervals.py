@@ -20,6 +20,12 @@ def test_an_interval_is_the_middle_of_the_replicates_around_the_score():
     assert interval(replicates, float("nan"), 9) is None
 
 
+def test_an_interval_leans_the_way_its_replicates_lean():
+    replicates = np.random.default_rng(0).exponential(0.05, 1000)
+    expected = 0.5 - replicates.mean() + np.quantile(replicates, [0.025, 0.975])
+    assert interval(replicates, 0.5, 10**9) == pytest.approx(tuple(expected), abs=1e-6)
+
+
 def test_few_photographs_widen_the_interval_as_students_t_has_it():
     replicates = np.random.default_rng(0).normal(0.5, 0.01, 10_000)
 
