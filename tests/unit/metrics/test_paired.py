@@ -43,6 +43,8 @@ def test_a_paired_difference_sees_what_two_intervals_would_not():
     assert set(found.attributes) == {name for i, name in enumerate(a.names) if i not in (0, 2, 3)}
     assert found.attributes["attribute 5"].a == pytest.approx(measure(cells[0], 0.5).average_precision[5])
     assert "prior_map" not in found.overall
+    without = {key for key, one in found.overall.items() if one.interval is None}
+    assert {key for key in found.overall if key.endswith("_tuned")} < without and not {"of1", "auroc", "loss"} & without
 
 
 def test_p_is_twice_the_smaller_tail_of_the_centred_replicates():
