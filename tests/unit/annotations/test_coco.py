@@ -231,6 +231,11 @@ def test_an_image_id_of_two_photographs_is_refused(write):
         read_instances([one, other])
 
 
+def test_a_photograph_that_is_listed_twice_is_one(write):
+    twice = write("twice.json", [image(1), image(1)], [annotation(5, 1)])
+    assert read_instances([twice]).image.tolist() == ["000000000001.jpg"]
+
+
 def test_the_years_names_of_a_photograph_are_one(write):
     old = write("old.json", [image(1, "COCO_val2014_")], [annotation(5, 1)])
     new = write("new.json", [image(1)], [annotation(6, 1)])
