@@ -4,7 +4,6 @@ Objects of one photograph share light, place and often subject; split apart, the
 photograph.
 """
 
-import heapq
 from typing import Any
 
 import numpy as np
@@ -139,6 +138,7 @@ def split_by_image(table: ObjectTable, val_share: float, seed: int) -> NDArray[A
     wanted_objects = shares * objects.sum()
     side = np.full(len(images), -1)
     lottery = np.argsort(mix64(seed, images), kind="stable")  # who goes first among equals
+    left = (positives > 0).sum(axis=0)  # (A,) photographs with a positive that are in no split yet
 
     def assign(image: int, attribute: int | None) -> None:
         lack = (wanted[1, attribute] - wanted[0, attribute]) if attribute is not None else 0.0
@@ -147,20 +147,12 @@ def split_by_image(table: ObjectTable, val_share: float, seed: int) -> NDArray[A
         side[image] = chosen
         wanted[chosen] -= positives[image]
         wanted_objects[chosen] -= objects[image]
+        left[positives[image] > 0] -= 1
 
-    # A heap of (photographs left, attribute) with lazy updates: an entry that is out of date is pushed again with its
-    # new count.
-    left = (positives > 0).sum(axis=0)
-    heap = [(int(count), attribute) for attribute, count in enumerate(left) if count]
-    heapq.heapify(heap)
-    while heap:
-        count, attribute = heapq.heappop(heap)
-        members = lottery[(positives[lottery, attribute] > 0) & (side[lottery] < 0)]
-        if len(members) and len(members) < count:
-            heapq.heappush(heap, (len(members), attribute))
-            continue
-        for image in members:
-            assign(int(image), attribute)
+    while left.any():
+        rarest = int(np.where(left > 0, left, len(images) + 1).argmin())
+        for image in lottery[(positives[lottery, rarest] > 0) & (side[lottery] < 0)]:
+            assign(int(image), rarest)
     for image in lottery[side[lottery] < 0]:
         assign(int(image), None)
     for empty in (0, 1) if len(images) > 1 else (0,):

@@ -3,6 +3,7 @@ import pytest
 
 from attrtrain.annotations.split import apply_split, check_image_in_one_split, mend_split, set_aside_dev, split_by_image
 from attrtrain.errors import LabelError
+from attrtrain.keyed_random import mix64
 
 
 @pytest.fixture
@@ -36,6 +37,41 @@ def test_a_photograph_is_never_divided_and_the_share_is_kept(photographs, seed, 
     assert set(split) == {"train", "val"}
     assert torn(photographs, split) == 0
     assert abs((split == "val").mean() - val_share) < 0.04
+
+
+def plain_split(table, val_share, seed):
+    """Iterative stratification as its authors write it down: one attribute after the other, counted anew each time."""
+    images = sorted(set(table.image_id.tolist()), key=lambda image: int(mix64(seed, image)))
+    own = {image: table.labels[table.image_id == image] for image in images}
+    positives = {image: (labels >= 0.5).sum(axis=0) for image, labels in own.items()}
+    shares = [1 - val_share, val_share]
+    wanted = [share * sum(positives.values()) for share in shares]
+    wanted_objects = [share * len(table) for share in shares]
+    side = {}
+
+    def assign(image, attribute=None):
+        lacks = 0 if attribute is None else wanted[1][attribute] - wanted[0][attribute]
+        chosen = side[image] = int((lacks or wanted_objects[1] - wanted_objects[0]) > 0)
+        wanted[chosen] = wanted[chosen] - positives[image]
+        wanted_objects[chosen] -= len(own[image])
+
+    while True:
+        left = [image for image in images if image not in side]
+        having = [[image for image in left if positives[image][a]] for a in range(table.labels.shape[1])]
+        rarest = min((a for a in range(len(having)) if having[a]), key=lambda a: len(having[a]), default=None)
+        if rarest is None:
+            break
+        for image in having[rarest]:
+            assign(image, rarest)
+    for image in left:
+        assign(image)
+    return [("train", "val")[side[image]] for image in table.image_id.tolist()]
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("val_share", [0.1, 0.2, 0.5])
+def test_the_rarest_attribute_goes_first_each_time(photographs, seed, val_share):
+    assert split_by_image(photographs, val_share, seed).tolist() == plain_split(photographs, val_share, seed)
 
 
 @pytest.mark.parametrize("seed", range(5))
