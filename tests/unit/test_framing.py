@@ -75,6 +75,7 @@ def test_windows_do_not_depend_on_what_else_is_asked_for_and_never_are_empty() -
     places = rng.uniform(0, 1, (300, 2)) * sizes
     places[:20] = sizes[:20]  # as far as rounding may push a box
     drawn = np.c_[places, rng.uniform(0, 1, (300, 2)) * (sizes - places)].astype(np.float32)
+    drawn[20:40] = np.floor(drawn[20:40]) * [1, 1, 0, 0]  # without a size, between two pixels
     for framing in (Framing(), Framing(context=0.0), Framing(context=0.7)):
         found = framing.windows(drawn, sizes)
         alone = [framing.windows([box], [size])[0] for box, size in zip(drawn, sizes, strict=True)]
