@@ -31,7 +31,8 @@ from torch import Tensor
 from attrtrain.errors import CheckpointError, first_line
 from attrtrain.files import atomic_write, fsync, sha256_of
 
-COMPLETE, LATEST, STATE, OPTIMIZER = "complete.json", "latest", "state.json", "optimizer.pt"
+COMPLETE, LATEST, STATE = "complete.json", "latest", "state.json"
+MODEL, OPTIMIZER = "model.safetensors", "optimizer.pt"
 RANK, SET_ASIDE = "rank-", "set-aside"
 _REPLACED = ".replaced.partial"
 
@@ -143,7 +144,7 @@ def damage(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint's files, or None when every byte is as written."""
     try:
         files = json.loads((checkpoint / COMPLETE).read_text())
-        if missing := {OPTIMIZER, STATE} - files.keys():
+        if missing := {MODEL, OPTIMIZER, f"{RANK}00000.pt", STATE} - files.keys():
             return f"{COMPLETE} lists no {min(missing)}"
         for name, expected in files.items():
             path = checkpoint / name

@@ -36,7 +36,7 @@ def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "harm", ["flip", "cut", "delete", "no_marker", "marker_garbage", "marker_empty", "marker_deep"]
+    "harm", ["flip", "cut", "delete", "no_marker", "marker_garbage", "marker_empty", "marker_deep", "marker_short"]
 )
 def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_taken(tmp_path: Path, harm: str) -> None:
     save(tmp_path, 5)
@@ -59,6 +59,10 @@ def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_taken(tmp_path: 
             (newest / "complete.json").write_text("{}")
         case "marker_deep":
             (newest / "complete.json").write_text("[" * 100_000)
+        case "marker_short":
+            marker = json.loads((newest / "complete.json").read_text())
+            del marker[victim.name]
+            (newest / "complete.json").write_text(json.dumps(marker))
     found, complaints = checkpoint.find_latest(tmp_path)
     assert found == tmp_path / "step-00000005"
     assert len(complaints) == 1 and str(newest) in complaints[0]
