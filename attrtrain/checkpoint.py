@@ -74,7 +74,7 @@ def save(folder: Path, step: int, content: Checkpoint, rank: int, barrier: Calla
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
         barrier()
-        torch.save(content.ranks[0], partial / f"{RANK}{rank:05d}.pt")
+        torch.save(content.ranks[0], partial / _of_rank(rank))
         if rank == 0:
             for stem, values in content.tensors.items():
                 save_file(
@@ -144,7 +144,7 @@ def damage(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint's files, or None when every byte is as written."""
     try:
         files = json.loads((checkpoint / COMPLETE).read_text())
-        if missing := {MODEL, OPTIMIZER, f"{RANK}00000.pt", STATE} - files.keys():
+        if missing := {MODEL, OPTIMIZER, _of_rank(0), STATE} - files.keys():
             return f"{COMPLETE} lists no {min(missing)}"
         for name, expected in files.items():
             path = checkpoint / name
@@ -234,6 +234,10 @@ def prune(folder: Path, keep_last: int, keep_steps: Collection[int]) -> None:
     for old in sorted(folder.glob("step-*"))[:-keep_last]:
         if old.name not in kept:
             shutil.rmtree(old, ignore_errors=True)
+
+
+def _of_rank(rank: int) -> str:
+    return f"{RANK}{rank:05d}.pt"
 
 
 def _name(step: int) -> str:

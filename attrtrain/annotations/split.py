@@ -47,7 +47,7 @@ def apply_split(table: ObjectTable, rule: str, val_share: float, seed: int) -> t
                 f"{without.sum()} of {len(table)} objects have no split in the label file (first: object {table.object_id[without][0]}), and the others have; "
                 "fill it in, or draw one for all with --split image"
             )
-        case "auto" if len(_torn_apart(table)):
+        case "auto" if len(torn_apart(table)):
             mended = mend_split(table)
             moved = mended != table.split
             photographs = len(np.unique(table.image_id[moved]))
@@ -101,16 +101,16 @@ def mend_split(table: ObjectTable) -> NDArray[Any]:
 
 def check_image_in_one_split(table: ObjectTable) -> None:
     """Raises LabelError, naming a photograph, where objects of one photograph are in different splits."""
-    pairs = _torn_apart(table)
+    pairs = torn_apart(table)
     if len(pairs):
-        one, other = pairs[0]
+        one, next_one = pairs[0]
         raise LabelError(
-            f"photograph {table.image[one]} is in two splits, '{table.split[one]}' and '{table.split[other]}' "
+            f"photograph {table.image[next_one]} is in two splits, '{table.split[next_one]}' and '{table.split[one]}' "
             f"({len(np.unique(table.image_id[pairs]))} of {len(np.unique(table.image_id))} photographs are); use --split image"
         )
 
 
-def _torn_apart(table: ObjectTable) -> NDArray[np.int64]:
+def torn_apart(table: ObjectTable) -> NDArray[np.int64]:
     """Rows (P, 2) of objects that follow each other in one photograph and are in different splits."""
     by_image = np.argsort(table.image_id, kind="stable")
     image_id, split = table.image_id[by_image], table.split[by_image]

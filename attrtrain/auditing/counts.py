@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import chdtrc
 
+from attrtrain.annotations.split import torn_apart
 from attrtrain.annotations.table import ObjectTable
 from attrtrain.auditing.document import CategoryEntry, CountEntry, LabelsOfSplit, RateSummary, TornPhotographs
 from attrtrain.auditing.permutation import ALPHA
@@ -89,6 +90,6 @@ def _most_first(entry: CountEntry) -> tuple[int, str]:
 
 def torn_photographs(table: ObjectTable) -> TornPhotographs:
     """Photographs whose objects are in more than one split."""
-    _, first, number = np.unique(table.image_id, return_index=True, return_inverse=True)
-    torn = np.unique(number[table.split != table.split[first][number]])
-    return TornPhotographs(count=len(torn), examples=[str(table.image[first[image]]) for image in torn[:EXAMPLES]])
+    pairs = torn_apart(table)
+    _, one_each = np.unique(table.image_id[pairs[:, 0]], return_index=True)
+    return TornPhotographs(count=len(one_each), examples=list(map(str, table.image[pairs[one_each[:EXAMPLES], 0]])))

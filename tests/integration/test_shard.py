@@ -207,7 +207,7 @@ def test_a_photograph_named_from_the_root_and_from_its_folder_is_one(tmp_path, c
     labels.write_text(f"file_name,split,x,y,w,h,red\na.png,train,1,1,9,9,1\n{photographs / 'a.png'},val,20,1,9,9,0\n")
     arguments = ["shard", "--labels", str(labels), "--images", str(photographs), "--split", "official"]
     assert main([*arguments, "--out", str(tmp_path / "shards")]) == 1
-    assert "is in two splits, 'train' and 'val'" in capsys.readouterr().err
+    assert "is in two splits, 'val' and 'train'" in capsys.readouterr().err
 
 
 def test_a_log_file_gets_few_progress_lines_with_rate_and_time_left(data, tmp_path):

@@ -45,10 +45,18 @@ def reference_rates(scheduler_of, total: int) -> list[float]:
 def test_one_cycle_is_torchs(total: int) -> None:
     config = OptimConfig(lr=0.2, schedule="one_cycle")
     ours = [learning_rate(step, total, 5, config) for step in range(total)]
+    theirs = reference_rates(
+        lambda optimizer: torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, 0.2, total_steps=total + 1, cycle_momentum=False
+        ),
+        total,
+    )
+    # torch counts one more step than are taken; the same curve over `total` steps is compared at its own length
     exact = torch.optim.lr_scheduler.OneCycleLR(
         torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.2), 0.2, total_steps=total, cycle_momentum=False
-    )  # which has one step less to take than it counts, so that `reference_rates` would go too far
+    )
     assert ours[0] == pytest.approx(exact.get_last_lr()[0])
+    assert ours[0] == pytest.approx(theirs[0])
     for step in range(1, total):
         exact.optimizer.step()
         exact.step()

@@ -158,7 +158,7 @@ def test_official_without_a_validation_set_is_said(make_table):
 def test_official_that_tears_a_photograph_is_refused(make_table):
     table = make_table([1, 2, 2, 3], split=["train", "train", "val", "val"])
     with pytest.raises(
-        LabelError, match=r"photograph 2\.jpg is in two splits, 'train' and 'val' \(1 of 3 photographs are\)"
+        LabelError, match=r"photograph 2\.jpg is in two splits, 'val' and 'train' \(1 of 3 photographs are\)"
     ):
         apply_split(table, "official", 0.2, 0)
 

@@ -37,7 +37,7 @@ def test_a_vote_share_of_exactly_one_half_is_positive():
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-@pytest.mark.parametrize(("seed", "objects"), [*((seed, 8) for seed in range(30)), (30, 40), (31, 40), (32, 40)])
+@pytest.mark.parametrize(("seed", "objects"), [*((seed, 40) for seed in range(8)), *((seed, 8) for seed in range(30))])
 def test_no_threshold_has_a_higher_f1_than_the_tuned_one(dtype, seed, objects):
     rng = np.random.default_rng(seed)
     scores = rng.normal(size=objects).round(seed % 3).astype(dtype)
