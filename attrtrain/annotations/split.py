@@ -129,8 +129,9 @@ def split_by_image(table: ObjectTable, val_share: float, seed: int) -> NDArray[A
         (N,) str.
     """
     images, image_of_row = np.unique(table.image_id, return_inverse=True)
-    positives = np.zeros((len(images), len(table.vocabulary)), dtype=np.int64)  # (photographs, A)
-    np.add.at(positives, image_of_row, (table.labels >= 0.5).astype(np.int64))
+    positives = np.empty((len(images), len(table.vocabulary)), dtype=np.int32)  # (photographs, A)
+    for attribute, labels in enumerate(table.labels.T):  # all at once would copy the whole matrix, in wider numbers
+        positives[:, attribute] = np.bincount(image_of_row[labels >= 0.5], minlength=len(images))
     objects = np.bincount(image_of_row, minlength=len(images))
 
     shares = np.array([1 - val_share, val_share])
