@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from attrtrain.errors import ConfigError
 from attrtrain.run_layout import AUDIT
-from attrtrain.urls import as_place, require_folders, require_writable
+from attrtrain.urls import as_place, file_name_of, require_folders, require_writable
 
 if TYPE_CHECKING:  # imported where they are used: SciPy takes a second, which `--help` need not
     from attrtrain.auditing.assemble import FeaturesOf, Subject
@@ -81,7 +81,9 @@ def _is_folder(place: Path | str) -> bool:
     """Whether a place is a folder. Of a URL, which may be on a server without folders, its name says it."""
     from attrtrain.annotations import SUFFIXES
 
-    return place.is_dir() if isinstance(place, Path) else PurePosixPath(place).suffix.lower() not in SUFFIXES
+    return (
+        place.is_dir() if isinstance(place, Path) else PurePosixPath(file_name_of(place)).suffix.lower() not in SUFFIXES
+    )
 
 
 def _labels(arguments: argparse.Namespace) -> "Subject":

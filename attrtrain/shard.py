@@ -237,10 +237,11 @@ def _read(arguments: argparse.Namespace) -> "tuple[ObjectTable, str]":
     """The labelled objects, and a line that says where their split comes from. What is odd goes to stderr."""
     from attrtrain.annotations import read_labels_at
     from attrtrain.annotations.split import apply_split, set_aside_dev
-    from attrtrain.annotations.table import one_id_a_photograph
+    from attrtrain.annotations.table import inner_folders, one_id_a_photograph
 
     table, note = read_labels_at(arguments.labels, arguments.instances)
-    if any(map(posixpath.isabs, set(table.image))):  # who is named from the root may be named from its folder too
+    # Who is named from the root, or from a folder around its own, may be named from its folder too.
+    if any(map(posixpath.isabs, set(table.image))) or inner_folders(arguments.images):
         table = one_id_a_photograph(table, arguments.images)
     if note:
         print(note, file=sys.stderr)

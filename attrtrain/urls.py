@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 
 from attrtrain.errors import ConfigError, LabelError, ShardError, first_line
 
@@ -78,11 +78,16 @@ def local_copies(places: Sequence[Path | str]) -> Iterator[list[Path]]:
                 copies.append(place)
                 continue
             folder = folders.enter_context(tempfile.TemporaryDirectory(prefix="attrtrain-"))
-            copies.append(Path(folder) / PurePosixPath(place).name)
+            copies.append(Path(folder) / file_name_of(place))
             with copies[-1].open("wb") as file:
                 for chunk in chunks_of(place):
                     file.write(chunk)
         yield copies
+
+
+def file_name_of(url: str) -> str:
+    """The name of a file. At web servers a query may follow it, such as a signature."""
+    return PurePosixPath(unquote(urlsplit(url).path) if url.startswith(_WEB) else url).name
 
 
 def size_of(url: str) -> int:
@@ -98,7 +103,7 @@ def size_of(url: str) -> int:
 
 
 def names_in(url: str) -> list[str]:
-    """Names of the files in a folder; none where there is no such folder.
+    """Names of the files in a folder; none where there is no such folder, or where a web server does not list it.
 
     Raises:
         ShardError: it cannot be listed.
@@ -109,6 +114,10 @@ def names_in(url: str) -> list[str]:
             return sorted(PurePosixPath(name).name for name in filesystem.ls(path, detail=False))
     except FileNotFoundError:
         return []
+    except ShardError:
+        if url.startswith(_WEB):
+            return []
+        raise
 
 
 def is_there(url: str) -> bool:
@@ -169,7 +178,10 @@ def _filesystem(url: str) -> tuple[Any, str]:
 def _failures_told(url: str) -> Iterator[None]:
     try:
         yield
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        cause = error.__cause__  # fsspec says so of whatever a web server or the way to it fails with
+        if url.startswith(_WEB) and cause is not None and getattr(cause, "status", None) != 404:
+            raise ShardError(f"{url}: cannot be read ({type(cause).__name__}: {first_line(cause)})") from None
         raise FileNotFoundError(2, "not there", url) from None
     except ImportError as error:
         raise ShardError(f"{url}: {first_line(error)}") from None  # fsspec says what to install

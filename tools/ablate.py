@@ -90,6 +90,8 @@ def read_recipes(path: Path) -> tuple[str, list[Recipe]]:
     content = read_yaml(path)
     if not isinstance(content, dict) or set(content) != {"preset", "base", "comparisons"}:
         raise SystemExit(f"error: {path}: must hold preset, base and comparisons")
+    if not isinstance(content["comparisons"], dict):
+        raise SystemExit(f"error: {path}: comparisons are recipes by name, not {content['comparisons']!r}")
     for what in (content["base"], *content["comparisons"].values()):
         if not isinstance(what, dict):
             raise SystemExit(f"error: {path}: a recipe is flags with values, such as {{loss.name: asl}}, not {what!r}")

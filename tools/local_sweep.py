@@ -67,14 +67,23 @@ def read_sweep(path: Path) -> dict[str, Any]:
         if "values" in parameter and not (isinstance(parameter["values"], list) and parameter["values"]):
             raise SystemExit(f"error: {path}: {name}: values must be a list of at least one")
         for end in ("min", "max"):
+            if isinstance(parameter.get(end, 0), bool | list | dict | None):
+                raise SystemExit(f"error: {path}: {name}: {end}: {parameter[end]!r} is no number")
             if isinstance(parameter.get(end), str):
                 raise SystemExit(
                     f"error: {path}: {name}: {end}: {parameter[end]!r} is no number to YAML, which wants 1.0e-4 for 1e-4"
                 )
         if parameter.get("distribution") == "log_uniform_values" and not parameter.get("min", 1) > 0:
             raise SystemExit(f"error: {path}: {name}: log_uniform_values begins above 0")
+        if {"min", "max"} <= parameter.keys() and parameter["min"] > parameter["max"]:
+            raise SystemExit(f"error: {path}: {name}: min {parameter['min']} is more than max {parameter['max']}")
     if not sweep["parameters"]:
         raise SystemExit(f"error: {path}: has no parameters to try")
+    metric = sweep.get("metric", {"name": ""})
+    if not isinstance(metric, dict) or not isinstance(metric.get("name"), str):
+        raise SystemExit(
+            f"error: {path}: metric: must hold a name, such as {{name: val/best_map, goal: maximize}}, not {metric!r}"
+        )
     return sweep
 
 

@@ -26,6 +26,7 @@ from attrtrain.annotations import read_labels
 from attrtrain.annotations.split import split_by_image
 from attrtrain.annotations.table import ObjectTable
 from attrtrain.cli import main as attrtrain
+from attrtrain.errors import AttrtrainError
 from attrtrain.keyed_random import mix64
 from attrtrain.metrics.document import METRICS, MetricsDocument, read_metrics
 from attrtrain.run_layout import AUDIT, HISTORY, RESULT
@@ -222,7 +223,10 @@ def main() -> int:
         draw_toy_coco(toy)
         labels, images = [toy / "cocottributes.pkl"], [toy / "train2017", toy / "val2017"]
         instances = sorted((toy / "annotations").glob("*.json"))
-    table, _ = read_labels(labels, instances)
+    try:
+        table, _ = read_labels(labels, instances)
+    except AttrtrainError as error:
+        raise SystemExit(f"error: {error}") from None
     table = table.take(choose_objects(table, OBJECTS, SEED))
     table = table.with_split(split_by_image(table, VAL_SHARE, SEED))
     coins = np.random.default_rng(SEED).integers(0, 2, (OBJECTS, ATTRIBUTES)).astype(np.float32)

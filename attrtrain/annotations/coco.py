@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from attrtrain.annotations.table import ObjectTable, SourceFile, check_pixels, photograph_of
+from attrtrain.annotations.table import ObjectTable, SourceFile, check_pixels, photograph_of, tidy_name
 from attrtrain.errors import LabelError
 from attrtrain.vocabulary import AttributeVocabulary
 
@@ -136,6 +136,9 @@ def _read_one(path: Path) -> CocoInstances:
             )
         images: dict[int, dict[str, Any]] = {}
         for image in content["images"]:
+            if not isinstance(name := image["file_name"], str):
+                raise ValueError(f"image {image['id']} has file_name {name!r}, which is no text")
+            image["file_name"] = tidy_name(name)
             first = images.setdefault(_whole(image["id"]), image)
             if first is not image and first["file_name"] != image["file_name"]:
                 raise ValueError(f"image id {image['id']} is both {first['file_name']} and {image['file_name']}")
@@ -154,9 +157,9 @@ def _read_one(path: Path) -> CocoInstances:
         return CocoInstances(
             annotation_id=annotation_ids,
             image_id=image_ids,
-            image=np.array([str(image["file_name"]) for image in owners], dtype=object),
+            image=np.array([image["file_name"] for image in owners], dtype=object),
             image_size=np.array(
-                [(image.get("width", 0), image.get("height", 0)) for image in owners], dtype=np.int64
+                [(image.get("width") or 0, image.get("height") or 0) for image in owners], dtype=np.int64
             ).reshape(-1, 2),
             box=box,
             category=np.array(

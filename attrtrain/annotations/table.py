@@ -2,6 +2,8 @@
 
 import hashlib
 import math
+import os
+import posixpath
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -100,6 +102,12 @@ def without_year(name: str) -> str:
     return f"{folder}{slash}{file.removeprefix('COCO_train2014_').removeprefix('COCO_val2014_') or file}"
 
 
+def tidy_name(name: str) -> str:
+    """A photograph's path without `./` and doubled slashes: one photograph, one name."""
+    tidy = posixpath.normpath(name)
+    return tidy[1:] if tidy.startswith("//") else tidy  # which POSIX lets stand for something else
+
+
 def photograph_of(name: str) -> str:
     """What says, of a photograph's path, which photograph it is: the path without COCO's prefix and with accents as
     part of their letters (NFC). macOS writes them apart, in names that look the same.
@@ -137,16 +145,32 @@ def one_id_a_photograph(table: ObjectTable, folders: Sequence[Path | str] = ()) 
 
     Args:
         table: any.
-        folders: of the photographs, paths or URLs; an absolute name below one of them is the name from there.
+        folders: of the photographs, paths or URLs; an absolute name below one of them is the name from there. Where
+            one lies in another, `b.jpg` in it is the `inner/b.jpg` of the other, if something is called so.
     """
-    here = [str(folder.absolute()) for folder in folders if isinstance(folder, Path)]
-    photographs = {name: photograph_of(_from(name, here)) for name in set(table.image)}
+    here, inner = _absolute(folders), inner_folders(folders)
+    names = {name: _from(name, here) for name in set(table.image)}
+    known = set(names.values())
+    photographs = {
+        name: photograph_of(next((longer for folder in inner if (longer := f"{folder}/{short}") in known), short))
+        for name, short in names.items()
+    }
     least: dict[str, int] = {}
     for name, image_id in zip(table.image, map(int, table.image_id), strict=True):
         photograph = photographs[name]
         least[photograph] = min(image_id, least.get(photograph, image_id))
     one_id = np.fromiter((least[photographs[name]] for name in table.image), dtype=np.int64, count=len(table))
     return table if np.array_equal(one_id, table.image_id) else replace(table, image_id=one_id)
+
+
+def inner_folders(folders: Sequence[Path | str]) -> list[str]:
+    """Where one of the folders lies in another: the path of the one from the other."""
+    here = _absolute(folders)
+    return [one.removeprefix(f"{other}/") for one in here for other in here if one.startswith(f"{other}/")]
+
+
+def _absolute(folders: Sequence[Path | str]) -> list[str]:
+    return [os.path.abspath(folder) for folder in folders if isinstance(folder, Path)]  # noqa: PTH100  without `..`
 
 
 def _from(name: str, folders: Sequence[str]) -> str:
@@ -157,10 +181,12 @@ def _from(name: str, folders: Sequence[str]) -> str:
 
 
 def check_texts(*columns: Iterable[str]) -> None:
-    """Raises LabelError where a text holds half a character, as cut-off emojis in JSON do: no file of ours could hold
-    it.
+    """Raises LabelError where a text holds a NUL, or half a character as cut-off emojis in JSON do: no file of ours
+    could hold it.
     """
     for text in set().union(*columns):
+        if "\0" in text:  # which arrays of texts lose at their ends
+            raise LabelError(f"{str(text)!a} holds a NUL character; take it out")
         if not text.isascii():
             try:
                 text.encode()

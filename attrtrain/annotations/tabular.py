@@ -7,12 +7,13 @@ Columns with these names are read as what they say; every other column is an att
     box          x, y, w, h (or width, height) | x1, y1, x2, y2 (or xmin, ymin, xmax, ymax)
                  JSON lines also: bbox [x, y, w, h]
     optional     split | category | object_id | image_id
+
+NA, NaN, null and the like are an empty cell in every column but that of the photograph.
 """
 
 import csv
 import hashlib
 import math
-import posixpath
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ from attrtrain.annotations.table import (
     check_texts,
     photograph_of,
     text_of,
+    tidy_name,
 )
 from attrtrain.errors import LabelError
 from attrtrain.vocabulary import AttributeVocabulary
@@ -175,6 +177,7 @@ class _BoxRows:
         self._image, self._category, self._split = _Texts(), _Texts(), _Texts()
         self._object_id, self._image_id, self._box = array("q"), array("q"), array("d")
         self._image_id_of: dict[str, int] = {}
+        self._name_of: dict[int, str] = {}
 
     def append(self, line: int, row: dict[str, Any]) -> None:
         """Raises LabelError, naming line and column, for a cell that cannot be read."""
@@ -186,6 +189,13 @@ class _BoxRows:
             if (first := self._image_id_of.setdefault(name, image_id)) != image_id:
                 raise LabelError(
                     f"line {line}: photograph {name} has image_id {image_id}, but {first} on an earlier line"
+                )
+            # And two photographs under one id would count as one, and be put into one split together.
+            other = self._name_of.setdefault(image_id, name)
+            if other != name and photograph_of(other) != photograph_of(name):
+                raise LabelError(
+                    f"line {line}: image_id {image_id} is photograph {name}, but {other} on an earlier line; "
+                    "number photographs once over all folders and splits, or drop the column"
                 )
             self._image_id.append(image_id)
         if self._has_object_id:
@@ -219,16 +229,15 @@ def _photograph(line: int, column: str, row: dict[str, Any]) -> str:
 
 @lru_cache(maxsize=1024)  # objects of a photograph mostly follow each other
 def _tidy(name: str) -> str:
-    """A path without space around it and without `./`: one photograph, one name."""
-    return posixpath.normpath(name.strip())
+    return tidy_name(name.strip())
 
 
 def _text(line: int, column: str, row: dict[str, Any]) -> str:
-    """A cell as text, "" where there is none."""
+    """A cell as text, "" where there is none, however that is written."""
     value = row.get(column)
     if not isinstance(value, str | bool | int | float | None):
         raise LabelError(f"line {line}: column '{column}' holds {value!r}, not a text")
-    return text_of(value)
+    return "" if (text := text_of(value)).lower() in _NOTHING else text
 
 
 def _integer(line: int, column: str, row: dict[str, Any]) -> int:

@@ -66,7 +66,9 @@ class ShardSet:
         )
         self._parts = [part for part in parts if len(part)]
         if not self._parts:
-            names = sorted({name for manifest in self.manifests for name in manifest.splits})
+            names = sorted(
+                {name for manifest in self.manifests for name, split in manifest.splits.items() if split.objects}
+            )
             raise ShardError(
                 f"{', '.join(map(str, self.folders))}: no sample in split '{split}'; there are: {', '.join(names)}"
             )

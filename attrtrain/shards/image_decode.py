@@ -28,7 +28,8 @@ def load_image(
     Args:
         source: its file.
         declared_size: width and height that the annotation gives, 0 where it gives none. Boxes are meant in that frame:
-            a picture that has this size only as stored, not as its EXIF orientation turns it, is left as stored.
+            a picture that has this size only as stored, not as its EXIF orientation turns it, is left as stored. That
+            holds for all but TIFF, which Pillow turns itself.
         formats: names of the formats that it may have; None: all that Pillow reads.
 
     Raises:

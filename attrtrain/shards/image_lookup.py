@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from attrtrain.annotations.table import without_year
+from attrtrain.annotations.table import tidy_name, without_year
 from attrtrain.errors import LeftOutError
 from attrtrain.urls import below, read_url
 
@@ -56,12 +56,12 @@ def _below(name: str, folders: Sequence[Path | str]) -> str:
     """
     if ".." not in name and not name.startswith("/"):
         return name
-    tidy = Path(os.path.normpath(name))
+    tidy = Path(tidy_name(name))
     if not tidy.is_absolute() and tidy.parts[:1] != ("..",):
         return name
     for folder in folders:
-        if isinstance(folder, Path) and tidy.is_relative_to(folder.absolute()):
-            return str(tidy.relative_to(folder.absolute()))
+        if isinstance(folder, Path) and tidy.is_relative_to(whole := os.path.abspath(folder)):  # noqa: PTH100  no `..`
+            return str(tidy.relative_to(whole))
     raise LeftOutError(
         "image_outside",
         f"{name} is not below {', '.join(map(str, folders))}; name photographs by their path below a folder of images",

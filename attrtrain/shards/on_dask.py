@@ -31,11 +31,13 @@ def write_on_dask(jobs: Sequence[ShardJob], scheduler: str) -> None:
     """
     try:
         from distributed import Client, KilledWorker
+        from distributed.comm import resolve_address
     except ImportError:
         raise ConfigError("--dask needs dask.distributed: pip install 'attrtrain[dask]'") from None
     for name in ("distributed", "distributed.client"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # its tracebacks of a lost connection; we tell it in a line
     try:
+        resolve_address(scheduler)  # a client that makes no sense of its address waits 30 s when it is thrown away
         client = Client(scheduler, timeout=_CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
         raise ShardError(

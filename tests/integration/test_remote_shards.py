@@ -5,6 +5,9 @@ import pickle
 import shutil
 import subprocess
 import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import boto3
@@ -21,7 +24,7 @@ from attrtrain.data.loader import CropDataset, load_batches
 from attrtrain.data.order import TrainOrder
 from attrtrain.data.reader import ShardSet
 from attrtrain.errors import ConfigError, ShardError
-from attrtrain.urls import chunks_of, is_url
+from attrtrain.urls import chunks_of, is_url, read_url, size_of
 
 BUCKET = "photographs"
 
@@ -267,6 +270,61 @@ def test_verify_reads_urls(s3, toy_shards, url, capsys):
     assert any(line.startswith(f"{url}/extra.tar: not in the manifest") for line in lines)
     assert main(["verify", f"s3://{BUCKET}/nowhere"]) == 1
     assert "has no manifest.json" in capsys.readouterr().err
+
+
+# --- web servers
+
+
+class Web(SimpleHTTPRequestHandler):
+    """A server that lists no folder, and answers with an error where the path says so."""
+
+    def do_GET(self):
+        status = next((code for code in (403, 404, 503) if f"/{code}/" in self.path), None)
+        self.send_error(status) if status else super().do_GET()
+
+    do_HEAD = do_GET
+
+    def list_directory(self, path):
+        self.send_error(403)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def web(toy_shards):
+    """The toy shards' folder at a web server."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Web, directory=str(toy_shards))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_verify_needs_no_listing_of_a_web_server(web, capsys):
+    assert main(["verify", web]) == 0
+    assert "every byte as written" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("read", [read_url, size_of, lambda url: list(chunks_of(url))])
+def test_what_a_web_server_refuses_is_not_told_as_missing(web, read):
+    with pytest.raises(FileNotFoundError):
+        read(f"{web}/404/a.csv")
+    for status, told in ((403, "Forbidden"), (503, "Service Unavailable")):
+        with pytest.raises(ShardError, match=rf"{status}/a\.csv: cannot be read \(.*{told}"):
+            read(f"{web}/{status}/a.csv")
+    with pytest.raises(ShardError, match=r"a\.csv: cannot be read \(ClientConnectorError"):
+        read("http://127.0.0.1:9/a.csv")
+
+
+def test_a_query_is_no_part_of_a_file_name(web, toy_shards, tmp_path, capsys):
+    (toy_shards / "odd name.csv").write_text("file_name\na.jpg\n")
+    try:
+        url = f"{web}/odd%20name.csv?signature=a/b.pkl"
+        for command in (["audit", url], ["shard", "--labels", url, "--images", str(tmp_path)]):
+            assert main([*command, "--out", str(tmp_path / "out")]) == 1
+            assert f"{url}: has no box columns" in capsys.readouterr().err
+    finally:
+        (toy_shards / "odd name.csv").unlink()
 
 
 # --- photographs at URLs

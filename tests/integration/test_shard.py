@@ -210,6 +210,18 @@ def test_a_photograph_named_from_the_root_and_from_its_folder_is_one(tmp_path, c
     assert "is in two splits, 'val' and 'train'" in capsys.readouterr().err
 
 
+def test_a_photograph_named_from_a_folder_and_from_the_one_around_it_is_one(tmp_path, capsys):
+    (tmp_path / "outer" / "inner").mkdir(parents=True)
+    Image.new("RGB", (60, 40)).save(tmp_path / "outer" / "inner" / "a.png")
+    labels = tmp_path / "boxes.csv"
+    labels.write_text("file_name,split,x,y,w,h,red\ninner/a.png,train,1,1,9,9,1\na.png,val,20,1,9,9,0\n")
+    folders = [str(tmp_path / "outer"), str(tmp_path / "outer" / "inner")]
+    for images in (folders, folders[::-1]):
+        arguments = ["shard", "--labels", str(labels), "--images", *images, "--split", "official"]
+        assert main([*arguments, "--out", str(tmp_path / "shards")]) == 1
+        assert "is in two splits, 'val' and 'train'" in capsys.readouterr().err
+
+
 def test_a_log_file_gets_few_progress_lines_with_rate_and_time_left(data, tmp_path):
     done = run(data, tmp_path / "out", "--workers", "2")
     bars = [line for line in done.stderr.replace("\r", "\n").splitlines() if "sharding:" in line]

@@ -138,6 +138,8 @@ def test_a_run_that_failed_keeps_what_it_goes_on_from(tmp_path: Path, monkeypatc
     [
         ("preset: a\nbase: {}", "must hold preset, base and comparisons"),
         ("preset: a\nbase: {}\ncomparisons: {x: 3}", "a recipe is flags with values"),
+        ("preset: a\nbase: {}\ncomparisons: [x]", "comparisons are recipes by name, not ['x']"),
+        ("preset: a\nbase: {}\ncomparisons:", "comparisons are recipes by name, not None"),
         ("preset: a\nbase: {}\ncomparisons: {x: {against: y}}", "x: there is no y before it"),
     ],
 )

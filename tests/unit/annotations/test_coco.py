@@ -236,6 +236,19 @@ def test_a_photograph_that_is_listed_twice_is_one(write):
     assert read_instances([twice]).image.tolist() == ["000000000001.jpg"]
 
 
+def test_a_photograph_has_one_name_however_its_path_is_written(write):
+    written = write("dots.json", [image(1, "./"), image(2, "a//b/../")], [annotation(5, 1), annotation(6, 2)])
+    assert read_instances([written]).image.tolist() == ["000000000001.jpg", "a/000000000002.jpg"]
+
+
+def test_a_size_of_null_is_none_and_a_name_of_null_is_refused(write):
+    sizeless = write("sizeless.json", [{**image(1), "width": None, "height": None}], [annotation(5, 1)])
+    assert read_instances([sizeless]).image_size.tolist() == [[0, 0]]
+    nameless = write("nameless.json", [{**image(1), "file_name": None}], [annotation(5, 1)])
+    with pytest.raises(LabelError, match=r"nameless\.json: .*image 1 has file_name None, which is no text"):
+        read_instances([nameless])
+
+
 def test_the_years_names_of_a_photograph_are_one(write):
     old = write("old.json", [image(1, "COCO_val2014_")], [annotation(5, 1)])
     new = write("new.json", [image(1)], [annotation(6, 1)])

@@ -291,6 +291,29 @@ def test_one_photograph_under_two_ids(refused):
     assert message == "line 4: photograph a has image_id 6, but 5 on an earlier line"
 
 
+def test_two_photographs_under_one_id(refused, read):
+    """As where ids are counted anew for each split: val would move to train as if it were torn."""
+    message = refused(
+        "image,split,x,y,w,h,furry,image_id\na,train,0,0,1,1,1,0\nb,train,0,0,1,1,1,1\nc,val,0,0,1,1,1,0\n"
+    )
+    assert message.startswith("line 4: image_id 0 is photograph c, but a on an earlier line; number photographs once")
+    years = read(
+        "image,x,y,w,h,furry,image_id\n000000000042.jpg,0,0,1,1,1,5\nCOCO_val2014_000000000042.jpg,0,0,1,1,1,5\n"
+    )
+    assert years.image_id.tolist() == [5, 5]
+
+
+@pytest.mark.parametrize("cell", ["NA", "nan", "NULL", "<NA>", "None", ""])
+def test_a_split_or_category_that_is_nothing_is_none(read, cell):
+    table = read(f"image,split,category,x,y,w,h,furry\na,{cell},{cell},0,0,1,1,1\nb,val,Nandu,0,0,1,1,1\n")
+    assert table.split.tolist() == ["", "val"] and table.category.tolist() == ["", "Nandu"]
+
+
+def test_a_text_that_no_array_keeps_is_refused(refused):
+    record = {"image": "a", "x": 0, "y": 0, "w": 1, "h": 1, "category": "cat\0", "furry": 1}
+    assert "'cat\\x00' holds a NUL character" in refused(json.dumps(record) + "\n", "boxes.jsonl")
+
+
 def test_a_key_that_comes_late_in_json_lines_is_unknown_before(read):
     rows = [
         {"image": "a", "bbox": [0, 0, 1, 1], "furry": 1},

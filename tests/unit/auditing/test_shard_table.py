@@ -3,10 +3,13 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from attrtrain.annotations import read_labels
 from attrtrain.annotations.split import mend_split
 from attrtrain.auditing.shard_table import read_shard_table
+from attrtrain.cli import main
+from attrtrain.data.reader import ShardSet
 from attrtrain.errors import ShardError
 
 
@@ -45,6 +48,18 @@ def test_a_sample_without_its_json_is_one_line(toy_shards, tmp_path):
     tar.write_bytes(tar.read_bytes().replace(b'{"object_id":', b'!"object_id":', 1))
     with pytest.raises(ShardError, match=f"{name}: sample .* has no JSON; check it with `attrtrain verify"):
         read_shard_table(folder)
+
+
+def test_a_split_that_lost_all_its_objects_is_passed_over(tmp_path):
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (40, 40)).save(tmp_path / "photos" / "a.png")
+    rows = ["file_name,split,x,y,w,h,red", "a.png,train,0,0,9,9,1", "a.png,train,0,0,9,8,0", "gone.png,val,0,0,9,9,0"]
+    (tmp_path / "boxes.csv").write_text("\n".join(rows))
+    words = ["--labels", tmp_path / "boxes.csv", "--images", tmp_path / "photos", "--out", tmp_path / "shards"]
+    assert main(["shard", *map(str, words), "--max-failure-rate", "1", "--workers", "1"]) == 0
+    assert read_shard_table(tmp_path / "shards").table.split.tolist() == ["train", "train"]
+    with pytest.raises(ShardError, match=r"no sample in split 'val'; there are: train$"):
+        ShardSet([tmp_path / "shards"], "val")
 
 
 def test_shards_without_a_summary_are_audited_all_the_same(toy_shards, tmp_path):

@@ -5,6 +5,7 @@ import http.server
 import os
 import threading
 import unicodedata
+from pathlib import Path
 
 import pytest
 
@@ -120,3 +121,13 @@ def test_a_name_that_leads_out_of_the_folders_is_refused(tmp_path, name):
         find_image(name.replace("ABSOLUTE", str(tmp_path)), [tmp_path / "photos"])
     assert caught.value.reason == "image_outside"
     assert find_image(str(tmp_path / "photos" / "a.jpg"), [tmp_path / "photos"]) == tmp_path / "photos" / "a.jpg"
+
+
+@pytest.mark.parametrize("start", ["", "/"])
+def test_an_absolute_name_is_found_below_a_folder_that_is_named_from_elsewhere(tmp_path, monkeypatch, start):
+    for folder in ("photos", "work"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "photos" / "a.jpg").touch()
+    monkeypatch.chdir(tmp_path / "work")
+    found = find_image(f"{start}{tmp_path}/photos/a.jpg", [Path("../photos")])
+    assert found.samefile(tmp_path / "photos" / "a.jpg")
