@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 
 from attrtrain import __version__
 from attrtrain.inference.predictor import Predictor
+from attrtrain.inference.results import NEVER
 from attrtrain.serving.batcher import Batcher
 from attrtrain.serving.contracts import (
     AttributeScore,
@@ -149,7 +150,7 @@ class Serving:
     def _object(self, box: BoxField, row: NDArray[Any]) -> PredictedObject:
         columns = zip(self.predictor.names, row.tolist(), self.predictor.thresholds, strict=True)
         attributes = [
-            AttributeScore(name=name, score=round(score, 6), threshold=least, present=score >= least)
+            AttributeScore(name=name, score=round(score, 6), threshold=least, present=score >= least and least < NEVER)
             for name, score, least in columns
             if name not in self._untrained
         ]

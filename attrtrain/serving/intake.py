@@ -10,8 +10,10 @@ from typing import BinaryIO
 
 from fastapi import Request
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 from pydantic import TypeAdapter, ValidationError
 from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
@@ -29,6 +31,10 @@ _BOXES = TypeAdapter(list[BoxField])
 _LINGER_SECONDS = 5
 _FIELDS = ("boxes", "category")
 _SHOWN = 5  # categories in a refusal
+_CHARSETS = (b"utf-8", b"utf8", b"us-ascii", b"ascii", b"iso-8859-1", b"latin-1", b"latin1")
+_JPEG, _START_OF_SCAN = b"\xff\xd8", b"\xff\xda"
+_MOST_SCANS = 100  # as many as libtiff allows; progressive files have about ten
+_TILE_WIDTH, _TILE_LENGTH = 322, 323  # TIFF 6.0, section 15
 _REASONS = {
     "image_broken": "the picture is damaged or cut off, and cannot be decoded",
     "image_too_large": "the picture has more pixels than are accepted",
@@ -66,10 +72,15 @@ async def read_request(request: Request, limits: Limits, categories: Sequence[st
     if declared.isdecimal() and int(declared) > limits.bytes:
         await linger(request)
         raise _too_large(limits)
+    # Fields are decoded by whichever codec of Python the client names, beside all other requests; one takes a minute.
+    charset = parse_options_header(request.headers["content-type"])[1].get(b"charset", b"utf-8").lower()
+    if charset not in _CHARSETS:
+        await linger(request)
+        raise RefusedError(400, "bad_form", "the form's charset cannot be read; send it in UTF-8")
     parser = MultiPartParser(request.headers, _bounded(request, limits), max_files=1, max_fields=len(_FIELDS))
     try:
         form = await parser.parse()
-    # Older versions of Starlette let the parser's own errors through, and a charset may be one that decodes nothing.
+    # Older versions of Starlette let the parser's own errors through, and a field may be none of its charset.
     except (MultiPartException, FormParserError, UnicodeError):
         await linger(request)
         message = "the form cannot be read; send one file 'image' and at most the fields 'boxes' and 'category', of at most 1 MiB each"
@@ -169,11 +180,19 @@ async def linger(request: Request) -> None:
 
 
 def _check_header(picture: bytes, limits: Limits) -> None:
+    """Refuses what would take more time or memory to decode than a picture of that many pixels."""
+    # Each scan goes through all pixels again, in a few bytes. Such a marker stands nowhere else but in thumbnails.
+    if picture.startswith(_JPEG) and picture.count(_START_OF_SCAN) > _MOST_SCANS:
+        message = f"the picture is a JPEG of more than {_MOST_SCANS} scans, which are not read; save it anew"
+        raise RefusedError(422, "image_broken", message)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of bombs, too: the limit below is ours
             with Image.open(io.BytesIO(picture), formats=FORMATS) as image:
                 width, height = image.size
+                tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
+                tile = int(tags.get(_TILE_WIDTH, 0)) * int(tags.get(_TILE_LENGTH, 0))
+                in_python = any(part.codec_name == "bmp_rle" for part in image.tile)  # where nothing goes on beside it
     except Image.DecompressionBombError:
         raise RefusedError(413, "image_too_large", _REASONS["image_too_large"]) from None
     except MemoryError:
@@ -181,6 +200,11 @@ def _check_header(picture: bytes, limits: Limits) -> None:
     except Exception:  # noqa: BLE001  damaged files make Pillow's readers raise nearly anything
         message = f"not a picture of a known kind; these are read: {', '.join(FORMATS)}"
         raise RefusedError(422, "not_an_image", message) from None
+    if in_python:
+        raise RefusedError(422, "not_an_image", "run-length encoded BMP is not read; send it as PNG or JPEG")
+    if tile > limits.pixels:
+        message = f"the picture has tiles of {tile:,} pixels; at most {limits.pixels:,} are accepted"
+        raise RefusedError(413, "image_too_large", message)
     if width * height > limits.pixels:
         message = f"the picture has {width} x {height} pixels; at most {limits.pixels:,} are accepted"
         raise RefusedError(413, "image_too_large", message)

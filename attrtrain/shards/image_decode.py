@@ -165,12 +165,15 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and not image.has_transparency_data:
         return image
     if image.mode.startswith(("I", "F")):  # more than 8 bits a pixel; Pillow's own conversion would clip them to white
-        gray = np.asarray(image, dtype=np.float64)
+        gray = np.asarray(image)
         brightest = gray.max(initial=0)
         scale = 257.0 if image.mode.startswith("I;16") or brightest > 255 else 1.0
         if image.mode == "F" and brightest <= 1:
             scale = 1 / 255
-        return Image.fromarray((gray / scale).clip(0, 255).astype(np.uint8)).convert("RGB")
+        levels = np.empty(gray.shape, dtype=np.uint8)
+        for row, line in enumerate(gray):  # all at once would take eight bytes a pixel, and twice
+            levels[row] = (line.astype(np.float64) / scale).clip(0, 255)
+        return Image.fromarray(levels).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from attrtrain import serve
 from attrtrain.bundle import model_name
@@ -122,6 +123,29 @@ def bomb(side=20_000):
     pixels = b"".join(rows.compress(bytes(1 + 3 * side)) for _ in range(side)) + rows.flush()
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def scanned(times):
+    """A progressive JPEG whose last scan comes many times."""
+    file = io.BytesIO()
+    Image.open(io.BytesIO(photograph())).save(file, "JPEG", progressive=True)
+    start = file.getvalue().rindex(b"\xff\xda")
+    return file.getvalue()[:start] + file.getvalue()[start:-2] * times + b"\xff\xd9"
+
+
+def run_length_bmp():
+    """Four pixels of a palette: a line, its end, a line, and the end of all."""
+    header, colours, pixels = 14 + 40, 4 * 256, b"\2\1\0\0\2\1\0\1"
+    head = struct.pack("<2sIHHI", b"BM", header + colours + len(pixels), 0, 0, header + colours)
+    return head + struct.pack("<IiiHHIIiiII", 40, 2, 2, 1, 8, 1, len(pixels), 0, 0, 256, 0) + bytes(colours) + pixels
+
+
+def tiled_tiff(width, length):
+    """16 x 16 pixels of grey in one tile, which is as large as its tags say."""
+    tile = zlib.compress(bytes(256))
+    tags = {256: 16, 257: 16, 258: 8, 259: 8, 262: 1, 277: 1, 322: width, 323: length, 324: 8, 325: len(tile)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return struct.pack("<2sHI", b"II", 42, 8 + len(tile)) + tile + struct.pack("<H", len(tags)) + entries + bytes(4)
 
 
 def reference(bundle, tmp_path, picture, boxes, category=""):
@@ -230,6 +254,9 @@ def test_concurrent_requests_share_passes_and_get_their_own_answers(server, bund
         (b"", "[]", 422, "not_an_image"),
         (photograph()[:-900], "[]", 422, "image_broken"),
         (bomb(), "[]", 413, "image_too_large"),
+        (scanned(101), "[]", 422, "image_broken"),
+        (tiled_tiff(8192, 8192), "[]", 413, "image_too_large"),
+        (run_length_bmp(), "[]", 422, "not_an_image"),
         (bytes(5_000_000), "[]", 413, "too_large"),
         (photograph(), json.dumps([[0, 0, 5, 5]] * 51), 422, "too_many_boxes"),
         (photograph(), "[[200, 0, 5, 5]]", 422, "box_outside_image"),
@@ -244,6 +271,31 @@ def test_what_is_wrong_is_said(server, picture, boxes, status, code):
     told = server.predict(picture, boxes)
     assert told[0] == status and told[1]["error"]["code"] == code
     assert set(told[1]) == {"error"} and set(told[1]["error"]) == {"code", "message"} and told[1]["error"]["message"]
+
+
+@pytest.mark.parametrize("picture", [scanned(20), tiled_tiff(16, 16), photograph(kind="BMP")])
+def test_pictures_of_many_scans_and_tiles_are_read(server, picture):
+    assert server.predict(picture)[0] == 200
+
+
+@pytest.mark.parametrize("charset", ["utf-8", "UTF-8", '"utf-8"', "us-ascii", "ISO-8859-1"])
+def test_a_form_may_name_its_charset(server, charset):
+    body, kind = form(photograph(), "[]")
+    assert server.ask("/predict", body, f"{kind}; charset={charset}")[0] == 200
+
+
+def test_what_is_never_present_is_not_at_a_score_of_one_either(tmp_path):
+    folder = draw_bundle(tmp_path / "bundle", thresholds=[1.0] * len(NAMES))
+    (weights,) = folder.glob("*.safetensors")
+    tensors = load_file(weights)
+    tensors["head.bias"] += 40
+    save_file(tensors, weights)
+    server = Server(folder)
+    try:
+        (one,) = server.predict(photograph())[1]["objects"]
+        assert {(entry["score"], entry["present"]) for entry in one["attributes"]} == {(1.0, False)}
+    finally:
+        server.stop()
 
 
 def test_other_requests_are_refused_in_the_same_shape(server):
@@ -268,6 +320,7 @@ def test_a_form_that_cannot_be_read_is_answered_when_it_is_there(bundle):
         for body, content_type in (
             (one[:-end] + one, kind),  # two pictures
             (one, f"{kind}; charset=undefined"),  # a codec of Python that decodes nothing
+            (one, f"{kind}; charset=punycode"),  # one that takes a minute for a megabyte, beside all other requests
             (b"--B\r\nContent-Disposition: form-data\r\n\r\nx\r\n" + one, kind),  # a part without a name
         ):
             told = server.ask("/predict", body, content_type)
