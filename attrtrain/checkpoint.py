@@ -199,22 +199,42 @@ def clean(folder: Path) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
 
 
-def set_newer_aside(folder: Path, source: Path) -> list[Path]:
+def set_aside(folder: Path, source: Path) -> list[Path]:
     """Moves a run's checkpoints that are newer than the one it goes back to out of the way: they belong to another
-    course of the run, or are damaged, and among those kept they would stand before the ones to come. For rank 0, before
-    training.
+    course of the run, or are damaged, and among those kept they would stand before the ones to come. Where it goes on
+    from a checkpoint that is not among them, so do all. For rank 0, before training.
 
     Returns:
         Where they are now.
     """
-    moved = []
-    for newer in sorted(folder.glob("step-*")):
-        if newer.name > source.name:
-            place = _free_name(folder / SET_ASIDE / newer.name)
-            place.parent.mkdir(exist_ok=True)
-            newer.rename(place)
-            moved.append(place)
-    return moved
+    own = is_in(folder, source)
+    return [
+        _moved_aside(folder, other) for other in sorted(folder.glob("step-*")) if not own or other.name > source.name
+    ]
+
+
+def set_file_aside(folder: Path, file: Path) -> None:
+    """Moves a file of the run to where its checkpoints are set aside."""
+    _moved_aside(folder, file)
+
+
+def is_in(folder: Path, place: Path) -> bool:
+    """Whether a checkpoint is one of this folder's own."""
+    return place.resolve().parent == folder.resolve()
+
+
+def take_in(folder: Path, place: Path) -> None:
+    """Copies another folder's checkpoint into this one. For rank 0."""
+    partial = folder / f".{place.name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(place, partial)
+    partial.rename(folder / place.name)
+
+
+def _moved_aside(folder: Path, what: Path) -> Path:
+    place = _free_name(folder / SET_ASIDE / what.name)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    return what.rename(place)
 
 
 def _free_name(place: Path) -> Path:

@@ -33,7 +33,8 @@ def adopt_slurm_step() -> None:
             f"srun started {tasks} tasks, but the node of the first is unknown ({error}); set MASTER_ADDR, MASTER_PORT, RANK and WORLD_SIZE"
         ) from None
     environment.setdefault("MASTER_ADDR", first_host)
-    environment.setdefault("MASTER_PORT", str(20000 + int(environment["SLURM_JOB_ID"]) % 10000))
+    step = 31 * int(environment.get("SLURM_STEP_ID", "0"))  # several steps of a job may train at once
+    environment.setdefault("MASTER_PORT", str(20000 + (int(environment["SLURM_JOB_ID"]) + step) % 10000))
     environment["RANK"], environment["LOCAL_RANK"] = environment["SLURM_PROCID"], environment["SLURM_LOCALID"]
     environment["WORLD_SIZE"] = str(tasks)
     here = _tasks_on_node(environment["SLURM_STEP_TASKS_PER_NODE"], int(environment["SLURM_NODEID"]))

@@ -19,6 +19,7 @@ from attrtrain.errors import AttrtrainError, CheckpointError, ConfigError
 from attrtrain.run_layout import LOCK
 from attrtrain.runtime import Runtime
 
+_HERE = socket.gethostname()  # once: a laptop may be called otherwise in the next network
 _PATIENCE_SECONDS = 150.0  # NFSv4 servers forget a dead client after a lease of 90 s, plus its grace
 
 
@@ -71,12 +72,11 @@ def require_held(folder: Path) -> None:
 
 
 def _holder() -> str:
-    return f"process {os.getpid()} on {socket.gethostname()}\n"
+    return f"process {os.getpid()} on {_HERE}\n"
 
 
 def _acquire(folder: Path, patience_seconds: float) -> int:
     """Returns the descriptor that holds the lock."""
-    here = socket.gethostname()
     give_up_at: float | None = None
     while True:
         folder.mkdir(parents=True, exist_ok=True)
@@ -92,7 +92,7 @@ def _acquire(folder: Path, patience_seconds: float) -> int:
         os.close(descriptor)
         now = time.monotonic()
         if give_up_at is None:
-            give_up_at = now if holder.endswith(f" on {here}") else now + patience_seconds
+            give_up_at = now if holder.endswith(f" on {_HERE}") else now + patience_seconds
             if give_up_at > now:
                 print(
                     f"{folder} is in use by {holder}; waiting up to {patience_seconds:.0f} s",

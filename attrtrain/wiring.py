@@ -38,6 +38,7 @@ from attrtrain.errors import (
     LabelError,
     MemoryExceededError,
     PreemptedError,
+    ShardError,
     first_line,
     lacks_memory,
 )
@@ -114,7 +115,13 @@ def _train(
         task = Task(config, runtime, crops, val_shards, order, settings, folder, NullTracker(), stop)
         if source is not None:
             restore(task, learner, state, window, source)
-            mended = put_in_order(task, learner, state, window, source)
+            with (
+                _told_by_one_process(runtime),
+                _explained_lack_of_memory(config),
+                explained_compile_failure(config.train.compile),
+                _explained_full_disk(folder),
+            ):
+                mended = put_in_order(task, learner, state, window, source)
             told += mended
             left_to_do = not is_finished(config, state), bool(mended), not (folder / RESULT).exists()
             if not any(runtime.any_rank(*left_to_do)):
@@ -209,6 +216,15 @@ def _explained_lack_of_memory(config: TrainConfig) -> Iterator[None]:
             f"a step does not fit into the memory there is ({first_line(error)}); lower train.micro_batch or data.image_px, or set train.checkpoint_activations; "
             f"`attrtrain find` tells what fits. {config.run.dir} goes on from its last checkpoint"
         ) from None
+
+
+@contextmanager
+def _told_by_one_process(runtime: Runtime) -> Iterator[None]:
+    """Has the process that meets a crop or a lack of memory say so, which may not be the main one."""
+    try:
+        yield
+    except (ShardError, MemoryExceededError) as error:
+        raise of_one_process(runtime, error) from None
 
 
 @contextmanager

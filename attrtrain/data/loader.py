@@ -4,7 +4,6 @@ Threads, not the processes of torch's DataLoader: the JPEG decoder and the resiz
 so threads scale, and nothing has to be started, sent through shared memory or mapped again for every batch.
 """
 
-import copy
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -136,8 +135,8 @@ class CropDataset:
         self._buffers = Buffers()
 
     def own_copy(self) -> "CropDataset":
-        """The same for another thread, with file handles and buffers of its own."""
-        return CropDataset(copy.copy(self.shards), self.image_px, self.resize_on, self.framing, self.jitter)
+        """The same for another thread, with buffers of its own."""
+        return CropDataset(self.shards, self.image_px, self.resize_on, self.framing, self.jitter)
 
     def __getitem__(self, request: BatchRequest) -> Batch | PackedBatch:
         """Reads and decodes the samples of one request.
@@ -271,7 +270,7 @@ def _decoded_ahead(
     dataset: CropDataset, requests: Iterable[BatchRequest], device: torch.device, workers: int
 ) -> Iterator[Batch | PackedBatch]:
     """The batches in order, up to `_AHEAD` a thread made before they are asked for."""
-    own = threading.local()  # file handles and buffers are each thread's own
+    own = threading.local()  # buffers are each thread's own
 
     def start() -> None:
         own.dataset = dataset.own_copy()

@@ -2,8 +2,12 @@
 
 import os
 import resource
+import threading
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
+from weakref import WeakSet
 
 from attrtrain.data.cache import RemoteFile, ShardCache
 from attrtrain.shards.manifest import ShardInfo
@@ -34,8 +38,8 @@ def files_of(folder: Path | str, cache: ShardCache | None) -> ShardFiles:
 
 
 def _open_files_allowed() -> int:
-    """Files that one folder may keep open: a quarter of what this process may, whose own limit (often 1,024) is raised
-    as far as the system lets it.
+    """Files that all folders together may keep open: a quarter of what this process may, whose own limit (often 1,024)
+    is raised as far as the system lets it.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
@@ -45,31 +49,52 @@ def _open_files_allowed() -> int:
     return max(1, (wanted if soft == resource.RLIM_INFINITY else soft) // 4)
 
 
+@dataclass
+class _OpenFile:
+    handle: int
+    readers: int = 0  # threads that are reading from it
+
+
 class _LocalFiles:
-    """A folder on a disk. Files that were read stay open, on a network disk opening one costs more than reading from
-    it, as long as there are not too many.
+    """A folder on a disk, for any number of threads. Files that were read stay open as long as there are not too many,
+    for on a network disk opening one costs more than reading from it.
     """
 
     def __init__(self, folder: Path) -> None:
         self.place = folder
-        self._handles: dict[str, int] = {}  # the one used longest ago first
-        self._limit = 0  # known once a file is read
+        self._lock = threading.Lock()
+        self._open: dict[str, _OpenFile] = {}  # the one used longest ago first
+        _living.add(self)
 
     def path(self, name: str, sha256: str) -> Path:
         return self.place / name
 
     def read(self, shard: ShardInfo, size: int, offset: int) -> bytes:
-        if (handle := self._handles.pop(shard.name, None)) is None:
-            self._limit = self._limit or _open_files_allowed()
-            if len(self._handles) >= self._limit:
-                os.close(self._handles.pop(next(iter(self._handles))))
-            handle = os.open(self.place / shard.name, os.O_RDONLY)
-        self._handles[shard.name] = handle
-        return os.pread(handle, size, offset)
+        with self._lock:
+            if (file := self._open.pop(shard.name, None)) is None:
+                self._close_idle()
+                file = _OpenFile(os.open(self.place / shard.name, os.O_RDONLY))
+            self._open[shard.name] = file
+            file.readers += 1
+        try:
+            return os.pread(file.handle, size, offset)
+        finally:
+            with self._lock:
+                file.readers -= 1
+
+    def _close_idle(self) -> None:
+        """Makes room for one more file within this folder's share of those that may be open."""
+        surplus = len(self._open) + 1 - max(1, _open_files_allowed() // len(_living))
+        idle = (name for name, file in self._open.items() if not file.readers)
+        for name in list(islice(idle, max(0, surplus))):
+            os.close(self._open.pop(name).handle)
 
     def __del__(self) -> None:
-        for handle in self._handles.values():
-            os.close(handle)
+        for file in self._open.values():
+            os.close(file.handle)
+
+
+_living: WeakSet[_LocalFiles] = WeakSet()  # among whom the files that may be open are shared out
 
 
 class _CachedFiles:

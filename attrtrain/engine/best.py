@@ -34,10 +34,8 @@ def require_best_bundle(task: Task, learner: Learner, state: RunState, window: W
     has_it = task.runtime.is_main and _holds_best(task.folder, state)
     if state.best_epoch == 0 or task.runtime.any_rank(has_it)[0]:
         return None
-    places = (checkpoint.of_step(folder, state.best_step) for folder in (task.folder / CHECKPOINTS, source.parent))
-    found = (
-        next((str(place) for place in places if checkpoint.damage(place) is None), "") if task.runtime.is_main else ""
-    )
+    places = (checkpoint.of_step(folder, state.best_step) for folder in (source.parent, task.folder / CHECKPOINTS))
+    found = next((str(place) for place in places if is_best(place, state)), "") if task.runtime.is_main else ""
     (found,) = task.runtime.from_main(found)
     if not found:
         epoch = state.best_epoch
@@ -53,6 +51,15 @@ def require_best_bundle(task: Task, learner: Learner, state: RunState, window: W
     write_bundles(task, learner, evaluation, [task.folder / BUNDLE])
     restore(task, learner, state, window, source)
     return f"{task.folder}/bundle was not of epoch {state.best_epoch}, the best so far; made anew from {best}"
+
+
+def is_best(place: Path, state: RunState) -> bool:
+    """Whether a checkpoint is whole and that of the best epoch, not what another course of a run left at its step."""
+    if checkpoint.damage(place) is not None:
+        return False
+    position = checkpoint.load_state(place)["position"]
+    best_map = state.best_map if math.isfinite(state.best_map) else None
+    return (position["best_step"], position["best_map"]) == (state.best_step, best_map)
 
 
 def _holds_best(folder: Path, state: RunState) -> bool:

@@ -6,12 +6,13 @@ from pathlib import Path
 from attrtrain import checkpoint
 from attrtrain.config.changes import changes_numbers
 from attrtrain.config.schema import TrainConfig
-from attrtrain.engine.best import require_best_bundle
+from attrtrain.engine.best import is_best, require_best_bundle
+from attrtrain.engine.resume import save_checkpoint
 from attrtrain.engine.state import Learner, RunState, Task
 from attrtrain.engine.stopping import early_stop
 from attrtrain.engine.window import Window
 from attrtrain.errors import CheckpointError
-from attrtrain.run_layout import CHECKPOINTS, RESULT
+from attrtrain.run_layout import CHECKPOINTS, HISTORY, RESULT
 from attrtrain.runtime import Runtime
 
 
@@ -72,10 +73,24 @@ def put_in_order(task: Task, learner: Learner, state: RunState, window: Window, 
     to it. Collective.
     """
     told = []
+    folder = task.folder / CHECKPOINTS
+    is_own = checkpoint.is_in(folder, source)
     if task.runtime.is_main:
-        moved = checkpoint.set_newer_aside(task.folder / CHECKPOINTS, source)
-        told += [f"{len(moved)} newer checkpoints are set aside in {moved[0].parent}"] if moved else []
+        history = task.folder / HISTORY
+        moved = checkpoint.set_aside(folder, source)
+        told += (
+            [f"{len(moved)} {'newer' if is_own else 'other'} checkpoints are set aside in {moved[0].parent}"]
+            if moved
+            else []
+        )
+        if moved and not is_own and history.exists():  # it tells of what they come from
+            checkpoint.set_file_aside(folder, history)
     mended = require_best_bundle(task, learner, state, window, source)
+    if not is_own:  # so that the folder can be gone on with, whatever becomes of the one the checkpoint is in
+        best = checkpoint.of_step(source.parent, state.best_step)
+        if task.runtime.is_main and 0 < state.best_step < state.step and is_best(best, state):
+            checkpoint.take_in(folder, best)
+        save_checkpoint(task, learner, state, window)
     return [*told, *([mended] if mended else [])]
 
 

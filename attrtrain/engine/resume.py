@@ -166,7 +166,7 @@ def restore(task: Task, learner: Learner, state: RunState, window: Window, sourc
     window.load_state_dict([entry["window"] for entry in saved.ranks], rank, world_size)
     if len(saved.ranks) == world_size:
         _set_generators(saved.ranks[rank]["generators"], task.runtime.device)
-    is_own = source.resolve().parent == (task.folder / CHECKPOINTS).resolve()  # another folder's run stays its own
+    is_own = checkpoint.is_in(task.folder / CHECKPOINTS, source)  # another folder's run stays its own
     if is_own and task.runtime.is_main and saved.state["wandb_id"] and not wandb_tracker.read_id(task.folder):
         wandb_tracker.write_id(task.folder, saved.state["wandb_id"])
 

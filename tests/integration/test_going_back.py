@@ -134,6 +134,32 @@ def test_a_run_that_goes_on_elsewhere_takes_its_best_along(
     assert all(values.equal(weights[1][name]) for name, values in weights[0].items())
 
 
+def test_a_course_that_was_set_aside_is_taken_up_as_it_was(
+    whole: Path, toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The checkpoints in the folder have the same names, and are of another course."""
+    run = shutil.copytree(whole, tmp_path / "run")
+    first, last = steps(run)[0], steps(run)[-1]
+    flags = ("--train.epochs", "4", *KEEP, "--checkpoint.resume")
+    assert train(run, toy_shards, *flags, str(first), "--optim.lr", "1e-6") == 0
+    aside = run / "checkpoints" / "set-aside" / last.name
+    capsys.readouterr()
+    assert train(run, toy_shards, *flags, str(aside)) == 0
+    assert f"4 other checkpoints are set aside in {run}/checkpoints/set-aside" in capsys.readouterr().out
+    for name in ("weights.safetensors", "model.json"):
+        assert (run / "bundle" / name).read_bytes() == (whole / "bundle" / name).read_bytes()
+    assert best(run) == best(whole)
+    assert not (run / "metrics.jsonl").read_text() and (aside.parent / "metrics.jsonl").read_text()
+    assert train(run, toy_shards, *flags[:-1]) == 0  # without the flag, it goes on from what is in the folder now
+    assert "is finished after 4 epochs" in capsys.readouterr().out
+    shutil.rmtree(run / "checkpoints" / "set-aside")
+    shutil.rmtree(run / "bundle")
+    assert train(run, toy_shards, *flags[:-1]) == 0
+    assert (run / "bundle" / "weights.safetensors").read_bytes() == (
+        whole / "bundle" / "weights.safetensors"
+    ).read_bytes()
+
+
 def test_a_lost_bundle_is_made_anew(whole: Path, toy_shards: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(whole, run)

@@ -563,6 +563,12 @@ def test_tasks_that_srun_hides_each_others_gpus_from_are_refused(monkeypatch: py
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     adopt_slurm_step()
     assert (os.environ["RANK"], os.environ["LOCAL_RANK"], os.environ["LOCAL_WORLD_SIZE"]) == ("5", "1", "4")
+    port = os.environ["MASTER_PORT"]
+    monkeypatch.setenv("SLURM_STEP_ID", "1")
+    for name in ("WORLD_SIZE", "MASTER_PORT"):
+        monkeypatch.delenv(name)
+    adopt_slurm_step()  # a step beside the other one, which may be on the same nodes
+    assert os.environ["MASTER_PORT"] not in ("", port)
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,12 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
         pass
 
 
+def test_a_machine_that_is_renamed_keeps_its_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with locked(tmp_path / "run", runtime()):
+        monkeypatch.setattr(socket, "gethostname", lambda: "renamed")
+        require_held(tmp_path / "run")
+
+
 def test_a_folder_that_was_removed_or_begun_anew_is_no_longer_ours(tmp_path: Path, hold: Any) -> None:
     with locked(tmp_path, runtime()):
         require_held(tmp_path)

@@ -17,7 +17,7 @@ from torch.cuda._utils import _get_device_index
 from torchvision.transforms import v2
 
 from attrtrain.config.schema import Interpolation, ResizeOn
-from attrtrain.data import loader
+from attrtrain.data import loader, shard_files
 from attrtrain.data.augment import apply_flips, draw_flips
 from attrtrain.data.decode import decode_crop, squash
 from attrtrain.data.device_resize import resize_packed
@@ -318,3 +318,15 @@ def test_what_goes_wrong_in_a_thread_is_told_as_it_is(toy_shards: Path) -> None:
     far = BatchRequest(0, np.array([10**9]), np.array([10**9]))
     with pytest.raises(IndexError):
         list(load_batches(dataset, [far], CPU, workers=2))
+
+
+def test_decoding_threads_share_the_files_that_may_be_open(toy_shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shards = ShardSet([toy_shards], "train")
+    assert len(shards.shard_samples) > 4
+    monkeypatch.setattr(shard_files, "_open_files_allowed", lambda: 2)
+    open_files = Path("/proc/self/fd")
+    before, most = len(list(open_files.iterdir())), 0
+    order = TrainOrder(len(shards), 0, 8, 8, rank=0, world_size=1)
+    for _ in load_batches(CropDataset(shards, 32), order.requests(3, 0, 0), torch.device("cpu"), 6):
+        most = max(most, len(list(open_files.iterdir())) - before)
+    assert 0 < most <= 2 + 6  # those that stay open, and what each thread reads from

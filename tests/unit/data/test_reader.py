@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,35 @@ def test_more_shards_than_files_may_be_open_are_read_all_the_same(
     for position in order:
         assert bounded.jpeg(int(position)) == expected[position]
         assert len(list(Path("/proc/self/fd").iterdir())) <= before + 2
+
+
+def test_threads_share_the_files_that_may_be_open(toy_shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shards = ShardSet([toy_shards], "train")
+    expected = [shards.jpeg(position) for position in range(len(shards))]
+    monkeypatch.setattr(shard_files, "_open_files_allowed", lambda: 2)
+    bounded = ShardSet([toy_shards], "train")
+    del shards
+    before, most = len(list(Path("/proc/self/fd").iterdir())), 0
+
+    def read(seed: int) -> None:
+        nonlocal most
+        for position in np.random.default_rng(seed).permutation(len(bounded)):
+            assert bounded.jpeg(int(position)) == expected[position]
+            most = max(most, len(list(Path("/proc/self/fd").iterdir())) - before)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(read, range(12)))
+    assert most <= 2 + 4 + 4  # those that stay open, what each thread reads from, and the listing that each counts by
+
+
+def test_folders_share_the_files_that_may_be_open(toy_shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shard_files, "_open_files_allowed", lambda: 4)
+    sets = [ShardSet([toy_shards], "train") for _ in range(4)]
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for shards in sets:
+        for position in range(len(shards)):
+            shards.jpeg(position)
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before + 4
 
 
 def test_the_limit_on_open_files_is_raised_and_a_quarter_of_it_is_used() -> None:
