@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,9 @@ from attrtrain import bundle
 from attrtrain.cli import main
 from attrtrain.framing import Framing
 from attrtrain.inference.predictor import Predictor
+from attrtrain.metrics.document import write_metrics
+from attrtrain.metrics.judge import judge
+from attrtrain.predictions import read_predictions
 from attrtrain.publishing import hub_folder
 from tests.bundles import draw_bundle
 
@@ -200,6 +204,25 @@ def test_a_card_can_tell_of_another_evaluation(run: Path, tmp_path: Path, capsys
         Path(out, "metrics.json").write_text(json.dumps({**found, "source": source}))
         assert "not of this model as it is" in failing(["card", str(run), "--evaluation", out], capsys)
     assert "has no metrics.json" in failing(["card", str(run), "--evaluation", str(tmp_path)], capsys)
+
+
+@pytest.mark.parametrize("photographs", [1, 30])
+def test_an_evaluation_without_intervals_is_told_of_without_them(run: Path, tmp_path: Path, photographs: int) -> None:
+    """As of `--replicates 0`, or of a single photograph, of which none can be drawn."""
+    predictions = read_predictions(run / "evaluation" / "predictions.npz")
+    if photographs == 1:
+        predictions = replace(predictions, image_id=np.zeros_like(predictions.image_id))
+    document = judge(predictions, source={"split": "val"}, replicates=100 if photographs == 1 else 0)
+    assert document.intervals == {} and document.overall["map"] is not None
+    (tmp_path / "evaluation").mkdir()
+    write_metrics(document, tmp_path / "evaluation" / "metrics.json")
+    of = ["--evaluation", str(tmp_path / "evaluation")]
+    assert main(["card", str(run), *of, "--out", str(tmp_path / "README.md")]) == 0
+    assert main(["push", str(run), *of, "--to", str(tmp_path / "published")]) == 0
+    for card in (ModelCard.load(tmp_path / "README.md"), ModelCard.load(tmp_path / "published" / "README.md")):
+        assert f"**mAP {document.overall['map']:.3f}**. mAP is" in card.text and "No intervals were drawn" in card.text
+        assert "replicates" not in card.text and "whole interval" not in card.text
+        assert {row[2] for row in tables(card)[0][1:]} == {"–"}
 
 
 def test_a_pushed_folder_predicts_as_the_run_does_and_its_own_example_works(
