@@ -102,9 +102,7 @@ def _facts(model: PublishedModel, options: CardOptions, place: str) -> dict[str,
         "best_epoch": model.result.get("best_epoch"),
         "epochs": model.setting("train", "epochs"),
         "unknown": model.setting("labels", "unknown"),
-        "unknown_told": _UNKNOWN.get(
-            model.setting("labels", "unknown"), "Missing: what unknown labels meant to the loss."
-        ),
+        "unknown_told": _unknown_told(model.setting("labels", "unknown")),
         "train_split": train_split,
         **_data(model.manifests),
         "training": _training(model),
@@ -116,6 +114,12 @@ def _facts(model: PublishedModel, options: CardOptions, place: str) -> dict[str,
 
 def _backbone(name: str) -> str:
     return f"{name.removeprefix(TIMM)} of timm" if name.startswith(TIMM) else name.replace("resnet", "ResNet")
+
+
+def _unknown_told(unknown: Any) -> str:
+    """What unknown labels meant, as far as config.yaml says it: people edit it, so anything may stand there."""
+    told = [told for name, told in _UNKNOWN.items() if name == unknown]
+    return told[0] if told else "Missing: what unknown labels meant to the loss."
 
 
 _OWN = {"map": "map", "prior": "prior_map", "objects": "objects"}

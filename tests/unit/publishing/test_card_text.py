@@ -1,5 +1,6 @@
 """Text out of data shows on a model card as it is, whatever characters it has."""
 
+from pathlib import Path
 from typing import get_args
 
 import cmarkgfm
@@ -8,7 +9,10 @@ from markdown_it import MarkdownIt
 
 from attrtrain.config.schema import Head, UnknownLabels
 from attrtrain.publishing import model_card
-from attrtrain.publishing.model_card import as_text
+from attrtrain.publishing.model_card import as_text, write_card
+from attrtrain.publishing.options import CardOptions
+from attrtrain.publishing.published_model import read_published_model
+from tests.bundles import draw_bundle
 
 
 @pytest.mark.parametrize(
@@ -49,3 +53,14 @@ def test_an_address_in_a_name_is_no_link_where_github_makes_links(text: str) -> 
 
 def test_every_head_and_meaning_of_unknown_labels_has_words() -> None:
     assert set(model_card._HEADS) == set(get_args(Head)) and set(model_card._UNKNOWN) == set(get_args(UnknownLabels))
+
+
+@pytest.mark.parametrize("written", ["[mask]", "{mask: 1}", "5", "mask"])
+def test_a_config_that_somebody_edited_says_what_unknown_labels_meant_or_that_it_is_missing(
+    tmp_path: Path, written: str
+) -> None:
+    draw_bundle(tmp_path / "bundle")
+    (tmp_path / "config.yaml").write_text(f"labels:\n  unknown: {written}\n")
+    card = write_card(read_published_model(tmp_path), CardOptions(), ".")
+    told = model_card._UNKNOWN["mask"] if written == "mask" else "Missing: what unknown labels meant to the loss."
+    assert f"- **Labels.** {told} No unknown label" in card
