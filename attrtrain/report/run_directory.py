@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,8 +97,7 @@ def open_shards(run: JudgedRun) -> tuple[ShardSet | None, str]:
     """The shards that the run was judged on and "", or None and why they cannot be shown."""
     folders, split = _data_of(run.config)
     if judged_in := run.document.source.get(SHARDS):
-        with suppress(ValueError):  # somebody has edited it
-            folders = json.loads(judged_in)
+        folders = _folders_of(judged_in) or folders
     if not folders:
         return None, "There are no pictures: no config.yaml says where the shards are."
     try:
@@ -113,6 +111,16 @@ def open_shards(run: JudgedRun) -> tuple[ShardSet | None, str]:
             f"There are no pictures: {', '.join(folders)} holds other data than the run was judged on.",
         )
     return shards, ""
+
+
+def _folders_of(text: str) -> list[str]:
+    """The shard folders that a text of `joined` names; none where somebody has edited it and it is no such text."""
+    try:
+        folders = json.loads(text)
+    except (ValueError, RecursionError):
+        return []
+    whole = isinstance(folders, list) and all(isinstance(folder, str) for folder in folders)
+    return folders if whole else []
 
 
 def _find_evaluation(folder: Path, config: dict[str, Any]) -> Path:

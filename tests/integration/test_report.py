@@ -111,6 +111,15 @@ def test_a_config_that_somebody_edited_shows_pictures_or_says_why_not(run, toy_s
     assert f"--shards {toy_shards if pictures else 'DIR'} --out" in refusal(capsys, run)
 
 
+@pytest.mark.parametrize("written", ["5", "true", "[5]", '{"a": 1}', "[]", "gone", "[" * 100_000])
+def test_shards_of_a_metrics_json_that_somebody_edited_are_those_of_config_yaml(run, written):
+    metrics = run / "evaluation" / "metrics.json"
+    content = json.loads(metrics.read_text())
+    metrics.write_text(json.dumps({**content, "source": {**content["source"], "shards": written}}))
+    assert main(["report", str(run)]) == 0
+    assert (run / "report.html").read_text().count("data:image/webp;base64,") > 24
+
+
 def test_without_its_shards_the_page_has_no_pictures_and_says_so(run, capsys):
     config = run / "config.yaml"
     config.write_text(config.read_text().replace("- /", "- /gone/"))
