@@ -1,15 +1,13 @@
 """The curves of a training run, from its metrics.jsonl."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from attrtrain.tracking.jsonl_tracker import is_number, parsed
+
 _POINTS = 300
-_MOST = (
-    2.0**63
-)  # no step is as large, and no float of ours; NaN is not below it, and a whole number of 400 digits fits no float
 Points = list[tuple[float, float]]
 
 
@@ -24,7 +22,7 @@ def read_curves(history: Path | None) -> dict[str, Points]:
     """
     if history is None or not history.is_file():
         return {}
-    lines = list(filter(None, map(_parsed, history.read_text(encoding="utf-8", errors="replace").splitlines())))
+    lines = list(filter(None, map(parsed, history.read_text(encoding="utf-8", errors="replace").splitlines())))
     curves = {
         "train loss": _points(lines, "train", "loss"),
         "val loss": _points(lines, "val", "loss"),
@@ -39,29 +37,18 @@ def best_epoch(history: Path | None) -> tuple[int, int] | None:
     """Epoch and step of the highest mAP on the validation split, the first of equals; None where none is written."""
     if history is None or not history.is_file():
         return None
-    lines = filter(None, map(_parsed, history.read_text(encoding="utf-8", errors="replace").splitlines()))
-    judged = [line for line in lines if line["kind"] == "val" and _is_number(line.get("map")) and "epoch" in line]
+    lines = filter(None, map(parsed, history.read_text(encoding="utf-8", errors="replace").splitlines()))
+    judged = [
+        line for line in lines if line["kind"] == "val" and all(is_number(line.get(name)) for name in ("map", "epoch"))
+    ]
     if not judged:
         return None
     best = max(judged, key=lambda line: line["map"])  # max keeps the first
     return int(best["epoch"]), int(best["step"])
 
 
-def _parsed(text: str) -> dict[str, Any] | None:
-    try:
-        line = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    whole = isinstance(line, dict) and isinstance(line.get("kind"), str) and _is_number(line.get("step"))
-    return line if whole else None
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MOST
-
-
 def _points(lines: list[dict[str, Any]], kind: str, name: str) -> Points:
-    return [(line["step"], line[name]) for line in lines if line["kind"] == kind and _is_number(line.get(name))]
+    return [(line["step"], line[name]) for line in lines if line["kind"] == kind and is_number(line.get(name))]
 
 
 def _shortened(points: Points) -> Points:

@@ -3,11 +3,14 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from attrtrain.errors import AttrtrainError
 from attrtrain.files import atomic_write
 from attrtrain.tracking.trackers import NullTracker, Values
+
+# No step is as large, and no float of ours; NaN is not below it, and a whole number of 400 digits fits no float.
+_MOST = 2.0**63
 
 
 class JsonlTracker(NullTracker):
@@ -18,7 +21,8 @@ class JsonlTracker(NullTracker):
     """
 
     def __init__(self, path: Path, step: int, epoch: int) -> None:
-        """Opens the file and drops lines past a position: a run that goes on from there will log them again.
+        """Opens the file and drops lines past a position: a run that goes on from there will log them again. Of an
+        evaluation that says no epoch, the step alone tells where it lies.
 
         Args:
             step: optimizer steps taken at that position.
@@ -26,9 +30,7 @@ class JsonlTracker(NullTracker):
         """
         self._path = path
         lines = _lines(path)
-        self.kept = [
-            line for line in lines if line["step"] <= step and (line["kind"] != "val" or line["epoch"] <= epoch)
-        ]
+        self.kept = [line for line in lines if line["step"] <= step and _epoch_of(line) <= epoch]
         self.dropped = len(lines) - len(self.kept)
         with atomic_write(path) as file:
             file.writelines(json.dumps(line).encode() + b"\n" for line in self.kept)
@@ -49,15 +51,28 @@ class JsonlTracker(NullTracker):
             ) from None
 
 
+def parsed(text: str) -> dict[str, Any] | None:
+    """A line of metrics.jsonl; None where it is none of ours, or one that a killed process was writing."""
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    whole = isinstance(line, dict) and isinstance(line.get("kind"), str) and is_number(line.get("step"))
+    return line if whole else None
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Whether a value of such a line is a number, and one that can be drawn."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MOST
+
+
 def _lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
-    lines = []
-    for text in path.read_text(errors="replace").splitlines():
-        try:
-            line = json.loads(text)
-        except (ValueError, RecursionError):  # the line a killed process was writing
-            continue
-        if isinstance(line, dict) and {"kind", "step"} <= line.keys():
-            lines.append(line)
-    return lines
+    return list(filter(None, map(parsed, path.read_text(errors="replace").splitlines())))
+
+
+def _epoch_of(line: dict[str, Any]) -> float:
+    """How many epochs must be evaluated for a line to be there: 0 where it is of none, or does not say so."""
+    epoch = line.get("epoch")
+    return epoch if line["kind"] == "val" and is_number(epoch) else 0

@@ -54,6 +54,11 @@ def test_the_best_epoch_is_the_first_of_equals(tmp_path):
     assert best_epoch(written(tmp_path / "m", *lines)) == (2, 10)
 
 
+def test_an_epoch_that_is_no_number_is_not_the_best(tmp_path):
+    lines = [{"kind": "val", "step": 5 * n, "epoch": e, "map": n / 10} for n, e in enumerate([1, 2, None, "3", [4]])]
+    assert best_epoch(written(tmp_path / "m", *lines)) == (2, 5)
+
+
 def test_without_training_there_are_no_curves(tmp_path):
     assert read_curves(None) == read_curves(tmp_path / "absent") == {}
     assert best_epoch(None) is None

@@ -105,6 +105,22 @@ def test_metrics_jsonl_forgets_what_will_be_logged_again(tmp_path: Path) -> None
     assert lines[3] == {"kind": "val", "step": 3, "epoch": 1, "map": None, "prior_map": None}
 
 
+def test_metrics_jsonl_that_somebody_edited_loses_no_line_that_says_where_it_lies(tmp_path: Path) -> None:
+    ours = [
+        {"kind": "train", "step": 2, "epoch": "one", "loss": 0.5},
+        {"kind": "val", "step": 3, "map": 0.5},
+        {"kind": "val", "step": 3, "epoch": None, "map": 0.6},
+        {"kind": "val", "step": 3, "epoch": 1, "map": 0.7},
+    ]
+    later = [{"kind": "val", "step": 9, "map": 0.5}, {"kind": "val", "step": 3, "epoch": 2, "map": 0.5}]
+    not_ours = [{"kind": "train", "step": step} for step in ("2", None, [2], True)] + [{"kind": ["val"], "step": 2}]
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in (*not_ours, *ours, *later)))
+    tracker = JsonlTracker(path, 6, 1)
+    assert tracker.kept == [json.loads(line) for line in path.read_text().splitlines()] == ours
+    assert tracker.dropped == len(later)
+
+
 def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
     tracker = JsonlTracker(tmp_path / "metrics.jsonl", 0, 0)
     (tmp_path / "metrics.jsonl").unlink()
