@@ -132,12 +132,14 @@ def leave_course(run_folder: Path) -> None:
     the first: W&B takes no number back.
     """
     if known := read_id(run_folder):
-        first, _, number = _parts(known)
-        write_id(run_folder, f"{first}{_COURSE}{int(number or 1) + 1}")
+        first, course = _parts(known)
+        write_id(run_folder, f"{first}{_COURSE}{course + 1}")
 
 
-def _parts(run_id: str) -> tuple[str, str, str]:
-    return run_id.partition(_COURSE)
+def _parts(run_id: str) -> tuple[str, int]:
+    """The id of a run's first course, and which course it is on. An id that people gave may have `-course` within."""
+    found = re.fullmatch(rf"(.*){_COURSE}(\d+)", run_id)
+    return (found[1], int(found[2])) if found else (run_id, 1)
 
 
 def _try_online(begin: Callable[[Mode], Any], run_folder: Path) -> Any | None:

@@ -230,6 +230,15 @@ def test_a_run_that_the_agent_of_a_sweep_starts_has_the_agent_s_id_and_keeps_it(
     assert len(begun[-1]) == 8 and begun[-1] != "trial17"
 
 
+@pytest.mark.parametrize("first", ["trial17", "cs231n-coursework-1", "my-course", "a-course2b"])
+def test_whatever_the_id_of_a_run_each_course_that_it_leaves_is_counted(tmp_path: Path, first: str) -> None:
+    wandb_tracker.write_id(tmp_path, first)
+    for course in (2, 3):
+        wandb_tracker.leave_course(tmp_path)
+        assert wandb_tracker.read_id(tmp_path) == f"{first}-course{course}"
+        assert wandb_tracker._parts(f"{first}-course{course}")[0] == first
+
+
 def test_a_warning_is_a_line_of_its_own_also_while_a_progress_bar_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     with tqdm(total=3, desc="epoch 1", ncols=80) as bar:
         bar.update()
