@@ -95,6 +95,13 @@ def remove_partials(folder: Path, names: Container[str] | None = None) -> None:
             partial.unlink(missing_ok=True)
 
 
+def legible(name: Path | str) -> str:
+    """A name or path as text that any file can hold: of one in another encoding than UTF-8, the bytes that are no text
+    are spelled out. For people; it leads to no file.
+    """
+    return str(name).encode(errors="backslashreplace").decode()
+
+
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file's content, in hexadecimal."""
     with path.open("rb") as file:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attrtrain.errors import LabelError
+from attrtrain.files import legible
 from attrtrain.vocabulary import AttributeVocabulary
 
 _BLOCK_ROWS = 1024
@@ -33,8 +34,7 @@ class SourceFile:
         """Reads `path` once to describe it."""
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        name = path.name.encode(errors="backslashreplace").decode()  # one in another encoding than UTF-8 is no text
-        return cls(name=name, bytes=path.stat().st_size, sha256=digest)
+        return cls(name=legible(path.name), bytes=path.stat().st_size, sha256=digest)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from attrtrain.files import atomic_folder, atomic_write, create_once, fsync, remove_partials, sha256_of
+from attrtrain.files import atomic_folder, atomic_write, create_once, fsync, legible, remove_partials, sha256_of
 from tests.disk_events import events_of_the_disk, on_disk, refuse_the_name, require_sealed_before_it_was_named
 
 
@@ -174,3 +174,8 @@ def test_what_is_created_once_is_on_the_disk_before_it_has_its_name(tmp_path, mo
     create_once(tmp_path / "plan.json", b"first")
     assert events == [on_disk(tmp_path / "plan.json"), ("move", "plan.json")]
     assert (tmp_path / "plan.json").read_bytes() == b"first"
+
+
+def test_a_name_in_another_encoding_is_spelled_out_and_any_other_is_itself(tmp_path):
+    assert legible(tmp_path / os.fsdecode(b"caf\xe9.jpg")) == rf"{tmp_path}/caf\udce9.jpg"
+    assert legible("café 日本") == "café 日本"
