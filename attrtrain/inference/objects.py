@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attrtrain.annotations.coco import read_instances
-from attrtrain.annotations.table import SourceFile
+from attrtrain.annotations.table import SourceFile, check_texts
 from attrtrain.annotations.tabular import read_boxes
 from attrtrain.errors import LabelError
 
@@ -76,6 +76,10 @@ def read_objects(instances: Sequence[Path], boxes: Path | None) -> Objects:
 
 def _of_coco(paths: Sequence[Path]) -> Objects:
     read = read_instances(paths)
+    try:
+        check_texts(read.image, read.category)
+    except LabelError as error:
+        raise LabelError(f"{', '.join(map(str, paths))}: {error}") from None
     return Objects(read.annotation_id, read.image, read.image_size, read.box, read.category, read.crowd, read.sources)
 
 

@@ -66,6 +66,16 @@ def test_what_holds_no_objects_is_refused_in_one_line(tmp_path, write, told):
     assert told in str(caught.value) and "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
 
 
+@pytest.mark.parametrize("half", ["file_name", "name"])
+def test_half_a_character_is_refused_in_one_line_that_names_the_file(tmp_path, half):
+    path = coco(tmp_path, [annotation(1, 1)])
+    content = json.loads(path.read_text())
+    content["images" if half == "file_name" else "categories"][0][half] = "a\ud83d.jpg"
+    path.write_text(json.dumps(content))
+    with pytest.raises(LabelError, match=r"instances\.json: 'a\\ud83d\.jpg' holds half a character"):
+        read_objects([path], None)
+
+
 def test_an_id_given_twice_is_refused(tmp_path):
     (tmp_path / "b.csv").write_text("image,x,y,w,h,object_id\na.jpg,1,2,3,4,5\na.jpg,1,2,3,4,5\n")
     with pytest.raises(LabelError, match=r"b\.csv: object id 5 is given 2 times"):
