@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from attrtrain.data.reader import ShardSet
 from attrtrain.engine.evaluate import BAR_SECONDS
+from attrtrain.files import legible
 from attrtrain.inference.captions import caption, present
 from attrtrain.inference.crops import CropBatch, CropCutter, cut_batches, stored_batches
 from attrtrain.inference.objects import Objects
@@ -59,7 +60,7 @@ def of_photographs(predictor: Predictor, objects: Objects, folders: list[Path | 
     def batches(first: int, workers: int) -> Iterator[CropBatch]:
         return cut_batches(objects, first, BATCH, cutter, workers=workers, pin=is_cuda)
 
-    return Source(objects, [str(folder) for folder in folders], batches)
+    return Source(objects, list(map(legible, folders)), batches)
 
 
 def of_shards(predictor: Predictor, shards: ShardSet) -> Source:
@@ -83,7 +84,7 @@ def of_shards(predictor: Predictor, shards: ShardSet) -> Source:
         card = predictor.card
         return stored_batches(shards, first, BATCH, card.image_px, card.framing, predictor.device, workers=workers)
 
-    return Source(objects, [*map(str, shards.folders), f"split {shards.split}, {shards.fingerprint}"], batches)
+    return Source(objects, [*map(legible, shards.folders), f"split {shards.split}, {shards.fingerprint}"], batches)
 
 
 def annotate(predictor: Predictor, source: Source, out: Path, workers: int, captions: bool) -> ResultInfo:

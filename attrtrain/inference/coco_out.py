@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from attrtrain.errors import LabelError
 from attrtrain.files import atomic_write
 from attrtrain.inference.captions import present
-from attrtrain.inference.results import read_info, scores_of
+from attrtrain.inference.results import opened, read_info, scores_of
 
 
 def write_coco(instances: Path, result: Path, out: Path) -> int:
@@ -48,7 +48,7 @@ def _told(result: Path) -> dict[int, dict[str, Any]]:
     info = read_info(result)
     thresholds = [attribute.threshold for attribute in info.attributes]
     told = {}
-    with pq.ParquetFile(result) as file:
+    with pq.ParquetFile(opened(result)) as file:
         for group in range(file.num_row_groups):
             table = file.read_row_group(group)
             captions = table.column("caption").to_pylist() if info.job.captions else [None] * len(table)

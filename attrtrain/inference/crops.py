@@ -15,6 +15,7 @@ from attrtrain.data.loader import CropDataset, load_batches
 from attrtrain.data.order import BatchRequest
 from attrtrain.data.reader import ShardSet
 from attrtrain.errors import AttrtrainError, LeftOutError
+from attrtrain.files import legible
 from attrtrain.framing import Framing
 from attrtrain.inference.objects import Objects
 from attrtrain.shards.manifest import CropSettings, Failure
@@ -160,5 +161,8 @@ def _start_worker(_: int) -> None:
 
 def _failure(objects: Objects, row: int, error: LeftOutError) -> Failure:
     return Failure(
-        object_id=int(objects.object_id[row]), image=str(objects.image[row]), reason=error.reason, detail=str(error)
+        object_id=int(objects.object_id[row]),
+        image=str(objects.image[row]),
+        reason=error.reason,
+        detail=legible(str(error)),
     )

@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from attrtrain.contract import read_contract, write_contract
 from attrtrain.errors import PredictionsError
 from attrtrain.files import atomic_write, remove_partials
-from attrtrain.inference.results import FEATURES, METADATA, Job, ResultInfo, read_info
+from attrtrain.inference.results import FEATURES, METADATA, Job, ResultInfo, opened, read_info
 from attrtrain.shards.manifest import Failure
 
 _FAILURES = b"failures"
@@ -59,11 +59,11 @@ class Parts:
             listed.unlink(missing_ok=True)
         info = info.model_copy(
             update={
-                "written": sum(pq.read_metadata(self._path(part)).num_rows for part in range(self.done)),
+                "written": sum(pq.read_metadata(opened(self._path(part))).num_rows for part in range(self.done)),
                 "left_out": dict(sorted(Counter(failure.reason for failure in failures).items())),
             }
         )
-        schema = pq.read_schema(self._path(0))
+        schema = pq.read_schema(opened(self._path(0)))
         if self._out.suffix == ".npy":
             self._write_npy(info, schema)
         else:
@@ -95,10 +95,11 @@ class Parts:
 
     def _tables(self, columns: list[str]) -> Iterator[pa.Table]:
         # Not `read_table`, which has columns of its own, such as `__filename`, beside those of attributes.
-        return (pq.ParquetFile(self._path(part)).read(columns=columns) for part in range(self.done))
+        return (pq.ParquetFile(opened(self._path(part))).read(columns=columns) for part in range(self.done))
 
     def _failures(self, part: int) -> list[Failure]:
-        return [Failure(**failure) for failure in json.loads(pq.read_schema(self._path(part)).metadata[_FAILURES])]
+        told = pq.read_schema(opened(self._path(part))).metadata[_FAILURES]
+        return [Failure(**failure) for failure in json.loads(told)]
 
     def _path(self, part: int) -> Path:
         return self._folder / f"{part:06d}.parquet"

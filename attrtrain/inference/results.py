@@ -14,6 +14,7 @@ The schema's metadata has one key, "attrtrain": a `ResultInfo` as JSON.
 """
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -139,6 +140,11 @@ def fingerprint_of(objects: Objects) -> str:
     return digest.hexdigest()
 
 
+def opened(path: Path) -> pa.NativeFile:
+    """A file open for Arrow to read. By its path, Arrow opens none whose name is in another encoding than UTF-8."""
+    return pa.OSFile(os.fsencode(path))
+
+
 def read_info(path: Path) -> ResultInfo:
     """What a result says about itself.
 
@@ -146,7 +152,7 @@ def read_info(path: Path) -> ResultInfo:
         PredictionsError: the file is not there, or is not one of ours.
     """
     try:
-        metadata = pq.read_schema(path).metadata or {}
+        metadata = pq.read_schema(opened(path)).metadata or {}
         return ResultInfo.model_validate_json(metadata[METADATA])
     except FileNotFoundError:
         raise PredictionsError(f"{path}: no such file") from None

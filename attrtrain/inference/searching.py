@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from attrtrain.errors import ConfigError, PredictionsError
 from attrtrain.inference.query import Query, Sql, quoted
-from attrtrain.inference.results import FEATURES, ResultInfo, read_info
+from attrtrain.inference.results import FEATURES, ResultInfo, opened, read_info
 from attrtrain.shards.crop import Box
 
 
@@ -65,7 +65,7 @@ def search(path: Path, query: Query | None, example: Example | None, limit: int)
     )
     files = {"predictions": path}
     scores = "".join(f", {quoted(one.column)} AS score{number}" for number, one in enumerate(named))
-    size = "image_size" if "image_size" in pq.read_schema(path).names else "NULL"  # older files do not have it
+    size = "image_size" if "image_size" in pq.read_schema(opened(path)).names else "NULL"  # older files do not have it
     rows_of = Sql(
         f"SELECT object_id, image, {size} AS image_size, box, category, {rank.text} AS rank{scores} FROM predictions WHERE {condition.text}",
         rank.values + condition.values,
@@ -123,7 +123,7 @@ def read_predictions_info(path: Path) -> ResultInfo:
 def _require_example(example: Example) -> None:
     is_table = example.features.suffix == ".parquet" and read_info(example.features).job.kind == "features"
     if (
-        not is_table or FEATURES not in pq.read_schema(example.features).names
+        not is_table or FEATURES not in pq.read_schema(opened(example.features)).names
     ):  # beside a .npy lies a table without them
         raise ConfigError(f"--features {example.features}: needs the .parquet file that `attrtrain features` writes")
     select = Sql("SELECT count(*) FROM described WHERE object_id = ?", (example.object_id,))
@@ -141,11 +141,17 @@ def _execute(files: dict[str, Path], select: Sql) -> list[tuple[Any, ...]]:
     try:
         with duckdb.connect(config=settings) as connection:
             for name, path in files.items():
-                connection.register(name, pyarrow.dataset.dataset(path, format="parquet"))
+                connection.register(name, _table_of(path))
             return connection.execute(select.text, select.values).fetchall()
     except (duckdb.Error, OSError, pa.ArrowInvalid) as error:
         told = re.sub(r"\s+", " ", str(error)).strip()
         raise PredictionsError(f"{', '.join(map(str, files.values()))}: cannot be searched ({told[:300]})") from None
+
+
+def _table_of(path: Path) -> pyarrow.dataset.Dataset:
+    parquet = pyarrow.dataset.ParquetFileFormat()
+    fragment = parquet.make_fragment(opened(path))
+    return pyarrow.dataset.FileSystemDataset([fragment], fragment.physical_schema, parquet)
 
 
 def _size(value: dict[str, int] | None) -> tuple[int, int]:

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -508,6 +509,45 @@ def test_crops_are_from_where_they_were_annotated_and_a_page_without_any_says_wh
     pq.write_table(table.replace_schema_metadata({b"attrtrain": json.dumps(info)}), tmp_path / "moved.parquet")
     assert main(["search", str(tmp_path / "moved.parquet"), "object_id >= 0", "--html", str(page)]) == 0
     assert page.read_text().count("say with --images where") == 20 and "data:image/" not in page.read_text()
+
+
+def test_names_that_are_no_text_cost_nothing(
+    bundle: Path, toy_coco: Path, toy_shards: Path, instances: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of folders and files that were named in another encoding than UTF-8."""
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    shutil.copytree(toy_coco / "train2017", folder / "images")
+    gone = json.loads(instances.read_text())["images"][0]["file_name"]
+    (folder / "images" / gone).unlink()
+    (folder / "images" / gone).write_bytes(b"no picture")
+    preds, features, page = folder / "preds.parquet", folder / "features.parquet", folder / "found.html"
+    of = ("--instances", instances, "--images", folder / "images", "--max-failure-rate", "1")
+    assert main(command("annotate", bundle, preds, *of, "--coco-out", folder / "labelled.json")) == 0
+    failures = [json.loads(line) for line in preds.with_suffix(".failures.jsonl").read_text().splitlines()]
+    assert any(one["image"] == gone and r"caf\udce9/images" in one["detail"] for one in failures)
+    info = json.loads(pq.read_schema(io.BytesIO(preds.read_bytes())).metadata[b"attrtrain"])
+    assert info["job"]["images"] == [rf"{tmp_path}/caf\udce9/images"]
+    again = [sys.executable, "-m", "attrtrain", *command("annotate", bundle, preds, *of)]
+    done = subprocess.run(again, capture_output=True, text=True)
+    assert done.returncode == 0 and r"caf\udce9/preds.parquet is already complete" in done.stderr, done.stderr
+    assert main(command("features", bundle, features, *of)) == 0
+    assert main(command("features", bundle, folder / "features.npy", *of)) == 0
+    shutil.copytree(toy_shards, folder / "shards")
+    shards = ShardSet([toy_shards], "val")
+    fitting = draw_bundle(tmp_path / "bundle", shards.vocabulary.names, crop=shards.crop)
+    assert main(command("features", fitting, folder / "stored.npy", "--shards", folder / "shards")) == 0
+    capsys.readouterr()
+    like = min(
+        annotation["id"]
+        for annotation in json.loads((folder / "labelled.json").read_text())["annotations"]
+        if "attributes" in annotation
+    )
+    search = ["search", str(preds), "--like", str(like), "--features", str(features), "--limit", "4"]
+    assert main([*search, "--html", str(page), "--images", str(folder / "images")]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 6 and page.read_text().count("data:image/webp;base64,") == 4
+    none = [sys.executable, "-m", "attrtrain", "search", str(folder / "none.parquet"), "furry"]
+    done = subprocess.run(none, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, rf"error: {tmp_path}/caf\udce9/none.parquet: no such file" + "\n")
 
 
 @pytest.mark.parametrize(("context", "corner"), [(None, (40, 90, 40)), (0.0, (250, 10, 10))])
