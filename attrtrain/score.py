@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from attrtrain.files import legible
+
 POSITIVE_AT = 0.5
 
 if TYPE_CHECKING:
@@ -82,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
     require_writable("--out", arguments.out)
     document = judge_cells(
         read_cells(arguments),
-        source={"scores": str(arguments.scores), "labels": str(arguments.labels)},
+        source={"scores": legible(arguments.scores), "labels": legible(arguments.labels)},
         groups=None,
         training=None,
         positive_at=POSITIVE_AT,

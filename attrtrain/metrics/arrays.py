@@ -36,7 +36,8 @@ class Matrix:
 
 def read_matrix(place: str) -> Matrix:
     """Reads a .npy, .npz, .parquet, .csv or .tsv file; `file.npz:name` is one of several arrays. A CSV whose first line
-    holds numbers has no column names, unless they are 0, 1, 2 and so on, as columns without a name are written.
+    holds numbers has no column names, unless they are 0, 1, 2 and so on, as columns without a name are written. Arrow
+    gets files open: by its path, it opens none whose name is in another encoding than UTF-8.
 
     Raises:
         PredictionsError: naming the file, if it is not there, damaged, of another kind, not numeric or not a matrix.
@@ -47,7 +48,8 @@ def read_matrix(place: str) -> Matrix:
             case ".npy" | ".npz":
                 matrix = Matrix(_as_floats(_read_numpy(path, member)), None)
             case ".parquet" | ".pq":
-                matrix = _from_table(pa_parquet.ParquetFile(path).read())
+                with path.open("rb") as file:
+                    matrix = _from_table(pa_parquet.ParquetFile(file).read())
             case ".csv" | ".tsv":
                 matrix = _read_csv(path)
             case other:
@@ -134,13 +136,17 @@ def _read_numpy(path: Path, member: str | None) -> NDArray[Any]:
 
 def _read_csv(path: Path) -> Matrix:
     parse = pa_csv.ParseOptions(delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-    with pa_csv.open_csv(path, parse_options=parse) as beginning:  # not all of it, which is read once
+    with (
+        path.open("rb") as file,
+        pa_csv.open_csv(file, parse_options=parse) as beginning,
+    ):  # not all of it, which is read once
         names = beginning.schema.names
     # Of one attribute, an empty line between others is an object of which nothing is known.
     parse.ignore_empty_lines = len(names) > 1
     has_names = not _are_cells(names)
     options = pa_csv.ReadOptions(autogenerate_column_names=not has_names)
-    table = pa_csv.read_csv(path, parse_options=parse, read_options=options)
+    with path.open("rb") as file:
+        table = pa_csv.read_csv(file, parse_options=parse, read_options=options)
     if len(names) == 1:
         known = np.flatnonzero(table.column(0).is_valid())
         table = table.slice(0, int(known[-1]) + 1 if len(known) else 0)

@@ -4,6 +4,7 @@ cannot be.
 
 import io
 import json
+import os
 import pickle
 import re
 import subprocess
@@ -419,6 +420,20 @@ def test_side_files_that_do_not_fit_are_one_line(tmp_path, capsys, flag, content
 )
 def test_values_that_make_no_sense_are_refused(tmp_path, capsys, flag, value):
     assert flag in refuse(capsys, tmp_path, "--scores", "p.npy", "--labels", "g.npy", f"{flag}={value}")
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "parquet", "csv"])
+def test_files_whose_names_are_no_text_are_judged(tmp_path, expected, kind):
+    scores, labels = draw()
+    (tmp_path / "here").mkdir()
+    write(tmp_path / "here" / f"pred.{kind}", scores)
+    write(tmp_path / "here" / f"gt.{kind}", labels)
+    folder = (tmp_path / "here").rename(tmp_path / os.fsdecode(b"caf\xe9"))
+    metrics = score(folder, folder / f"pred.{kind}", folder / f"gt.{kind}", "--unknown", 2, replicates=0)
+    assert metrics["overall"]["map"] == pytest.approx(expected["map"], abs=1e-6)
+    assert metrics["source"] == {
+        name: rf"{tmp_path}/caf\udce9/{file}.{kind}" for name, file in (("scores", "pred"), ("labels", "gt"))
+    }
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, capsys):
