@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from attrtrain.files import atomic_write
+from attrtrain.files import atomic_write, legible
 
 MAX_BYTES = 5_000_000
 
@@ -40,7 +40,7 @@ def write_page(path: Path, template: str, scripts: tuple[str, ...], data: dict[s
         )
     )
     with atomic_write(path) as file:
-        file.write(page.encode())
+        file.write(legible(page).encode())  # paths may be no text
 
 
 def embedded(data: dict[str, Any]) -> str:

@@ -151,6 +151,37 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_page(run, tmp_path, capsys, 
     assert (run / "report.html").read_text() == "old"
 
 
+def test_folders_whose_names_are_no_text_are_reported_on(tmp_path, toy_shards, capsys):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    names = {"a": os.fsdecode(b"\xe9t\xe9"), "b": "b"}
+    runs = [run_directory(tmp_path / name, toy_shards).rename(folder / names[name]) for name in names]
+    for run in runs:
+        assert main(["report", str(run)]) == 0
+    assert r"<h1>\udce9t\udce9" in (runs[0] / "report.html").read_text()
+    assert main(["report", *map(str, runs)]) == 0
+    assert r"\udce9t\udce9 and b" in (runs[1] / "compare.html").read_text()
+    (runs[0] / "config.yaml").unlink()
+    metrics = runs[0] / "evaluation" / "metrics.json"
+    content = json.loads(metrics.read_text())
+    content["source"]["shards"] = json.dumps([str(folder / "gone")])
+    metrics.write_text(json.dumps(content))
+    assert main(["report", str(runs[0])]) == 0
+    assert r"caf\udce9/gone is not there" in (runs[0] / "report.html").read_text()
+
+
+def test_shards_whose_names_are_no_text_are_judged_and_shown(tmp_path, toy_shards):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    shutil.copytree(toy_shards, folder / "shards")
+    shards = ShardSet([toy_shards], "val")
+    vocabulary = VocabularyRecord.of(shards.vocabulary)
+    model = draw_bundle(tmp_path / "model", shards.vocabulary.names, crop=shards.crop, vocabulary=vocabulary)
+    out = folder / "results"
+    assert main(["evaluate", "--model", str(model), "--shards", str(folder / "shards"), "--out", str(out)]) == 0
+    assert main(["report", str(out)]) == 0
+    assert (out / "report.html").read_text().count("data:image/webp;base64,") > 24
+
+
 def test_shards_that_were_made_anew_are_not_mistaken_for_the_old_ones(tmp_path, toy_shards):
     run = run_directory(tmp_path / "run", toy_shards, fingerprint="0" * 64)
     assert main(["report", str(run)]) == 0
