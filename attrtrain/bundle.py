@@ -20,7 +20,7 @@ from attrtrain.config.schema import MOST_HIDDEN, Head, Mirroring, Precision
 from attrtrain.contract import Contract, first_fault, to_json
 from attrtrain.device import device_type
 from attrtrain.errors import ConfigError, LabelError, WeightsError, first_line
-from attrtrain.files import atomic_folder, sha256_of
+from attrtrain.files import atomic_folder, legible, sha256_of
 from attrtrain.framing import Framing
 from attrtrain.models.network import IMAGE_MEAN, IMAGE_STD, AttributeModel, build_network
 from attrtrain.models.plain import model_from_tensors
@@ -158,8 +158,8 @@ def model_name(path: str | Path) -> str:
         return str(path)
     here = Path(path).resolve()
     if here.parent.name == BUNDLES:
-        return f"{here.parent.parent.name}-{here.name}"
-    return here.parent.name if here.name == BUNDLE else here.name
+        return legible(f"{here.parent.parent.name}-{here.name}")
+    return legible(here.parent.name if here.name == BUNDLE else here.name)
 
 
 def read_card(folder: Path) -> ModelCard:

@@ -13,6 +13,7 @@ from huggingface_hub import ModelCard
 from jinja2 import DictLoader, Environment, StrictUndefined
 
 from attrtrain.config.schema import TIMM, Head, UnknownLabels
+from attrtrain.files import legible
 from attrtrain.metrics.document import AttributeEntry, Interval, MetricsDocument
 from attrtrain.publishing.front_matter import front_matter
 from attrtrain.publishing.options import CardOptions
@@ -79,7 +80,7 @@ def write_card(model: PublishedModel, options: CardOptions, place: str) -> str:
     """
     body = _environment().get_template("card").render(_facts(model, options, place))
     body = re.sub(r"\n{3,}", "\n\n", body).strip() + "\n"
-    content = f"---\n{front_matter(model, options).to_yaml()}\n---\n\n{body}"
+    content = legible(f"---\n{front_matter(model, options).to_yaml()}\n---\n\n{body}")  # paths may be no text
     return str(ModelCard(content))  # read as the Hub reads it, which refuses what it cannot
 
 

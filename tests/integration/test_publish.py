@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from fake_hub import TOKEN, Hub, serving
 from huggingface_hub import ModelCard, constants
 from markdown_it import MarkdownIt
@@ -223,6 +224,24 @@ def test_an_evaluation_without_intervals_is_told_of_without_them(run: Path, tmp_
         assert f"**mAP {document.overall['map']:.3f}**. mAP is" in card.text and "No intervals were drawn" in card.text
         assert "replicates" not in card.text and "whole interval" not in card.text
         assert {row[2] for row in tables(card)[0][1:]} == {"–"}
+
+
+def test_a_run_whose_name_is_no_text_has_a_card_and_is_pushed(run: Path, tmp_path: Path) -> None:
+    named, folder = tmp_path / os.fsdecode(b"caf\xe9"), tmp_path / "published"
+    shutil.copytree(run, named)
+    config = yaml.safe_load((named / "config.yaml").read_text())
+    shutil.copytree(run.parent / "shards", tmp_path / os.fsdecode(b"shards\xe9"))
+    config["data"]["shards"] = [str(tmp_path / os.fsdecode(b"shards\xe9"))]
+    config["model"]["weights"] = os.fsdecode(b"w\xe9.safetensors")
+    (named / "config.yaml").write_text(yaml.safe_dump(config))
+    assert main(["card", str(named)]) == 0
+    assert main(["push", str(named), "--to", str(folder)]) == 0
+    for path in (named / "README.md", folder / "README.md"):
+        card = ModelCard.load(path)
+        assert _seen(MarkdownIt("commonmark").parse(card.text)[1]) == r"caf\udce9"
+        assert card.data.model_name == r"caf\udce9" and r"w\udce9.safetensors" in card.text.replace("\\\\", "\\")
+        assert "Where the splits come from" in card.text  # the shards were found
+    assert json.loads((folder / "metrics.json").read_text())["source"]["model"] == r"caf\udce9"
 
 
 def test_a_pushed_folder_predicts_as_the_run_does_and_its_own_example_works(
