@@ -9,7 +9,7 @@
         state.json              position, best result, and what the run is made of
         complete.json           sizes and SHA-256 of the files above; written last
       latest                    name of the newest checkpoint
-      set-aside/                newer ones than the one a run went back to
+      set-aside/                what a run left behind that went back, or on from elsewhere
 
 A checkpoint is written under a hidden name, flushed to the disk, and renamed; only then do older ones go.
 """

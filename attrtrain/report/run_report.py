@@ -177,7 +177,12 @@ def _facts(document: MetricsDocument, audit: dict[str, Any] | None, versions: di
         *((name.replace("_", " "), value) for name, value in document.source.items() if value is not None and name != SHARDS),
         ("present from", f"a vote share of {document.positive_at:g} on"),
         ("named above", f"a score of {document.threshold:g}"),
-        ("intervals", f"95 %, bootstrap, {drawn.replicates:,} replicates over {drawn.unit}s, seed {drawn.seed}"),
+        (
+            "intervals",
+            f"95 %, bootstrap, {drawn.replicates:,} replicates over {drawn.unit}s, seed {drawn.seed}"
+            if drawn.replicates
+            else "none were drawn",
+        ),
         ("label audit", ". ".join(filter(None, (f"{told['verdict']} {told['facts']}", told["reason"]))) if told else "none was made; `attrtrain audit` makes one"),
         ("versions", ", ".join(f"{name} {number}" for name, number in versions.items())),
     ]  # fmt: skip

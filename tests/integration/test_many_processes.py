@@ -403,6 +403,23 @@ def test_an_evaluation_that_one_process_cannot_do_ends_with_one_line_each(
     assert "of 2: object " in met and "another one is gone" not in met
 
 
+@pytest.mark.slow
+def test_a_damaged_crop_that_one_process_meets_before_training_goes_on_is_told_by_it(
+    toy_shards: Path, tmp_path: Path, alone: Path
+) -> None:
+    """The bundle is gone, and the best epoch is judged again to make it anew."""
+    shards, run = shutil.copytree(toy_shards, tmp_path / "shards"), shutil.copytree(alone, tmp_path / "run")
+    damage_crop(ShardSet([shards], "val"), len(ShardSet([shards], "val")) - 1)
+    shutil.rmtree(run / "bundle")
+    processes = launch(2, [TRACED, str(run), *SMALL, "--data.shards", str(shards), "--train.epochs", "4"])
+    told = [process.communicate(timeout=60)[1].replace("\r", "\n") for process in processes]
+    errors = [line for one in told for line in one.splitlines() if line.startswith("error: ")]
+    assert [process.returncode for process in processes] == [1, 1], told
+    assert len(errors) == 2 and "Traceback" not in "".join(told), told
+    lost, met = sorted(errors, key=lambda line: "attrtrain verify" in line)
+    assert "another one is gone" in lost and "of 2: object " in met
+
+
 IN_A_GROUP = """
 import sys, threading, time
 import torch
