@@ -6,9 +6,8 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from unicodedata import category
 
-from attrtrain.errors import AttrtrainError, OneProcessError, PreemptedError, ProcessLostError, refused_by_system
+from attrtrain.errors import AttrtrainError, OneProcessError, PreemptedError, ProcessLostError, refused_by_system, shown
 from attrtrain.process_exit import end_within_group
 
 
@@ -28,7 +27,7 @@ def exit_code_of(action: Callable[[], int], going_on: str) -> int:
         return error.exit_code
     except AttrtrainError as error:
         if _speaks_for(error):
-            print(f"error: {_shown(error)}", file=sys.stderr)
+            print(f"error: {shown(error)}", file=sys.stderr)
         return end_within_group(error.exit_code)
     except KeyboardInterrupt as stop:  # of another signal than Ctrl-C's, it holds the number
         print(f"stopped; {going_on}", file=sys.stderr)
@@ -39,7 +38,7 @@ def exit_code_of(action: Callable[[], int], going_on: str) -> int:
     except (OSError, MemoryError, RuntimeError) as error:
         if (refusal := refused_by_system(error)) is None:
             raise
-        print(f"error: {_shown(refusal)}", file=sys.stderr)
+        print(f"error: {shown(refusal)}", file=sys.stderr)
         try:
             sys.stdout.flush()
         except OSError:  # it was our output that could not be written
@@ -84,10 +83,3 @@ def _speaks_for(error: AttrtrainError) -> bool:
             return rank == "0"
         case _:
             return local_rank == "0"
-
-
-def _shown(message: object) -> str:
-    """A message as one line of a terminal: names in it come from files, and one may hold the end of a line, or clear
-    the screen.
-    """
-    return "".join(repr(sign)[1:-1] if category(sign) == "Cc" else sign for sign in str(message))

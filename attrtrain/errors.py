@@ -6,6 +6,7 @@ refuses; any other exception is a defect of ours and keeps its traceback.
 
 import errno
 from collections.abc import Sequence
+from unicodedata import category
 
 
 class AttrtrainError(Exception):
@@ -90,6 +91,13 @@ class PreemptedError(AttrtrainError):
 def first_line(error: BaseException) -> str:
     """What another library's error says, as part of a line of ours."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def shown(message: object) -> str:
+    """A message as one line of a terminal: names in it come from files, and one may hold the end of a line, or clear
+    the screen.
+    """
+    return "".join(repr(sign)[1:-1] if category(sign) == "Cc" else sign for sign in str(message))
 
 
 def some_of(names: Sequence[str], shown: int) -> str:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attrtrain.errors import AttrtrainError, ConfigError, ImageError
+from attrtrain.errors import AttrtrainError, ConfigError, ImageError, shown
 from attrtrain.inference.command import add_models_arguments, check_scales
 
 if TYPE_CHECKING:  # torch takes seconds, which `--help` need not
@@ -63,7 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
     for found in objects:
         print(f"{arguments.image}  box {', '.join(f'{value:g}' for value in found['box'])}")
         for attribute in found["attributes"]:
-            print(f"  {attribute['score']:.3f}  {'█' * round(20 * attribute['score']):<20}  {attribute['name']}")
+            bar = "█" * round(20 * attribute["score"])
+            print(f"  {attribute['score']:.3f}  {bar:<20}  {shown(attribute['name'])}")
     return 0
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attrtrain.errors import ConfigError
+from attrtrain.errors import ConfigError, shown
 from attrtrain.inference.command import add_images_argument
 from attrtrain.urls import require_folders
 
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     found, total = search(arguments.predictions, query, example, arguments.limit)
     for match in found:
         told = "".join(f"  {name} {score:.3f}" for name, score in match.attributes)
-        print(f"{match.score:.3f}  {match.object_id:>12}  {match.category:<14}  {match.image}{told}")
+        print(shown(f"{match.score:.3f}  {match.object_id:>12}  {match.category:<14}  {match.image}{told}"))
     print(
         f"{total:,} of {info.written:,} objects match{f'; the best {len(found)} are shown' if total > len(found) else ''}"
     )

@@ -341,3 +341,14 @@ def test_a_search_for_what_no_training_object_had_says_why_it_finds_nothing(tmp_
     out, err = capsys.readouterr()
     assert out.startswith("0 of 300 objects match")
     assert err == "note: no object had 'furry' in training: it is never present, and its scores mean nothing\n"
+
+
+def test_names_that_a_search_finds_do_not_move_the_terminal(tmp_path, capsys):
+    info = info_of()
+    named = (np.array(["a\nb.jpg"]), np.zeros((1, 2), np.int64), np.zeros((1, 4)), np.array(["\x1b[2Jdog"]))
+    objects = Objects(np.array([1]), *named, crowd=np.zeros(1, bool), sources=())
+    made = pa.table(base_columns(objects) | {one.column: pa.array([1.0]) for one in info.attributes})
+    pq.write_table(made.replace_schema_metadata({METADATA: info.model_dump_json()}), tmp_path / "preds.parquet")
+    assert main(["search", str(tmp_path / "preds.parquet"), "furry"]) == 0
+    line, total = capsys.readouterr().out.splitlines()
+    assert r"\x1b[2Jdog" in line and r"a\nb.jpg" in line and total.startswith("1 of")
