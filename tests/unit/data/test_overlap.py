@@ -100,3 +100,12 @@ def test_photographs_that_are_trained_on_here_and_judged_there_are_named(sharded
     splits = [ShardSet([one, two], split) for split in ("train", "val")]
     assert sorted(photographs_of_both(*splits)) == ["b.jpg", "c.jpg"]
     assert photographs_of_both(*(ShardSet([one], split) for split in ("train", "val"))) == []
+
+
+def test_judging_what_is_trained_on_is_told(sharded: Sharded) -> None:
+    one, two = sharded("one", A), sharded("two", [("e.jpg", "train"), ("f.jpg", "val")], 1)
+    train = ShardSet([one], "train")
+    for judged in (train, ShardSet([two, one], "train")):
+        (line,) = leaks(train, judged)
+        assert line == "warning: split 'train' is trained on and judged: scores tell what was learnt by heart"
+    assert leaks(train, ShardSet([one], "val")) == leaks(train, ShardSet([two], "train")) == []
