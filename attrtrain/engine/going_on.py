@@ -14,6 +14,7 @@ from attrtrain.engine.window import Window
 from attrtrain.errors import CheckpointError
 from attrtrain.run_layout import CHECKPOINTS, HISTORY, RESULT
 from attrtrain.runtime import Runtime
+from attrtrain.tracking import wandb_tracker
 
 
 def checkpoint_to_resume(config: TrainConfig, folder: Path, runtime: Runtime) -> Path | None:
@@ -75,23 +76,25 @@ def put_in_order(task: Task, learner: Learner, state: RunState, window: Window, 
     told = []
     folder = task.folder / CHECKPOINTS
     is_own = checkpoint.is_in(folder, source)
-    if task.runtime.is_main:
-        history = task.folder / HISTORY
-        moved = checkpoint.set_aside(folder, source)
-        told += (
-            [f"{len(moved)} {'newer' if is_own else 'other'} checkpoints are set aside in {moved[0].parent}"]
-            if moved
-            else []
-        )
-        if moved and not is_own and history.exists():  # it tells of what they come from
-            checkpoint.set_file_aside(folder, history)
-    mended = require_best_bundle(task, learner, state, window, source)
-    if not is_own:  # so that the folder can be gone on with, whatever becomes of the one the checkpoint is in
+    if task.runtime.is_main and (moved := checkpoint.set_aside(folder, source)):
+        which = "newer" if is_own else "other"
+        told.append(f"{len(moved)} {which} checkpoints are set aside in {moved[0].parent}")
+        if not is_own:
+            _set_course_aside(task.folder)
+    if not is_own:  # at once: whatever becomes of where the checkpoint is, the folder can be gone on with
         best = checkpoint.of_step(source.parent, state.best_step)
         if task.runtime.is_main and 0 < state.best_step < state.step and is_best(best, state):
             checkpoint.take_in(folder, best)
         save_checkpoint(task, learner, state, window)
+    mended = require_best_bundle(task, learner, state, window, source)
     return [*told, *([mended] if mended else [])]
+
+
+def _set_course_aside(folder: Path) -> None:
+    """What was logged of the course whose checkpoints are set aside goes with them, and W&B gets a run of its own."""
+    if (folder / HISTORY).exists():
+        checkpoint.set_file_aside(folder / CHECKPOINTS, folder / HISTORY)
+    wandb_tracker.leave_course(folder)
 
 
 def nothing_to_do(config: TrainConfig, state: RunState) -> list[str]:
