@@ -208,14 +208,7 @@ def set_aside(folder: Path, source: Path) -> list[Path]:
         Where they are now.
     """
     own = is_in(folder, source)
-    return [
-        _moved_aside(folder, other) for other in sorted(folder.glob("step-*")) if not own or other.name > source.name
-    ]
-
-
-def set_file_aside(folder: Path, file: Path) -> None:
-    """Moves a file of the run to where its checkpoints are set aside."""
-    _moved_aside(folder, file)
+    return [move_aside(folder, other) for other in sorted(folder.glob("step-*")) if not own or other.name > source.name]
 
 
 def is_in(folder: Path, place: Path) -> bool:
@@ -231,7 +224,8 @@ def take_in(folder: Path, place: Path) -> None:
     partial.rename(folder / place.name)
 
 
-def _moved_aside(folder: Path, what: Path) -> Path:
+def move_aside(folder: Path, what: Path) -> Path:
+    """Moves a checkpoint, or a file of the run, to what the folder keeps aside, and returns its new place."""
     place = _free_name(folder / SET_ASIDE / what.name)
     place.parent.mkdir(parents=True, exist_ok=True)
     return what.rename(place)

@@ -47,7 +47,7 @@ def read_shard_table(place: Path | str) -> ShardTable:
         ShardError: it is no finished shard folder, or is damaged.
     """
     manifest = read_manifest(place)
-    sets = tuple(ShardSet([place], split) for split, said in manifest.splits.items() if said.objects)
+    sets = tuple(ShardSet([place], split) for split in manifest.held_splits)
     details = [
         shards.details(row)
         for shards in sets

@@ -14,7 +14,6 @@ import numpy as np
 
 from attrtrain.data.reader import ShardSet
 from attrtrain.errors import ShardError
-from attrtrain.shards.manifest import Manifest
 
 _COMPARED = 20  # objects: of two copies of a data set, or of a part of one, the first will do
 _LOOKED_AT = 1000  # photographs, each by two JSONs
@@ -57,7 +56,7 @@ def photographs_of_both(train: ShardSet, val: ShardSet) -> list[str]:
 def _photographs_of_both(train: ShardSet, val: ShardSet) -> Iterator[str]:
     sets = zip(train.folders, train.manifests, strict=True)
     for (folder, manifest), (other, other_manifest) in permutations(sets, 2):
-        if not _has(manifest, train.split) or not _has(other_manifest, val.split):
+        if train.split not in manifest.held_splits or val.split not in other_manifest.held_splits:
             continue
         learnt = ShardSet([folder], train.split, train.cache, [manifest])
         judged = ShardSet([other], val.split, val.cache, [other_manifest])
@@ -85,10 +84,6 @@ def leaks(train: ShardSet, val: ShardSet) -> list[str]:
         f"warning: {count} photographs are in split '{train.split}' of one folder and in '{val.split}' of another, such as {names[0]}: "
         "scores will flatter; shard these data sets together, or leave one out"
     ]
-
-
-def _has(manifest: Manifest, split: str) -> bool:
-    return split in manifest.splits and manifest.splits[split].objects > 0
 
 
 def _are_alike(one: dict[str, Any], other: dict[str, Any], fields: tuple[str, ...]) -> bool:

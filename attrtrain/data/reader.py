@@ -66,9 +66,7 @@ class ShardSet:
         )
         self._parts = [part for part in parts if len(part)]
         if not self._parts:
-            names = sorted(
-                {name for manifest in self.manifests for name, split in manifest.splits.items() if split.objects}
-            )
+            names = sorted({name for manifest in self.manifests for name in manifest.held_splits})
             raise ShardError(
                 f"{', '.join(map(str, self.folders))}: no sample in split '{split}'; there are: {', '.join(names)}"
             )

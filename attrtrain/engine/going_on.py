@@ -93,7 +93,7 @@ def put_in_order(task: Task, learner: Learner, state: RunState, window: Window, 
 def _set_course_aside(folder: Path) -> None:
     """What was logged of the course whose checkpoints are set aside goes with them, and W&B gets a run of its own."""
     if (folder / HISTORY).exists():
-        checkpoint.set_file_aside(folder / CHECKPOINTS, folder / HISTORY)
+        checkpoint.move_aside(folder / CHECKPOINTS, folder / HISTORY)
     wandb_tracker.leave_course(folder)
 
 

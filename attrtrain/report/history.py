@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from attrtrain.tracking.jsonl_tracker import is_number, parsed
+from attrtrain.tracking.jsonl_tracker import is_number, read_lines
 
 _POINTS = 300
 Points = list[tuple[float, float]]
@@ -20,9 +20,7 @@ def read_curves(history: Path | None) -> dict[str, Points]:
     Args:
         history: a run's metrics.jsonl, or None where there was no training.
     """
-    if history is None or not history.is_file():
-        return {}
-    lines = list(filter(None, map(parsed, history.read_text(encoding="utf-8", errors="replace").splitlines())))
+    lines = read_lines(history) if history else []
     curves = {
         "train loss": _points(lines, "train", "loss"),
         "val loss": _points(lines, "val", "loss"),
@@ -35,9 +33,7 @@ def read_curves(history: Path | None) -> dict[str, Points]:
 
 def best_epoch(history: Path | None) -> tuple[int, int] | None:
     """Epoch and step of the highest mAP on the validation split, the first of equals; None where none is written."""
-    if history is None or not history.is_file():
-        return None
-    lines = filter(None, map(parsed, history.read_text(encoding="utf-8", errors="replace").splitlines()))
+    lines = read_lines(history) if history else []
     judged = [
         line for line in lines if line["kind"] == "val" and all(is_number(line.get(name)) for name in ("map", "epoch"))
     ]

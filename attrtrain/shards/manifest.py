@@ -187,6 +187,11 @@ class Manifest(Contract):
     labels_sha256: str
 
     @property
+    def held_splits(self) -> list[str]:
+        """Names of the splits that hold an object; all of one may have been left out."""
+        return [name for name, split in self.splits.items() if split.objects]
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 over the vocabulary and every checksum: equal only for the same samples with the same labels."""
         parts = [

@@ -29,7 +29,7 @@ class JsonlTracker(NullTracker):
             epoch: epochs that are evaluated at that position.
         """
         self._path = path
-        lines = _lines(path)
+        lines = read_lines(path)
         self.kept = [line for line in lines if line["step"] <= step and _epoch_of(line) <= epoch]
         self.dropped = len(lines) - len(self.kept)
         with atomic_write(path) as file:
@@ -51,8 +51,16 @@ class JsonlTracker(NullTracker):
             ) from None
 
 
-def parsed(text: str) -> dict[str, Any] | None:
-    """A line of metrics.jsonl; None where it is none of ours, or one that a killed process was writing."""
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl, each with a "kind" and a numeric "step"; none where there is no file. What is none
+    of ours, or what a killed process was writing, is passed over.
+    """
+    if not path.is_file():
+        return []
+    return list(filter(None, map(_parsed, path.read_text(encoding="utf-8", errors="replace").splitlines())))
+
+
+def _parsed(text: str) -> dict[str, Any] | None:
     try:
         line = json.loads(text)
     except (ValueError, RecursionError):
@@ -64,12 +72,6 @@ def parsed(text: str) -> dict[str, Any] | None:
 def is_number(value: object) -> TypeGuard[int | float]:
     """Whether a value of such a line is a number, and one that can be drawn."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MOST
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    return list(filter(None, map(parsed, path.read_text(errors="replace").splitlines())))
 
 
 def _epoch_of(line: dict[str, Any]) -> float:
