@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, get_args, get_origin, get_type_
 from attrtrain.config.help import CONFIG_HELP, config_help
 from attrtrain.config.schema import LEAST_PX, MOST_PX, RESNETS, TIMM, TrainConfig
 from attrtrain.errors import ConfigError
+from attrtrain.files import legible
 
 if TYPE_CHECKING:  # imported where they are used: `--help` needs neither this nor yaml
     from jsonargparse import ArgumentParser
@@ -234,6 +235,8 @@ def _parse(parser: "ArgumentParser", argv: list[str], source: str) -> TrainConfi
                     raise ConfigError(f"{source}: {section}.{knob.name}: must be {rule} {bound}, not {value}")
     if not config.run.dir.strip():
         raise ConfigError(f"{source}: run.dir: is empty; give --run.dir the folder of the run")
+    if (told := legible(config.run.dir)) != config.run.dir:
+        raise ConfigError(f"{source}: run.dir: {told} is no UTF-8, and safetensors reads no model from such a folder")
     _check_backbone(config.model.backbone, source)
     return config
 

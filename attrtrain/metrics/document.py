@@ -21,7 +21,7 @@ Overall keys, in `overall`, `baselines`, `intervals`, groups and views alike (No
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, field_validator
 
 from attrtrain.contract import Contract, read_contract, write_contract
 from attrtrain.errors import PredictionsError
@@ -152,6 +152,13 @@ class MetricsDocument(_Part):
     left_out: LeftOut
     groups: dict[Grouping, list[GroupEntry]]
     views: dict[View, ViewEntry]
+
+    @field_validator("overall")
+    @classmethod
+    def _has_a_map(cls, overall: Scores) -> Scores:
+        if "map" not in overall:
+            raise ValueError("has no `map`, which is None where it does not exist")
+        return overall
 
 
 def write_metrics(document: MetricsDocument, path: Path) -> None:

@@ -177,6 +177,11 @@ def test_no_shards_and_no_such_preset_say_what_to_do() -> None:
         load_config(["nope"])
 
 
+def test_a_run_directory_that_no_model_could_be_read_from_is_refused_before_anything_is_done() -> None:
+    with pytest.raises(ConfigError, match=r"run\.dir: runs/caf\\udce9 is no UTF-8"):
+        load_config(["demo", "--data.shards", "x", "--run.dir", "runs/caf\udce9"])
+
+
 @pytest.mark.parametrize("preset", presets())
 def test_a_dumped_configuration_reads_back_equal(tmp_path: Path, preset: str) -> None:
     config = load_config([preset, "--data.shards", "a", "b"])

@@ -50,9 +50,15 @@ def test_what_was_written_is_read(tmp_path):
 
 @pytest.mark.parametrize(
     "change",
-    [{"overall": {"map": float("nan")}}, {"intervals": {"map": (0.0, float("inf"))}}, {"objects": "4"}, {"extra": 1}],
+    [
+        {"overall": {}},
+        {"overall": {"map": float("nan")}},
+        {"intervals": {"map": (0.0, float("inf"))}},
+        {"objects": "4"},
+        {"extra": 1},
+    ],
 )
-def test_no_nan_and_nothing_unknown_gets_in(change):
+def test_no_nan_nothing_unknown_and_nothing_without_its_map_gets_in(change):
     with pytest.raises(ValidationError):
         document(**change)
 

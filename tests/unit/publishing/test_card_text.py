@@ -64,3 +64,13 @@ def test_a_config_that_somebody_edited_says_what_unknown_labels_meant_or_that_it
     card = write_card(read_published_model(tmp_path), CardOptions(), ".")
     told = model_card._UNKNOWN["mask"] if written == "mask" else "Missing: what unknown labels meant to the loss."
     assert f"- **Labels.** {told} No unknown label" in card
+
+
+@pytest.mark.parametrize(
+    ("audit", "told"),
+    [('{"verdict": "noise"}', "noise"), ('{"reason": "p = 0.6"}', "unknown: p = 0.6")],
+)
+def test_an_audit_that_says_less_is_told_as_far_as_it_goes(tmp_path: Path, audit: str, told: str) -> None:
+    draw_bundle(tmp_path / "bundle")
+    (tmp_path / "audit.json").write_text(audit)
+    assert f"- Label audit: {told}.\n" in write_card(read_published_model(tmp_path), CardOptions(), ".")
