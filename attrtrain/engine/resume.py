@@ -15,6 +15,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
 
 from attrtrain import checkpoint
 from attrtrain.config.changes import changes
@@ -157,6 +158,7 @@ def restore(task: Task, learner: Learner, state: RunState, window: Window, sourc
     optimizer = {**saved.optimizer["optimizer"], "param_groups": _own_groups(learner)}
     if optimizer["state"] and keeps_state(task.config.optim):
         set_optimizer_state_dict(learner.module, learner.bare_optimizer, optimizer, options=_WHOLE)
+        _lay_out_as_weights(learner.bare_optimizer)
     accelerator = task.runtime.accelerator
     if accelerator.scaler is not None and saved.optimizer["scaler"]:
         accelerator.scaler.load_state_dict(saved.optimizer["scaler"])
@@ -186,6 +188,16 @@ def _own_groups(learner: Learner) -> list[dict[str, Any]]:
         {**group, "params": [names[id(parameter)] for parameter in group["params"]]}
         for group in learner.bare_optimizer.param_groups
     ]
+
+
+def _lay_out_as_weights(optimizer: Optimizer) -> None:
+    """Gives what the optimizer remembers of each weight the weight's own layout in memory. A checkpoint brings that
+    which it was saved in, and `train.channels_last` may be another since; fused kernels go through both side by side.
+    """
+    for parameter, memory in optimizer.state.items():
+        for name, value in memory.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                memory[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def changed_settings(source: Path, config: TrainConfig) -> list[str]:

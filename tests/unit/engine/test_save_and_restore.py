@@ -4,6 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
@@ -68,3 +69,29 @@ def test_a_checkpoint_without_a_scaler_leaves_that_of_a_run_as_it_begins(tmp_pat
         second = task(tmp_path, scaler)
         restore(second, learner(), RunState(), Window(second.runtime), tmp_path / "checkpoints" / "step-00000001")
         assert scaler is None or scaler.get_scale() == 2.0**10
+
+
+def convolutions(layout: torch.memory_format) -> Any:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 2, 3)).to(memory_format=layout)
+    return Learner(module, module, None, torch.optim.AdamW(module.parameters(), lr=0.1, fused=True))
+
+
+@pytest.mark.parametrize("layouts", [(torch.contiguous_format, torch.channels_last), (torch.channels_last, torch.contiguous_format)])  # fmt: skip
+def test_the_optimizer_goes_on_as_it_would_have_where_weights_lie_otherwise_in_memory(
+    tmp_path: Path, layouts: tuple[torch.memory_format, torch.memory_format]
+) -> None:
+    def steps(of: Any, count: int) -> torch.Tensor:
+        for number in range(count):
+            of.module(torch.linspace(-1, 1, 192).view(1, 3, 8, 8) + number).square().sum().backward()
+            of.optimizer.step()
+            of.optimizer.zero_grad()
+        return torch.cat([parameter.flatten() for parameter in of.module.parameters()])
+
+    first, trained = task(tmp_path, None), convolutions(layouts[0])
+    steps(trained, 3)
+    with locked(tmp_path, first.runtime):
+        save_checkpoint(first, trained, RunState(step=3), Window(first.runtime))
+    other = convolutions(layouts[1])
+    restore(first, other, RunState(), Window(first.runtime), tmp_path / "checkpoints" / "step-00000003")
+    torch.testing.assert_close(steps(other, 2), steps(trained, 2), rtol=1e-4, atol=1e-5)
