@@ -130,10 +130,15 @@ def _is_disk_error(error: Exception) -> bool:
     )
 
 
+def those_in(folder: Path) -> list[Path]:
+    """The checkpoints of a folder, whole or damaged, the newest last."""
+    return sorted(folder.glob("step-*"))
+
+
 def find_latest(folder: Path) -> tuple[Path | None, list[str]]:
     """The newest whole checkpoint of a folder, None without one, and a line for each newer one that is damaged."""
     complaints: list[str] = []
-    for candidate in sorted(folder.glob("step-*"), reverse=True):
+    for candidate in reversed(those_in(folder)):
         if (problem := damage(candidate)) is None:
             return candidate, complaints
         complaints.append(f"checkpoint {candidate} is damaged ({problem})")
@@ -208,7 +213,7 @@ def set_aside(folder: Path, source: Path) -> list[Path]:
         Where they are now.
     """
     own = is_in(folder, source)
-    return [move_aside(folder, other) for other in sorted(folder.glob("step-*")) if not own or other.name > source.name]
+    return [move_aside(folder, other) for other in those_in(folder) if not own or other.name > source.name]
 
 
 def is_in(folder: Path, place: Path) -> bool:
@@ -245,7 +250,7 @@ def of_step(folder: Path, step: int) -> Path:
 def prune(folder: Path, keep_last: int, keep_steps: Collection[int]) -> None:
     """Removes all but the newest `keep_last` checkpoints and those of some steps."""
     kept = {_name(step) for step in keep_steps}
-    for old in sorted(folder.glob("step-*"))[:-keep_last]:
+    for old in those_in(folder)[:-keep_last]:
         if old.name not in kept:
             shutil.rmtree(old, ignore_errors=True)
 

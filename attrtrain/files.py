@@ -84,14 +84,17 @@ def create_once(path: Path, content: bytes) -> None:
 
 
 def remove_partials(folder: Path, names: Container[str] | None = None) -> None:
-    """Removes what killed writers left behind in `folder`, which nobody may be writing to.
+    """Removes what killed writers left behind in `folder`, files and folders, which nobody may be writing to.
 
     Args:
         folder: where they wrote.
         names: only what was to become these files, where others may be being written.
     """
     for partial in folder.glob(f".*{PARTIAL_SUFFIX}"):
-        if names is None or partial.name[1:].rsplit(".", 2)[0] in names:
+        if partial.is_dir():  # of `atomic_folder`
+            if names is None:
+                shutil.rmtree(partial, ignore_errors=True)
+        elif names is None or partial.name[1:].rsplit(".", 2)[0] in names:
             partial.unlink(missing_ok=True)
 
 

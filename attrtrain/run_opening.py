@@ -15,7 +15,7 @@ from attrtrain.errors import ConfigError
 from attrtrain.files import atomic_write, remove_partials
 from attrtrain.report.for_trackers import describe_shards
 from attrtrain.report.run_directory import read_config
-from attrtrain.run_layout import CONFIG, EVALUATION, HISTORY, RESULT
+from attrtrain.run_layout import BUNDLES, CONFIG, EVALUATION, HISTORY, RESULT
 from attrtrain.tracking import tensorboard_tracker, wandb_tracker
 from attrtrain.tracking.jsonl_tracker import JsonlTracker
 from attrtrain.tracking.trackers import Tracker, Trackers
@@ -29,7 +29,7 @@ def open_folder(task: Task, state: RunState, audit: QuickAudit | None, source: P
         source: the checkpoint of one that goes on.
     """
     config, folder = task.config, task.folder
-    for place in (folder, folder / EVALUATION):
+    for place in (folder, folder / EVALUATION, folder / BUNDLES):
         remove_partials(place)  # of a training that was killed while it wrote
     settings, leaves_course = dump_config(config), source is not None and _other_numbers(config, folder, source)
     (folder / RESULT).unlink(missing_ok=True)  # of fewer epochs: whoever waits for it waits for the last

@@ -1,5 +1,6 @@
 """A whole training run: data, model and runtime are built, trained, judged, and the run directory is completed."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -35,6 +36,7 @@ from attrtrain.engine.window import Window
 from attrtrain.errors import (
     AttrtrainError,
     CheckpointError,
+    ConfigError,
     LabelError,
     MemoryExceededError,
     PreemptedError,
@@ -55,6 +57,7 @@ from attrtrain.shards.manifest import unlabelled_attributes
 from attrtrain.signals import StopRequest
 from attrtrain.tracking.tensorboard_tracker import require_tensorboard
 from attrtrain.tracking.trackers import NullTracker
+from attrtrain.urls import is_url
 
 
 def run(config: TrainConfig) -> None:
@@ -66,6 +69,7 @@ def run(config: TrainConfig) -> None:
     """
     if config.track.tensorboard:
         require_tensorboard()
+    _require_own_folder(config)
     cache = ShardCache.of(config.data.cache_dir, config.data.cache_gb)
     train_shards = ShardSet(config.data.shards, config.data.train_split, cache)
     val_shards = ShardSet(config.data.shards, config.data.val_split, cache)
@@ -107,7 +111,7 @@ def _train(
         model = build_model(config, train_shards)
         require_batch_statistics(config, model, order.micro_batch, order.world_size)
         told = _fill(config, model, source)
-        with _explained_full_disk(folder):
+        with _explained_write_failure(folder):
             found = _audit(config, folder, train_shards, runtime) if source is None else None
         learner = prepare_learner(runtime, model, config)
         state, window = RunState(), Window(runtime)
@@ -119,7 +123,7 @@ def _train(
                 _told_by_one_process(runtime),
                 _explained_lack_of_memory(config),
                 explained_compile_failure(config.train.compile),
-                _explained_full_disk(folder),
+                _explained_write_failure(folder),
             ):
                 mended = put_in_order(task, learner, state, window, source)
             told += mended
@@ -135,11 +139,11 @@ def _train(
                 *judged_unlearnt(train_shards, val_shards, config.labels.positive_at),
             ]
             print(_opening(task), *told, *([found.line] if found else []), *odd, sep="\n", flush=True)
-            with _explained_full_disk(folder):
+            with _explained_write_failure(folder):
                 task = replace(task, tracker=open_folder(task, state, found, source))
         with _closing(task), _explained_lack_of_memory(config), explained_compile_failure(config.train.compile):
             fit(task, learner, state, window)
-            with _explained_full_disk(folder):
+            with _explained_write_failure(folder):
                 complete_run(task, state)
 
 
@@ -184,6 +188,14 @@ def _other_size(config: TrainConfig) -> list[str]:
     )
 
 
+def _require_own_folder(config: TrainConfig) -> None:
+    """Raises ConfigError where the run would be written among the shards."""
+    folder = Path(config.run.dir).resolve()
+    for shards in config.data.shards:
+        if not is_url(shards) and Path(shards).resolve() == folder:
+            raise ConfigError(f"run.dir: {config.run.dir} holds the shards; give the run a folder of its own")
+
+
 def _require_labels(config: TrainConfig, shards: ShardSet) -> None:
     """Raises LabelError where nothing is known of any training object, and unknown means nothing to the loss."""
     names = unlabelled_attributes(shards.manifests, shards.split)
@@ -194,13 +206,14 @@ def _require_labels(config: TrainConfig, shards: ShardSet) -> None:
 
 
 @contextmanager
-def _explained_full_disk(folder: Path) -> Iterator[None]:
+def _explained_write_failure(folder: Path) -> Iterator[None]:
     """Raises CheckpointError where the run directory cannot be written."""
     try:
         yield
     except OSError as error:
+        mend = "free space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "mend that"
         raise CheckpointError(
-            f"{error.filename or folder}: {error.strerror or error}; free space and run the same command again to go on"
+            f"{error.filename or folder}: {error.strerror or error}; {mend} and run the same command again to go on"
         ) from None
 
 

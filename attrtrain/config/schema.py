@@ -169,7 +169,7 @@ class LossConfig:
     """Probability up to which a negative costs nothing in the asymmetric loss."""
     smoothing: float = ranged(0.0, at_least=0, at_most=1)
     """Label smoothing: known labels are drawn this share of the way towards one half."""
-    positive_weight: float = ranged(1.0, at_least=1)
+    positive_weight: float = ranged(1.0, at_least=1, at_most=1e9)
     """Positives count as negatives / positives of their attribute in training, at most this much and at least one over
     it. 1: all alike.
     """

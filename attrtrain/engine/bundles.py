@@ -27,7 +27,7 @@ def save_bundles(task: Task, learner: Learner, state: RunState, evaluation: Eval
         write_bundles(task, learner, evaluation, folders)
     if keep and task.runtime.is_main:
         # Those of later epochs go too, which a run has that was taken up from an older checkpoint.
-        kept = {_epoch_name(epoch) for epoch in range(state.epoch - keep + 1, state.epoch + 1)}
+        kept = {_epoch_name(epoch) for epoch in range(max(1, state.epoch - keep + 1), state.epoch + 1)}
         for other in newest.glob("epoch-*"):
             if other.name not in kept:
                 shutil.rmtree(other, ignore_errors=True)

@@ -60,6 +60,10 @@ def _choose(config: TrainConfig, folder: Path) -> Path | None:
                 before["train"]["epochs"] = config.train.epochs  # more of them are wanted of what it has come to
                 if _same_place(before["checkpoint"]["resume"], path) and not changes_numbers(before, config):
                     return latest  # this very command was here before, and has come further
+            if inside := checkpoint.those_in(Path(path)) or checkpoint.those_in(Path(path, CHECKPOINTS)):
+                raise CheckpointError(
+                    f"checkpoint.resume: {path} is no checkpoint, but holds some; give one of them, such as {inside[-1]}"
+                )
             if (problem := checkpoint.damage(Path(path))) is not None:
                 raise CheckpointError(f"checkpoint.resume: {path} is damaged or no checkpoint ({problem})")
             return Path(path)

@@ -112,13 +112,14 @@ def save_checkpoint(task: Task, learner: Learner, state: RunState, window: Windo
 
 def diverged(task: Task, step: int, what: str) -> AttrtrainError:
     """The error of a training that has left the finite numbers, with the way back."""
-    saved = [path.name for path in sorted((task.folder / CHECKPOINTS).glob("step-*"))]
+    saved = [path.name for path in checkpoint.those_in(task.folder / CHECKPOINTS)]
     back = (
         f"; where it goes wrong again from {saved[-1]}, give --checkpoint.resume an earlier one of {task.folder}/checkpoints"
         if saved
         else ""
     )
-    return AttrtrainError(f"{what} at step {step}; lower optim.lr, or use --train.precision no{back}")
+    finer = "" if task.runtime.precision == "no" else ", or use --train.precision no"
+    return AttrtrainError(f"{what} at step {step}; lower optim.lr{finer}{back}")
 
 
 def _is_finite(model: nn.Module) -> bool:

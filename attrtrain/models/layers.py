@@ -1,5 +1,6 @@
 """A network as layer groups, one behind the other: what learns at which rate, and what does not learn at all."""
 
+import fnmatch
 from types import SimpleNamespace
 
 import torch
@@ -47,11 +48,13 @@ def synchronise_batchnorm(model: AttributeModel) -> None:
 
 
 def undecayed(model: AttributeModel) -> set[str]:
-    """Parameters that a timm model says must have no weight decay, such as positions and class tokens. Biases and norms
-    have none anyhow.
+    """Parameters that a timm model says must have no weight decay, such as positions and class tokens: by their names,
+    or by patterns of these. Biases and norms have none anyhow.
     """
     ask = getattr(model.backbone, "no_weight_decay", None)
-    return {f"backbone.{name}" for name in ask()} if ask is not None else set()
+    patterns = ask() if ask is not None else ()
+    names = [name for name, _ in model.backbone.named_parameters()]
+    return {f"backbone.{name}" for pattern in patterns for name in fnmatch.filter(names, pattern)}
 
 
 def freeze(model: AttributeModel, count: int) -> int:

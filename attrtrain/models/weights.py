@@ -137,6 +137,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: missing, unreadable, or holding anything but tensors.
     """
+    if path.is_dir():
+        raise WeightsError(f"{path}: is a folder; give a weights file, such as the weights.safetensors of a bundle")
     if not path.is_file():
         raise WeightsError(f"{path}: no such weights file")
     try:

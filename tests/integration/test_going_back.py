@@ -335,6 +335,14 @@ def test_a_full_disk_is_one_line_wherever_it_is_met(
     def no_room(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
+    def no_right(*_: object) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("attrtrain.run_opening.dump_config", no_right)
+        assert train(tmp_path / "locked", toy_shards, "--train.epochs", "4") == 1
+    told = f"error: {tmp_path / 'locked'}: Operation not permitted; mend that and run the same command again to go on\n"
+    assert capsys.readouterr().err.replace("\r", "\n").endswith(told)
     for name in ("wiring.write_contract", "run_opening.dump_config", "run_completion.write_run_report"):
         run = tmp_path / name
         if name == "run_completion.write_run_report":
@@ -347,6 +355,34 @@ def test_a_full_disk_is_one_line_wherever_it_is_met(
             line for line in capsys.readouterr().err.replace("\r", "\n").splitlines() if line.startswith("error: ")
         ]
         assert lines == [f"error: {run}: No space left on device; free space and run the same command again to go on"]
+
+
+def test_what_a_kill_left_half_written_is_no_obstacle(whole: Path, toy_shards: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    left = [run / ".bundle.partial" / "model.json", run / "bundles" / ".epoch-004.partial" / "model.json"]
+    left += [run / ".config.yaml.0123456789ab.partial", run / "evaluation" / ".metrics.json.0123456789ab.partial"]
+    for place in left:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(b"{")
+    assert train(run, toy_shards, "--train.epochs", "5", *KEEP) == 0
+    assert not list(run.glob("**/*.partial"))
+    assert best(run)["best_epoch"] and len(steps(run)) == 5
+
+
+def test_a_folder_of_checkpoints_is_no_checkpoint_and_the_shards_are_no_run(
+    whole: Path, toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place in (whole, whole / "checkpoints"):
+        assert train(tmp_path / "run", toy_shards, "--checkpoint.resume", str(place)) == 1
+        told = f"{place} is no checkpoint, but holds some; give one of them, such as {steps(whole)[-1]}\n"
+        assert capsys.readouterr().err.endswith(told)
+    shards = tmp_path / "shards"
+    shutil.copytree(toy_shards, shards)
+    before = sorted(shards.iterdir())
+    assert train(shards, shards) == 2
+    assert capsys.readouterr().err == f"error: run.dir: {shards} holds the shards; give the run a folder of its own\n"
+    assert sorted(shards.iterdir()) == before
 
 
 def test_a_finished_run_is_left_as_it_is(
@@ -439,6 +475,7 @@ def test_weights_that_are_no_numbers_are_never_saved(
     assert train(run, toy_shards, *flags, *wild) == 1
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
     assert "lower optim.lr" in line and "no finite numbers any more" in line
+    assert "train.precision" not in line  # which is "no" already
     for place in steps(run):
         assert all(values.isfinite().all() for values in load_file(place / "model.safetensors").values())
 

@@ -88,6 +88,27 @@ def test_a_kill_leaves_a_partial_that_can_be_cleared_away(tmp_path):
     assert names_in(tmp_path) == [".hidden", "file", "own.partial"]
 
 
+FILL_AND_DIE = """
+import os, signal, sys
+from pathlib import Path
+from attrtrain.files import atomic_folder
+
+with atomic_folder(Path(sys.argv[1])) as folder:
+    (folder / "file").write_bytes(b"new")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_folder_that_a_kill_left_half_filled_can_be_cleared_away_too(tmp_path):
+    killed = subprocess.run([sys.executable, "-c", FILL_AND_DIE, tmp_path / "bundle"])
+    assert killed.returncode == -signal.SIGKILL
+    assert names_in(tmp_path) == [".bundle.partial"]
+    remove_partials(tmp_path, {"bundle"})  # files, says who gives names
+    assert names_in(tmp_path) == [".bundle.partial"]
+    remove_partials(tmp_path)
+    assert names_in(tmp_path) == []
+
+
 def test_sha256_is_the_known_one(tmp_path):
     (tmp_path / "file").write_bytes(b"abc" * 1_000_000)
     assert sha256_of(tmp_path / "file") == hashlib.sha256(b"abc" * 1_000_000).hexdigest()

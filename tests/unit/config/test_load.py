@@ -136,6 +136,7 @@ def test_paths_arrive_as_they_were_given() -> None:
         (["--data.repeat_below", "0.1", "--data.order", "block"], ["data.repeat_below", "data.order global"]),
         (["--loss.name", "asll"], ["loss.name", "asl"]),
         (["--loss.positive_weight", "0.5"], ["loss.positive_weight", "at least 1"]),
+        (["--loss.positive_weight", "1e300"], ["loss.positive_weight", "at most 1000000000"]),
         (["--optim.head_epochs", "99"], ["optim.head_epochs", "train.epochs", "--model.frozen -1"]),
         (["--optim.layer_decay", "0"], ["optim.layer_decay", "above 0"]),
         (["--model.frozen", "-2"], ["model.frozen", "at least -1"]),

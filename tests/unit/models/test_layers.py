@@ -55,7 +55,16 @@ def test_a_resnets_rates_are_those_written_down_here() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["test_vit", "test_vit3", "test_convnext", "test_resnet", "test_efficientnet", "test_mambaout", "levit_128s"],
+    [
+        "test_vit",
+        "test_vit3",
+        "test_convnext",
+        "test_resnet",
+        "test_efficientnet",
+        "test_mambaout",
+        "levit_128s",
+        "xcit_nano_12_p16_224",
+    ],
 )
 def test_rates_and_weight_decay_are_those_that_timm_gives_its_model_with_a_classifier(name: str) -> None:
     model = network(f"timm:{name}")
