@@ -14,19 +14,17 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import betaincinv
 from torch import Tensor
-from torch.nn import functional
-from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as transforms
 
 from attrtrain.config.schema import DataConfig, Policy
 from attrtrain.data.loader import Batch
 from attrtrain.data.meaning import swapped_columns
+from attrtrain.data.policies import ToDevice, draw_operations, operated
 from attrtrain.data.streams import Stream
+from attrtrain.data.warp import warped
 from attrtrain.errors import ConfigError
 from attrtrain.framing import MEAN_COLOUR
-from attrtrain.keyed_random import mix64, uniform
-
-ToDevice = Callable[[Tensor], Tensor]
+from attrtrain.keyed_random import uniform
 
 
 @dataclass(frozen=True)
@@ -136,7 +134,10 @@ def augmented(batch: Batch, settings: Augmentation, step: int, to_device: ToDevi
         columns = torch.where(flipped[:, None], mirrored, torch.arange(len(settings.swaps), device=mirrored.device))
         target, known = target.gather(1, columns), known.gather(1, columns)
     if settings.policy != "none":
-        images = transformed(images, settings.policy, mix64(settings.seed, batch.epoch, key, Stream.POLICY))
+        for drawn in zip(
+            *draw_operations(settings.seed, batch.epoch, key, settings.policy, images.shape[-1]), strict=True
+        ):
+            images = operated(images, *drawn, to_device(mean_colour()), to_device)
     if settings.rotate:
         angles = draw_angles(settings.seed, batch.epoch, key, settings.rotate)
         images = rotated(images, to_device(angles), to_device(mean_colour()))
@@ -190,32 +191,7 @@ def rotated(images: Tensor, degrees: Tensor, fill: Tensor) -> Tensor:
         [sine * (width / height), cosine, torch.zeros_like(sine)],
     )
     places = torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)  # (B, 2, 3)
-    grid = functional.affine_grid(places, list(images.shape), align_corners=False)
-    moved = functional.grid_sample(images.float() - fill, grid, "bilinear", "zeros", align_corners=False) + fill
-    return moved.round_().clamp_(0, 255).to(torch.uint8)
-
-
-def transformed(images: Tensor, policy: Policy, seeds: NDArray[np.uint64]) -> Tensor:
-    """Applies TrivialAugment (Müller & Hutter, ICCV 2021; one operation of any strength) or RandAugment (Cubuk et al.,
-    NeurIPS 2020; two operations of strength 9 of 31), as torchvision has them, to each image by itself.
-
-    torchvision draws from torch's generator of the CPU, which is seeded for every image and put back at the end: what
-    is drawn after this does not depend on it.
-
-    Args:
-        images: (B, 3, H, W) uint8.
-        policy: which of the two.
-        seeds: (B,) of the images' operations.
-    """
-    fill = [float(level) for level in MEAN_COLOUR]
-    kind = v2.TrivialAugmentWide if policy == "trivial" else v2.RandAugment
-    transform = kind(interpolation=v2.InterpolationMode.BILINEAR, fill=fill)
-    results = []
-    with torch.random.fork_rng(devices=[]):  # of the CPU alone
-        for image, seed in zip(images, seeds.tolist(), strict=True):
-            torch.default_generator.manual_seed(seed)
-            results.append(transform(image))
-    return torch.stack(results)
+    return warped(images, places, fill)
 
 
 def draw_erased(seed: int, epoch: int, key: NDArray[np.int64], share: float, side: int) -> Tensor:

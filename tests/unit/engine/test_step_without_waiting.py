@@ -6,6 +6,7 @@ one. tests/gpu makes whole steps on a real one.
 
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,6 +22,7 @@ from attrtrain.config.schema import LossConfig, OptimConfig
 from attrtrain.data.augment import Augmentation
 from attrtrain.data.device_resize import resize_packed
 from attrtrain.data.loader import Batch
+from attrtrain.data.policies import OPERATIONS, operated
 from attrtrain.engine.objective import Objective
 from attrtrain.engine.step import StepSettings, TrainingCategories, optimizer_step
 from attrtrain.engine.window import Window
@@ -126,8 +128,17 @@ def test_no_loss_waits(unknown: str, loss: str, clip_norm: float) -> None:
     make_steps(settings_of(unknown, loss, clip_norm))
 
 
-def test_no_augmentation_waits() -> None:
-    make_steps(settings_of(augmentation=EVERYTHING), "mlp")
+@pytest.mark.parametrize("policy", ["trivial", "randaugment"])
+def test_no_augmentation_waits(policy: Any) -> None:
+    make_steps(settings_of(augmentation=replace(EVERYTHING, policy=policy)), "mlp")
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_no_operation_of_a_policy_waits(operation: str) -> None:
+    images, fill = torch.empty((8, 3, 64, 64), dtype=torch.uint8, device=GPU), torch.empty((1, 3, 1, 1), device=GPU)
+    with NoWaiting():
+        places = np.full(8, OPERATIONS.index(operation))
+        operated(images, places, np.ones(8), fill, lambda tensor: tensor.to(GPU, non_blocking=True))
 
 
 def test_no_category_waits() -> None:
