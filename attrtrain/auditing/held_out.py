@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from attrtrain.auditing.permutation import ALPHA, PermutationTest, permutation_p
 from attrtrain.keyed_random import mix64
-from attrtrain.metrics.exchange import LEAST_ALIKE, size_classes
+from attrtrain.metrics.exchange import shuffle_photographs
 
 FOLDS = 5
 MIN_CASES = 5
@@ -108,20 +108,6 @@ def standardised(features: NDArray[np.float64]) -> NDArray[np.float64]:
     spread = np.sqrt((centred**2).mean(axis=0))
     varies = spread > 1e-9 * (1 + np.abs(features).max(axis=0, initial=0))
     return np.asarray(centred[:, varies] / spread[varies])
-
-
-def shuffle_photographs(photograph: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Rows (N,) in an order in which photographs of like size are shuffled whole, and the objects inside each as well.
-
-    Put in the place of the rows as they were, objects that shared a photograph still share one: all of them where
-    photographs trade places with others that hold as many objects; of the rare sizes, which have to make do with their
-    like, nearly all.
-    """
-    size = size_classes(np.bincount(photograph), LEAST_ALIKE)[photograph]
-    key = rng.random(int(photograph.max(initial=-1)) + 1)
-    rows = np.empty_like(photograph)
-    rows[np.lexsort((photograph, size))] = np.lexsort((rng.random(len(photograph)), key[photograph], size))
-    return rows
 
 
 def _plant(

@@ -9,22 +9,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csc_array
 
 from attrtrain.metrics.decisions import second_half
-from attrtrain.metrics.exchange import by_size, traded_orders
+from attrtrain.metrics.exchange import shuffle_photographs
 from attrtrain.metrics.judged_set import JudgedSet
 from attrtrain.metrics.known_cells import KnownCells
 from attrtrain.metrics.overall import mean_over, rates
-from attrtrain.metrics.ranking import from_tied_scores
+from attrtrain.metrics.ranking import Falling, Ranking, from_tied_scores
 
 CATEGORY_SMOOTHING = 5.0
 """Objects of the attribute's overall rate that are added to each category: with none of its own, a category has that
 rate.
 """
-
-
-_CELLS_AT_A_TIME = 2**24  # that are shuffled, known or not
+_LEAST_PLACEHOLDERS = 5  # equal scores of fewer cells may be those of copies of an object
 
 
 @dataclass(frozen=True)
@@ -203,68 +200,52 @@ def shuffled_orders(cells: JudgedSet, count: int, seed: int) -> Iterator[NDArray
         yield np.argsort(rng.permutation(cells.images)[cells.image], kind="stable")
 
 
-def shuffled(cells: JudgedSet, order: NDArray[np.intp], onto: NDArray[np.intp] | None = None) -> JudgedSet:
+def shuffled(cells: JudgedSet, order: NDArray[np.intp]) -> JudgedSet:
     """Scores moved between objects within each attribute's known cells.
 
-    An attribute's j-th known object gets the score of the j-th known one in the order. So scores stay within known
-    cells, and what goes together, attributes of an object and objects of a photograph, goes on doing so: shuffling
-    every cell by itself would make chance look steadier than it is.
+    An attribute's j-th known object gets the score of the j-th known one in the order. So an attribute is said of as
+    many known objects as by the model, and what goes together, attributes of an object and objects of a photograph,
+    goes on doing so: shuffling every cell by itself would make chance look steadier than it is.
 
     Args:
         cells: the scores.
         order: (N,) all rows.
-        onto: (N,) the rows in the order in which they are counted; as they are, if not given.
     """
-    onto = np.arange(len(cells)) if onto is None else onto
     scores = np.array(cells.scores)
     for column in range(scores.shape[1]):
         is_known = np.zeros(len(cells), dtype=bool)
         is_known[cells.known.rows[cells.known.of_attribute(column)]] = True
-        scores[onto[is_known[onto]], column] = cells.scores[order[is_known[order]], column]
+        scores[is_known, column] = cells.scores[order[is_known[order]], column]
     return cells.with_scores(scores, are_logits=cells.are_logits)
 
 
 def traded_maps(cells: JudgedSet, judged: NDArray[np.bool_], count: int, seed: int) -> NDArray[np.float64]:
-    """(count,) the mAP over judged attributes (A,) of the scores `shuffled` along each of `traded_orders`: without
-    sorting again, since a shuffle moves positives along a ranking.
+    """(count,) the mAP over judged attributes (A,) where each object gets another one's row of scores, as
+    `shuffle_photographs` deals them out; its labels, known and unknown, stay.
     """
-    totals = np.zeros(count)
-    columns = np.flatnonzero(judged)
-    at_a_time = max(1, _CELLS_AT_A_TIME // max(len(cells), 1))
-    counted = np.empty(len(cells), dtype=np.intp)
-    counted[by_size(cells.image)] = np.arange(len(cells))
-    for start in range(0, len(columns), at_a_time):
-        block = columns[start : start + at_a_time]
-        places = _places(cells, block)
-        hits = [_positives_in_order(cells.known, column, counted) for column in block]
-        for number, order in enumerate(traded_orders(cells.image, count, seed)):
-            moved = places[
-                order
-            ].tocsc()  # its rows stay in order, so each column is that attribute's known cells as they come
-            for position, mine in enumerate(hits):
-                at_or_above = np.sort(moved.data[moved.indptr[position] + mine])
-                totals[number] += (np.searchsorted(at_or_above, at_or_above, side="right") / at_or_above).mean()
-    return totals / max(len(columns), 1)
+    rng, known, maps = np.random.default_rng(seed), cells.known, np.zeros(count)
+    for number in range(count):
+        origin = shuffle_photographs(cells.image, rng)
+        for column in np.flatnonzero(judged).tolist():
+            mine = known.of_attribute(column)
+            rows = known.rows[mine]
+            falling = Falling.of(rows, cells.scores[origin[rows], column], known.positive[mine])
+            maps[number] += Ranking.of(falling, len(cells)).average_precision_and_auroc()[0]
+    return maps / max(int(judged.sum()), 1)
 
 
-def _positives_in_order(known: KnownCells, attribute: int, counted: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Which of an attribute's known objects are positive, these counted in another order, in which each row (N,) has a
-    place.
+def has_placeholders(cells: JudgedSet, judged: NDArray[np.bool_]) -> bool:
+    """Whether the unknown cells of a judged attribute (A,), five of them or more, all hold one score while its known
+    ones do not: whoever made the scores left them out there.
     """
-    mine = known.of_attribute(attribute)
-    return np.flatnonzero(known.positive[mine][np.argsort(counted[known.rows[mine]])])
-
-
-def _places(cells: JudgedSet, columns: NDArray[np.intp]) -> Any:
-    """(N, K) sparse: for each known cell of some attributes (K,), how many of the attribute's known cells have at least
-    its score.
-    """
-    rows, places = [], []
-    for column in columns:
-        falling = cells.falling(column)
-        last_of_ties = np.flatnonzero(np.append(falling.scores[1:] != falling.scores[:-1], True))
-        rows.append(falling.rows)
-        places.append(np.repeat(last_of_ties + 1, np.diff(last_of_ties, prepend=-1)).astype(np.int32))
-    ends = np.cumsum([0, *map(len, rows)])
-    shape = (len(cells), len(columns))
-    return csc_array((np.concatenate(places), np.concatenate(rows), ends), shape=shape).tocsr()
+    for column in np.flatnonzero(judged).tolist():
+        mine, is_unknown = cells.known.of_attribute(column), np.ones(len(cells), dtype=bool)
+        is_unknown[cells.known.rows[mine]] = False
+        unknown = np.flatnonzero(is_unknown)
+        few = unknown[:_LEAST_PLACEHOLDERS]  # which tell in nearly every case
+        alike = len(few) == _LEAST_PLACEHOLDERS and all(
+            np.ptp(cells.scores[rows, column]) == 0 for rows in (few, unknown)
+        )
+        if alike and np.ptp(cells.known_scores[mine]) > 0:
+            return True
+    return False

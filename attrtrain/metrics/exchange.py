@@ -1,11 +1,13 @@
-"""Photographs that may trade places in a permutation test: those that hold about as many objects.
+"""Photographs that trade places in a permutation test: those that hold about as many objects.
 
 Objects of one photograph are alike. Were photographs of any size shuffled, a large one would come to lie over parts of
 several others, and shuffled data would be a little less clustered than real ones: chance would look steadier than it
-is.
+is. For the same reason whole rows of a matrix move, known cells and unknown ones: were each attribute's known cells
+filled up one after the other, the rows of one photograph would come to lie over parts of two wherever these differ in
+how many cells are known.
 """
 
-from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,28 +31,25 @@ def size_classes(objects: NDArray[np.int64], least: int) -> NDArray[np.int64]:
     return class_of_size[number]
 
 
-def by_size(image: NDArray[np.int64]) -> NDArray[np.intp]:
-    """Rows (N,) in the order that `traded_orders` come from: photographs of like size one after the other.
+def shuffle_photographs(photograph: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Which row each row gets (N,) where photographs of like size are shuffled whole, and the objects inside each as
+    well.
+
+    Objects that share a photograph get rows that shared one: all of them where photographs trade places with others
+    that hold as many objects; of the rare sizes, which have to make do with their like, nearly all.
 
     Args:
-        image: (N,) number of the photograph, 0 to P - 1, never falling.
+        photograph: (N,) number of the photograph of each row, 0 to P - 1.
+        rng: what is drawn from.
     """
-    classes = _classes_of(image)
-    return _in_order_of(np.arange(len(classes)), classes, image)
+    classes = size_classes(np.bincount(photograph), LEAST_ALIKE)
 
+    def places(key: NDArray[Any]) -> NDArray[np.int64]:
+        place: NDArray[np.int64] = np.empty_like(classes)
+        place[np.lexsort((key, classes))] = np.arange(len(classes))
+        return place[photograph]
 
-def traded_orders(image: NDArray[np.int64], count: int, seed: int) -> Iterator[NDArray[np.intp]]:
-    """So many orders of rows (N,): `by_size`, with photographs of like size shuffled whole."""
-    rng, classes = np.random.default_rng(seed), _classes_of(image)
-    for _ in range(count):
-        yield _in_order_of(rng.permutation(len(classes)), classes, image)
-
-
-def _classes_of(image: NDArray[np.int64]) -> NDArray[np.int64]:
-    return size_classes(np.bincount(image), LEAST_ALIKE)
-
-
-def _in_order_of(drawn: NDArray[np.int64], classes: NDArray[np.int64], image: NDArray[np.int64]) -> NDArray[np.intp]:
-    place = np.empty_like(drawn)
-    place[np.lexsort((drawn, classes))] = np.arange(len(drawn))
-    return np.argsort(place[image], kind="stable")
+    drawn = places(rng.random(len(classes)))
+    rows = np.empty_like(photograph)
+    rows[np.argsort(places(np.arange(len(classes))), kind="stable")] = np.argsort(drawn + rng.random(len(drawn)))
+    return rows

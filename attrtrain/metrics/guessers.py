@@ -9,6 +9,7 @@ from attrtrain.metrics.baselines import (
     CategoryGuess,
     TrainingRates,
     category_guess,
+    has_placeholders,
     prior_guess,
     shuffled,
     shuffled_orders,
@@ -93,18 +94,20 @@ def _as_json(scores: Mapping[str, float]) -> Scores:
 
 def permutation_p(cells: JudgedSet, measured: Measured, replicates: int, seed: int) -> float | None:
     """Share of shuffles, in which photographs of like size trade their scores, whose mAP reaches the model's, (k + 1) /
-    (n + 1) (Phipson & Smyth, "Permutation p-values should never be zero", 2010).
+    (n + 1) (Phipson & Smyth, "Permutation p-values should never be zero", 2010). Scores of unknown cells come to lie on
+    known ones, so they have to be the model's as well.
 
     Args:
         cells, measured: the model's.
         replicates: shuffles wanted; fewer, at least 39, where they would take long. None are drawn for 0.
 
     Returns:
-        None without shuffles, without a judged attribute, and where there is one photograph, which cannot be shuffled.
+        None without shuffles, without a judged attribute, where there is one photograph, which cannot be shuffled, and
+        where unknown cells have no scores but placeholders.
     """
     fewest = min(replicates, _LEAST_SHUFFLES)
     count = int(np.clip(_SHUFFLE_WORK // max(cells.scores.size, 1), fewest, max(replicates, fewest)))
-    if count == 0 or not measured.judged.any() or cells.images < 2:
+    if count == 0 or not measured.judged.any() or cells.images < 2 or has_placeholders(cells, measured.judged):
         return None
     maps = traded_maps(cells, measured.judged, count, seed)
     return float((1 + (maps >= measured.overall["map"] - 1e-12).sum()) / (1 + count))

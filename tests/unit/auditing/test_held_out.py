@@ -4,7 +4,7 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 
 from attrtrain.auditing import held_out
-from attrtrain.auditing.held_out import held_out_test, pairs_won, shuffle_photographs, standardised
+from attrtrain.auditing.held_out import held_out_test, pairs_won, standardised
 
 
 def drawn(objects=240, attributes=6, known=1.0, slope=0.0, per_photograph=3, seed=0):
@@ -54,25 +54,6 @@ def test_no_photograph_is_in_two_folds_and_folds_are_alike():
     assert set(fold) == set(range(5))
     sizes = np.bincount(fold)
     assert sizes.max() - sizes.min() <= 10
-
-
-def test_shuffled_photographs_trade_places_whole_with_their_like():
-    photograph = np.repeat(np.arange(60), np.repeat([1, 2, 4], 20))  # 20 photographs of each size
-    moved = 0
-    for seed in range(20):
-        rows = shuffle_photographs(photograph, np.random.default_rng(seed))
-        assert sorted(rows) == list(range(len(photograph)))
-        for place in range(60):
-            (origin,) = set(photograph[rows[photograph == place]])
-            assert (photograph == origin).sum() == (photograph == place).sum()
-            moved += origin != place
-    assert moved > 1000  # of 1,200
-
-
-def test_photographs_of_rare_sizes_trade_places_too():
-    photograph = np.repeat(np.arange(12), [1] * 2 + [2] * 3 + [3] * 4 + [5, 7, 9])
-    orders = {tuple(shuffle_photographs(photograph, np.random.default_rng(seed))) for seed in range(20)}
-    assert len(orders) == 20 and all(sorted(rows) == list(range(len(photograph))) for rows in orders)
 
 
 def test_a_signal_is_found_and_named_by_attribute():

@@ -17,7 +17,7 @@ from attrtrain.metrics.baselines import (
     traded_maps,
 )
 from attrtrain.metrics.decisions import GivenThresholds, second_half, tune
-from attrtrain.metrics.exchange import by_size, traded_orders
+from attrtrain.metrics.exchange import shuffle_photographs
 from attrtrain.metrics.guessers import guesser_scores, permutation_p
 from attrtrain.metrics.judged_set import JudgedSet
 from attrtrain.metrics.measure import measure
@@ -128,13 +128,26 @@ def test_shuffles_stay_within_known_cells_and_move_photographs_whole():
         assert known.sum() < 20 or (moved.scores[known, a] != gappy.scores[known, a]).mean() > 0.8
 
 
+def maps_of_traded_rows(cells, count, seed):
+    rng, known_cells = np.random.default_rng(seed), known_and_positive(cells)
+    maps = []
+    for _ in range(count):
+        scores = cells.scores[shuffle_photographs(cells.image, rng)]
+        columns = [
+            (positive[known], row[known])
+            for known, positive, row in zip(*(matrix.T for matrix in (*known_cells, scores)), strict=True)
+            if min(positive.sum(), (known & ~positive).sum()) >= 5
+        ]
+        maps.append(np.mean([average_precision_score(*column) for column in columns]))
+    return maps
+
+
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("known", [0.6, 0.15])
-def test_the_quick_map_of_a_shuffle_is_that_of_the_shuffled_scores(ties, known):
+def test_a_shuffle_gives_each_object_another_ones_row_of_scores_and_leaves_its_labels(ties, known):
     cells = JudgedSet.of(draw_predictions(n=600, ties=ties, known=known), 0.5)
     judged = measure(cells, 0.5).judged
-    onto, orders = by_size(cells.image), traded_orders(cells.image, 4, 3)
-    expected = [measure(shuffled(cells, order, onto), 0.5).overall["map"] for order in orders]
+    expected = maps_of_traded_rows(cells, 4, 3)
     np.testing.assert_allclose(traded_maps(cells, judged, 4, 3), expected, atol=1e-9)
     assert len(set(expected)) == 4
 
@@ -243,8 +256,21 @@ def test_p_counts_the_shuffles_that_reach_the_models_map():
     predictions.logits[:] = np.round(predictions.logits)
     cells = JudgedSet.of(predictions, 0.5)
     measured = measure(cells, 0.5)
-    onto = by_size(cells.image)
-    maps = [measure(shuffled(cells, order, onto), 0.5).overall["map"] for order in traded_orders(cells.image, 60, 7)]
-    reached = sum(one > measured.overall["map"] - 1e-9 for one in maps)
+    reached = sum(one > measured.overall["map"] - 1e-9 for one in maps_of_traded_rows(cells, 60, 7))
     assert 0 < reached < 60
     assert permutation_p(cells, measured, 60, 7) == pytest.approx((reached + 1) / 61)
+
+
+def test_scores_that_were_left_out_where_labels_are_unknown_have_no_p():
+    """Shuffled, the placeholders would come to lie on known cells, and any order beats one of equals."""
+    predictions = draw_shares(n=300, skill=0.0)
+    unknown = np.isnan(predictions.labels)
+    cells = JudgedSet.of(predictions, 0.5)
+    assert permutation_p(cells, measure(cells, 0.5), 99, 0) > 0.05
+    predictions.logits[unknown] = -20
+    cells = JudgedSet.of(predictions, 0.5)
+    assert permutation_p(cells, measure(cells, 0.5), 99, 0) is None
+    for column, rows in enumerate(unknown.T):
+        predictions.logits[np.flatnonzero(rows)[0], column] = 3  # one of them is a score after all
+    cells = JudgedSet.of(predictions, 0.5)
+    assert permutation_p(cells, measure(cells, 0.5), 99, 0) is not None

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from drawn_cells import cells_of
 
-from attrtrain.metrics.baselines import shuffled
-from attrtrain.metrics.exchange import by_size, size_classes, traded_orders
+from attrtrain.metrics.exchange import shuffle_photographs, size_classes
 from attrtrain.metrics.guessers import permutation_p
 from attrtrain.metrics.measure import measure
 
@@ -17,29 +16,48 @@ def test_sizes_of_too_few_photographs_share_a_class():
     assert size_classes(np.array([5, 1]), 2).tolist() == [0, 0]
 
 
-def test_the_scores_of_a_photograph_go_to_one_that_holds_as_many_objects():
-    image = np.repeat(np.arange(46), np.random.default_rng(0).permutation([1] * 20 + [3] * 20 + [30] * 6))
-    cells = cells_of(image[:, None].astype(float), np.zeros((len(image), 1)), image_id=image)
-    onto, moved = by_size(image), 0
-    for order in traded_orders(image, 20, 0):
-        came_from = shuffled(cells, order, onto).scores[:, 0].astype(int)
-        assert sorted(came_from) == sorted(image)
-        for photograph in range(46):
-            (origin,) = set(came_from[image == photograph])
-            assert (image == origin).sum() == (image == photograph).sum()
-            moved += origin != photograph
-    assert moved > 800  # of 920
+def test_shuffled_photographs_trade_places_whole_with_their_like():
+    photograph = np.repeat(np.arange(60), np.repeat([1, 2, 4], 20))  # 20 photographs of each size
+    moved = 0
+    for seed in range(20):
+        rows = shuffle_photographs(photograph, np.random.default_rng(seed))
+        assert sorted(rows) == list(range(len(photograph)))
+        for place in range(60):
+            (origin,) = set(photograph[rows[photograph == place]])
+            assert (photograph == origin).sum() == (photograph == place).sum()
+            moved += origin != place
+    assert moved > 1000  # of 1,200
+
+
+def test_photographs_of_rare_sizes_trade_places_too():
+    photograph = np.repeat(np.arange(12), [1] * 2 + [2] * 3 + [3] * 4 + [5, 7, 9])
+    orders = {tuple(shuffle_photographs(photograph, np.random.default_rng(seed))) for seed in range(20)}
+    assert len(orders) == 20 and all(sorted(rows) == list(range(len(photograph))) for rows in orders)
+
+
+def test_objects_of_a_photograph_are_shuffled_inside_it():
+    photograph = np.repeat(np.arange(40), 5)
+    rows = shuffle_photographs(photograph, np.random.default_rng(0)).reshape(40, 5)
+    assert len({tuple(row - row.min()) for row in rows}) > 20
 
 
 @pytest.mark.slow
-def test_models_without_skill_seldom_stand_out_however_unequal_and_clustered_photographs_are():
+@pytest.mark.parametrize("known", [1.0, 0.5])
+@pytest.mark.parametrize(
+    "objects",
+    [lambda rng: np.full(60, 8), lambda rng: np.r_[np.ones(50, int), rng.integers(20, 60, 10)]],
+    ids=["alike", "unequal"],
+)
+def test_models_without_skill_seldom_stand_out_however_clustered_photographs_are_and_whatever_is_known(objects, known):
     rng, small = np.random.default_rng(0), []
     for number in range(200):
-        image = np.repeat(np.arange(60), np.r_[np.ones(50, int), rng.integers(20, 60, 10)])
+        image = np.repeat(np.arange(60), objects(rng))
 
         def clustered(image=image):
             return rng.normal(size=(60, 4))[image] + 0.2 * rng.normal(size=(len(image), 4))
 
-        cells = cells_of(clustered(), (clustered() > 0.5).astype(float), image_id=image)
+        labels = (clustered() > 0.5).astype(float)
+        labels[rng.random(labels.shape) > known] = np.nan
+        cells = cells_of(clustered(), labels, image_id=image)
         small.append(permutation_p(cells, measure(cells, 0.5), 39, number) <= 0.05)
     assert np.mean(small) < 0.1
