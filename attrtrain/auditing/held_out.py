@@ -129,12 +129,13 @@ def _folds(image_id: NDArray[np.int64], seed: int) -> tuple[NDArray[np.int64], N
     if len(photographs) == 1:
         photographs = number = np.arange(len(image_id))
     drawn = np.argsort(mix64(_FOLD, seed, photographs), kind="stable")
-    objects = np.bincount(number)
-    # Cut the drawn order of photographs where a fifth, two fifths, … of the objects lie before.
+    objects = np.bincount(number)[drawn]
+    # Cut the drawn order of photographs at a fifth, two fifths, … of the objects; a photograph lies where its middle
+    # does. Middles of the first and the last are at least half of all objects apart, so they are in two folds.
     folds = min(FOLDS, len(photographs))
-    before = np.cumsum(objects[drawn]) - objects[drawn]
+    twice_middle = 2 * np.cumsum(objects) - objects
     fold_of_photograph = np.empty(len(photographs), dtype=np.int64)
-    fold_of_photograph[drawn] = before * folds // max(len(image_id), 1)
+    fold_of_photograph[drawn] = twice_middle * folds // (2 * max(len(image_id), 1))
     return fold_of_photograph[number], number
 
 

@@ -12,21 +12,31 @@ _TOO_MANY = 60  # distinct shares of up to 12 voters: 47
 
 def describe_votes(labels: NDArray[np.float32]) -> Votes:
     """Looks at the known values (N, A) as numbers."""
-    values, counts = np.unique(labels[~np.isnan(labels)], return_counts=True)
+    values, counts = _distinct(labels[~np.isnan(labels)])
     if len(values) == 0:
         return Votes(values=[], distinct=0, kind="none", at_half=0.0)
     common = np.sort(values[np.argsort(-counts, kind="stable")[:_SHOWN]])
-    if np.isin(values, (0, 1)).all():
+    if len(values) > _TOO_MANY:  # asked first: comparing each of millions of scores with each share takes gigabytes
+        kind = "scores"
+    elif np.isin(values, (0, 1)).all():
         kind = "decisions"
     else:
-        odd = counts[~_is_share(values)].sum() / counts.sum()
-        kind = "scores" if odd > 0.01 or len(values) > _TOO_MANY else "vote shares"
+        kind = "scores" if counts[~_is_share(values)].sum() / counts.sum() > 0.01 else "vote shares"
     return Votes(
         values=[round(float(value), 6) for value in common],
         distinct=len(values),
         kind=kind,  # type: ignore[arg-type]  # one of its literals
         at_half=float(counts[values == 0.5].sum() / counts.sum()),
     )
+
+
+def _distinct(known: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The distinct ones (D,) of values (K,) without NaN, in rising order, and how often each is there (D,)."""
+    known.sort()  # in place: np.unique would sort a copy
+    edge = np.ones(len(known) + 1, dtype=bool)
+    np.not_equal(known[1:], known[:-1], out=edge[1:-1])
+    edges = np.flatnonzero(edge)
+    return known[edges[:-1]], np.diff(edges)
 
 
 def _is_share(values: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -56,6 +56,23 @@ def test_no_photograph_is_in_two_folds_and_folds_are_alike():
     assert sizes.max() - sizes.min() <= 10
 
 
+@pytest.mark.parametrize("sizes", [[270, 8, 8, 7, 7], [60, 140]])
+def test_a_signal_is_found_wherever_a_photograph_of_most_objects_is_drawn(sizes):
+    for seed in range(12):
+        features, labels, _ = drawn(objects=sum(sizes), slope=3.0, seed=seed)
+        image_id = np.repeat(np.random.default_rng(seed).choice(1000, len(sizes), replace=False), sizes)
+        test = held_out_test(features, labels, image_id, permutations=19, seed=seed)
+        assert test.p_value == 0.05 and test.effect > 0.1, seed
+
+
+def test_two_photographs_or_more_are_never_all_in_one_fold():
+    rng = np.random.default_rng(0)
+    for seed in range(300):
+        sizes = np.ceil(rng.pareto(0.7, rng.integers(2, 12))).clip(1, 5000).astype(np.int64)
+        fold, _ = held_out._folds(np.repeat(np.arange(len(sizes)), sizes), seed)
+        assert len(set(fold)) >= 2 and fold.min() >= 0 and fold.max() < held_out.FOLDS, sizes
+
+
 def test_a_signal_is_found_and_named_by_attribute():
     features, labels, image_id = drawn(slope=1.5)
     labels[:, 3:] = np.random.default_rng(5).integers(0, 2, labels[:, 3:].shape)  # coins

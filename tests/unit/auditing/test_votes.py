@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -31,6 +33,24 @@ def test_values_are_listed_and_counted():
     votes = described([1, 0, 0, 0.5])
     assert votes.values == [0, 0.5, 1] and votes.distinct == 3
     assert len(described(np.random.default_rng(0).random(500)).values) == 24
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "times"), [(None, "scores", 10), (np.float32([0, 1 / 3, 0.5, 1]), "vote shares", 2)]
+)
+def test_looking_at_labels_holds_little_more_than_they_do(values, kind, times):
+    """Each score compared with each share of up to 12 voters would take nearly two hundred times as much."""
+    rng = np.random.default_rng(0)
+    labels = rng.random((5000, 100), dtype=np.float32) if values is None else rng.choice(values, (5000, 100))
+    tracemalloc.start()
+    try:
+        votes = describe_votes(labels)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (votes.kind, votes.distinct) == (kind, len(set(labels.ravel().tolist())))
+    assert votes.at_half == (labels == 0.5).mean()
+    assert peak < times * labels.nbytes
 
 
 def test_attributes_that_teach_nothing_are_noted():

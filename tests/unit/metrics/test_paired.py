@@ -158,6 +158,18 @@ def test_of_one_photograph_there_is_no_interval():
         assert found.interval is None and found.p is None
 
 
+def test_the_mean_over_pairs_has_an_interval_of_those_scores_of_which_two_models_have_one():
+    a, b = draw_shares(n=120, a=4, skill=0.5), draw_shares(n=120, a=4, skill=1.5)
+    singles = paired_difference(a, b, replicates=20).overall
+    assert {key: singles[key].interval is None for key in ("map", "of1", "ece", "cf1_tuned")} == {
+        "map": False, "of1": False, "ece": True, "cf1_tuned": True,
+    }  # fmt: skip
+    for key, single in singles.items():
+        found = mean_difference([a, a], [b, b], key)
+        assert found.difference == pytest.approx(single.difference), key
+        assert (found.interval is None, found.p is None) == (single.interval is None, single.p is None), key
+
+
 @pytest.mark.parametrize("positive_at", [0.3, 0.5, 0.8])
 def test_two_models_are_compared_by_what_counts_as_present(positive_at):
     a, b = draw_shares(skill=0.5), draw_shares(skill=1.5)
