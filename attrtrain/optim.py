@@ -127,12 +127,12 @@ class MovingAverage(AveragedModel):
         kept = min(self._decay, (1 + count) / (10 + count)) if count else 0.0
         averages, currents = _tensors(self.module), _tensors(model)
         pairs = list(zip(averages, currents, strict=True))
-        moving = [(average, current) for average, current in pairs if kept and average.is_floating_point()]
+        moving = [pair for pair in pairs if kept and pair[0].is_floating_point()]
+        copied = [pair for pair in pairs if not kept or not pair[0].is_floating_point()]  # counters are not averaged
         if moving:
             torch._foreach_lerp_([average for average, _ in moving], [current for _, current in moving], 1 - kept)
-        for average, current in pairs:
-            if not kept or not average.is_floating_point():  # counters are not averaged
-                average.copy_(current)
+        if copied:
+            torch._foreach_copy_([average for average, _ in copied], [current for _, current in copied])
         self.n_averaged += 1
 
 

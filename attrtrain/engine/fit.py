@@ -1,10 +1,11 @@
 """Training from wherever a run stands to its end."""
 
 import math
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import islice
 
+import torch
 from tqdm import tqdm
 
 from attrtrain.data.loader import Batch, load_batches
@@ -84,7 +85,7 @@ def _train_epoch(
         disable=not task.runtime.is_main, leave=False, dynamic_ncols=True, mininterval=BAR_SECONDS,
     )  # fmt: skip
     window.go_on()
-    with bar:
+    with bar, _convolutions_tried(config.data.scales):
         for step_in_epoch in range(first, order.steps_per_epoch):
             rate = learning_rate(
                 state.step, config.train.epochs * order.steps_per_epoch, order.steps_per_epoch, config.optim
@@ -108,6 +109,19 @@ def _train_epoch(
                 bar.set_postfix(loss=f"{values['loss']:.4f}", objects_per_s=f"{values['objects_per_second']:.0f}")
             if not is_last:  # the end of an epoch has its own rules
                 clock.save_or_leave(task, learner, state, window)
+
+
+@contextmanager
+def _convolutions_tried(scales: Sequence[float]) -> Iterator[None]:
+    """Has cuDNN try its ways to convolve when it first meets a size, and keep the fastest: worth it where every step
+    has the same. Not for evaluations, whose scores are to be the same each time.
+    """
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = not scales
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def _log(task: Task, state: RunState, window: Window, rate: float) -> dict[str, float]:

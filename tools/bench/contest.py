@@ -83,6 +83,8 @@ def take_turns(contenders: Sequence[Contender], repeats: int, cores: Sequence[in
                 if row.missing is None:
                     row.values.append(float(outcome.pop("value")))
                     row.details.append(outcome)
+                told = row.missing or f"{row.values[-1]:,.6g}"  # what is left if somebody ends all of it
+                print(f"turn {turn + 1} of {repeats}, {contender.name}: {told}", file=sys.stderr, flush=True)
     return rows
 
 

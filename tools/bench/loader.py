@@ -59,6 +59,7 @@ class Spec:
         image_px: side of the square.
         epochs: passes over the data.
         seed: of the order.
+        pinned: whether DataLoaders are to hand on memory that a GPU copies from beside its work.
     """
 
     shards: str
@@ -69,6 +70,7 @@ class Spec:
     image_px: int
     epochs: int = 1
     seed: int = 0
+    pinned: bool = False
 
 
 def run(arguments: argparse.Namespace, source: Source, work: Path) -> Result:

@@ -121,6 +121,7 @@ def loaded(dataset: "Dataset[Any]", spec: Spec, sampler: "Sampler[int] | None" =
         batch_size=spec.batch,
         sampler=sampler,
         num_workers=spec.workers,
+        pin_memory=spec.pinned,
         prefetch_factor=4 if spec.workers else None,
     )
     for images, ids in loader:

@@ -36,6 +36,7 @@ def run(arguments: argparse.Namespace, source: Source | None, work: Path) -> Res
         workers=min(_MOST_WORKERS, len(arguments.cores)) if on_gpu else 0,
         batch=arguments.batch,
         image_px=arguments.image_px,
+        pinned=on_gpu,
     )
     task = {
         "spec": asdict(spec),

@@ -97,6 +97,7 @@ def _bare(task: dict[str, Any], computed_in: str) -> dict[str, Any]:
         compile_in_place(model)
     clock, context = StepClock(task), autocast(task["device"], computed_in)
     _set_threads(task)
+    torch.backends.cudnn.benchmark = True  # as training has it
     while True:
         with context:
             logits = model(images)
