@@ -20,7 +20,9 @@ EXAMPLES = """examples:
   attrtrain score --scores logits.npz:val --logits --labels labels.parquet --images image_ids.txt --out results
 
 Files are .npy, .npz, .parquet, .csv or .tsv with one row an object and one column an attribute. A label is 0 to 1, and positive from
-0.5 on; empty, NaN, negative, or the value of --unknown is unknown and counts nowhere."""
+0.5 on; empty, NaN, negative, or the value of --unknown is unknown and counts nowhere. A CSV's first line of 0, 1, 2 and so on is an
+object's or, as pandas writes it, names: whichever gives both files as many objects. Where that does not tell, nothing is judged; name the
+columns."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -113,10 +115,10 @@ def read_cells(arguments: argparse.Namespace) -> "JudgedSet":
     import numpy as np
 
     from attrtrain.errors import PredictionsError
-    from attrtrain.metrics.arrays import read_column, read_matrix, read_names
+    from attrtrain.metrics.arrays import read_column, read_matrices, read_names
     from attrtrain.metrics.judged_set import JudgedSet
 
-    scores, labels = read_matrix(arguments.scores), read_matrix(arguments.labels)
+    scores, labels = read_matrices(arguments.scores, arguments.labels)
     values = scores.values
     if values.shape != labels.values.shape:
         turned = "; one of them is turned on its side" if values.shape == labels.values.shape[::-1] else ""

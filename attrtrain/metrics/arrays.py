@@ -1,8 +1,10 @@
 """Scores and labels in anybody's files: NumPy arrays, Parquet, CSV. Nothing in a file can run."""
 
 import json
+import re
+from codecs import BOM_UTF8
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +30,62 @@ class Matrix:
     Attributes:
         values: (N, A) floating, in the precision of the file; NaN where a cell is empty.
         names: (A) column names, None where the file has none.
+        is_numbered: whether the names are 0, 1, 2 and so on in a CSV's first line, which may be an object's cells.
+        is_whole: whether no cell was written with decimals; told of those that are numbered.
+        empty_at_end: empty lines after the N rows of a CSV of one attribute, each an object's or none.
     """
 
     values: NDArray[np.floating]
     names: tuple[str, ...] | None
+    is_numbered: bool = False
+    is_whole: bool = False
+    empty_at_end: int = 0
+
+
+def read_matrices(scores: str, labels: str) -> tuple[Matrix, Matrix]:
+    """Reads what was predicted and what is true of the same objects, as `read_matrix`. What a file leaves open, the
+    number of objects in the other decides: whether a CSV's first line of 0, 1, 2 and so on is an object's or holds
+    names, as pandas writes those of columns without any, and whether empty lines at the end of one attribute's labels
+    are objects of which nothing is known.
+
+    Returns:
+        Scores and labels, of other shapes if no reading gives both the same objects.
+
+    Raises:
+        PredictionsError: as `read_matrix`; or such a first line may be either: both files have one, of one or two
+            attributes or with another number of lines, or it would be an object's, but those below have decimals.
+    """
+    predicted, true = read_matrix(scores), read_matrix(labels)
+    attributes = true.values.shape[1]
+    if predicted.values.shape[1] != attributes:
+        return predicted, true
+    # By how many rows each file's first line adds. In both files, 0, 1, 2 are names: a probability is 1 at most.
+    fitting = [
+        (of_scores, of_labels)
+        for of_scores in range(1 + predicted.is_numbered)
+        for of_labels in range(1 + true.is_numbered)
+        if 0 <= len(predicted.values) + of_scores - len(true.values) - of_labels <= true.empty_at_end
+        and not (of_scores and of_labels and attributes > 2)
+    ]
+    if not fitting:
+        return predicted, true
+    open_places = [
+        place
+        for place, matrix, adds in zip((scores, labels), (predicted, true), zip(*fitting, strict=True), strict=True)
+        if len(set(adds)) > 1 or (any(adds) and (predicted.is_numbered == true.is_numbered or not matrix.is_whole))
+    ]
+    if open_places:
+        line = some_of([str(column) for column in range(attributes)], _SHOWN)
+        raise PredictionsError(
+            f"{' and '.join(open_places)}: the first line, {line}, may be names or an object; if names, write some with letters, and if an object, put a line of names above it"
+        )
+    of_scores, of_labels = fitting[0]
+    if of_scores:
+        predicted = _with_first_line(predicted)
+    if of_labels:
+        true = _with_first_line(true)
+    unknown = np.full((len(predicted.values) - len(true.values), attributes), np.nan, true.values.dtype)
+    return predicted, replace(true, values=np.concatenate([true.values, unknown]) if len(unknown) else true.values)
 
 
 def read_matrix(place: str) -> Matrix:
@@ -143,14 +197,34 @@ def _read_csv(path: Path) -> Matrix:
         names = beginning.schema.names
     # Of one attribute, an empty line between others is an object of which nothing is known.
     parse.ignore_empty_lines = len(names) > 1
-    has_names = not _are_cells(names)
+    text = b"" if parse.ignore_empty_lines else path.read_bytes().removeprefix(BOM_UTF8)
+    is_numbered = _are_numbered([name.strip() for name in names]) and not text.startswith((b"\n", b"\r"))
+    has_names = is_numbered or not _are_cells(names)
     options = pa_csv.ReadOptions(autogenerate_column_names=not has_names)
     with path.open("rb") as file:
         table = pa_csv.read_csv(file, parse_options=parse, read_options=options)
-    if len(names) == 1:
-        known = np.flatnonzero(table.column(0).is_valid())
-        table = table.slice(0, int(known[-1]) + 1 if len(known) else 0)
-    return _from_table(table) if has_names else Matrix(_from_table(table).values, None)
+    empty_at_end = _empty_lines_at_end(text)
+    matrix = _from_table(table.slice(0, table.num_rows - empty_at_end))
+    return Matrix(
+        matrix.values,
+        matrix.names if has_names else None,
+        is_numbered=is_numbered,
+        is_whole=not any(pa.types.is_floating(kind) for kind in table.schema.types),
+        empty_at_end=empty_at_end,
+    )
+
+
+def _empty_lines_at_end(text: bytes) -> int:
+    """The end of the last line that holds something is none of them; `""` holds something."""
+    ends = text[len(text.rstrip(b"\r\n")) :]
+    return max(len(re.findall(rb"\r\n|\r|\n", ends)) - 1, 0)
+
+
+def _with_first_line(matrix: Matrix) -> Matrix:
+    """The first line, 0, 1, 2 and so on, as an object's cells."""
+    return replace(
+        matrix, values=np.vstack([np.arange(matrix.values.shape[1]), matrix.values]), names=None, is_numbered=False
+    )
 
 
 def _from_table(table: pa.Table) -> Matrix:
@@ -208,15 +282,18 @@ def _json_list(path: Path) -> list[Any]:
 
 
 def _are_cells(line: list[str]) -> bool:
-    """Whether a CSV's first line is an object's. Of two columns `0` and `1` may be either; such a line is taken for
-    data.
+    """Whether a CSV's first line is an object's, if it is not 0, 1, 2 and so on. With nothing before them, 0 and 1 are
+    cells, which labels may begin with.
     """
     cells = [cell.strip() for cell in line]
     if not all(_is_number(cell) for cell in cells if cell):
         return False
-    names = cells[1:] if cells[0] == "" else cells  # pandas gives its row numbers no name
-    is_numbered = len(names) > 2 and names == [str(column) for column in range(len(names))]
-    return any(cells) and not is_numbered
+    has_row_numbers = cells[0] == "" and len(cells) > 3 and _are_numbered(cells[1:])  # which pandas gives no name
+    return any(cells) and not has_row_numbers
+
+
+def _are_numbered(names: list[str]) -> bool:
+    return names == [str(column) for column in range(len(names))]
 
 
 def _is_number(text: str) -> bool:

@@ -273,6 +273,156 @@ def test_a_csv_whose_columns_are_numbered_or_whose_first_object_is_partly_unknow
     assert metrics["overall"]["of1"] == pytest.approx(f1_score(labels[cells] == 1, scores[cells] > 0.5))
 
 
+def numbered(values, names=True):
+    """Lines of a CSV as pandas writes columns without names."""
+    lines = [",".join(map(str, range(values.shape[1])))] if names else []
+    return "\n".join([*lines, *(",".join(map(str, row)) for row in values.tolist())]) + "\n"
+
+
+def in_whole_numbers(attributes):
+    """Logits and labels of 40 objects, the first 0, 1, 2 and so on, and the average precision of each attribute."""
+    rng = np.random.default_rng(attributes)
+    scores, labels = rng.integers(-9, 9, (40, attributes)), rng.integers(0, 2, (40, attributes))
+    scores[0] = labels[0] = np.arange(attributes)
+    known = labels < 2
+    return (
+        scores,
+        labels,
+        [average_precision_score(labels[known[:, a], a], scores[known[:, a], a]) for a in range(attributes)],
+    )
+
+
+@pytest.mark.parametrize("attributes", [1, 2, 3])
+@pytest.mark.parametrize("of", ["scores", "labels"])
+def test_a_first_line_of_0_and_1_is_an_object_where_the_other_file_has_one_more(tmp_path, attributes, of):
+    scores, labels, average = in_whole_numbers(attributes)
+    np.save(tmp_path / "p.npy", scores), np.save(tmp_path / "g.npy", labels)
+    (tmp_path / "p.csv").write_text(numbered(scores, names=False))
+    (tmp_path / "g.csv").write_text(numbered(labels, names=False))
+    files = {"scores": ("p.csv", "g.npy"), "labels": ("p.npy", "g.csv")}[of]
+    metrics = score(tmp_path, *(tmp_path / file for file in files), "--unknown", 2, "--logits", replicates=0)
+    assert metrics["objects"] == 40
+    assert [entry["ap"] for entry in metrics["attributes"]] == pytest.approx(average)
+    assert [entry["name"] for entry in metrics["attributes"]] == [f"attribute {column}" for column in range(attributes)]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "of"),
+    [*((attributes, of) for attributes in (1, 2, 3) for of in ("scores", "labels")), (3, "both")],
+)
+def test_a_first_line_of_0_and_1_is_names_where_the_other_file_has_as_many_objects_as_are_below(
+    tmp_path, attributes, of
+):
+    scores, labels, average = in_whole_numbers(attributes)
+    np.save(tmp_path / "p.npy", scores), np.save(tmp_path / "g.npy", labels)
+    (tmp_path / "p.csv").write_text(numbered(scores.astype(float)))
+    (tmp_path / "g.csv").write_text(numbered(labels))
+    files = {"scores": ("p.csv", "g.npy"), "labels": ("p.npy", "g.csv"), "both": ("p.csv", "g.csv")}[of]
+    metrics = score(tmp_path, *(tmp_path / file for file in files), "--unknown", 2, "--logits", replicates=0)
+    assert metrics["objects"] == 40
+    assert [entry["ap"] for entry in metrics["attributes"]] == pytest.approx(average)
+    assert [entry["name"] for entry in metrics["attributes"]] == [str(column) for column in range(attributes)]
+
+
+@pytest.mark.parametrize("attributes", [1, 2])
+def test_a_first_line_that_may_be_names_or_an_object_is_refused(tmp_path, capsys, attributes):
+    scores, labels, _ = in_whole_numbers(attributes)
+    np.save(tmp_path / "p.npy", scores), np.save(tmp_path / "g.npy", labels)
+    line = ",".join(str(column) for column in range(attributes)).replace(",", ", ")
+
+    def refused(p, g):
+        given = ("--scores", tmp_path / p, "--labels", tmp_path / g, "--logits")
+        return refuse(capsys, tmp_path, *given)
+
+    (tmp_path / "p.csv").write_text(numbered(scores + 0.5))
+    (tmp_path / "g.csv").write_text(numbered(labels))
+    both = refused("p.csv", "g.csv")
+    assert f"p.csv and {tmp_path / 'g.csv'}: the first line, {line}, may be names or an object; if names, write" in both
+    (tmp_path / "p.csv").write_text(numbered(scores[1:]))  # one object is lacking, or one file has names
+    assert f"error: {tmp_path / 'p.csv'}: the first line, {line}, may be" in refused("p.csv", "g.csv")
+    # One object is lacking, or the first is written otherwise than all others.
+    (tmp_path / "p.csv").write_text(numbered(scores[1:] + 0.5))
+    assert f"error: {tmp_path / 'p.csv'}: the first line, {line}, may be" in refused("p.csv", "g.npy")
+    if attributes == 1:  # of which the last object may be unknown, or the first line an object's
+        (tmp_path / "g.csv").write_text(numbered(labels[:-1]) + "\n")
+        assert f"error: {tmp_path / 'g.csv'}: the first line, 0, may be" in refused("p.npy", "g.csv")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("cell", ["", '""'])
+@pytest.mark.parametrize("name", ["furry", None])
+def test_the_last_objects_of_one_attribute_may_be_unknown(tmp_path, name, cell, end):
+    rng = np.random.default_rng(0)
+    scores, truth = rng.random(60), rng.integers(0, 2, 60)
+    np.save(tmp_path / "p.npy", scores[:, None])
+    cells = ["1", *map(str, truth[1:57]), cell, cell, cell]
+    (tmp_path / "g.csv").write_bytes(end.join([*([name] if name else []), *cells, ""]).encode())
+    metrics = score(tmp_path, tmp_path / "p.npy", tmp_path / "g.csv", replicates=0)
+    assert metrics["objects"] == 60 and metrics["attributes"][0]["unknowns"] == 3
+    expected = average_precision_score([1, *truth[1:57]], scores[:57])
+    assert metrics["overall"]["map"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_0_below_an_empty_line_is_an_object(tmp_path):
+    np.save(tmp_path / "p.npy", np.linspace(0, 1, 40)[:, None])
+    (tmp_path / "g.csv").write_text("\n0\n" + "1\n" * 38)
+    entry = score(tmp_path, tmp_path / "p.npy", tmp_path / "g.csv", replicates=0)["attributes"][0]
+    assert (entry["positives"], entry["negatives"], entry["unknowns"]) == (38, 1, 1)
+
+
+def test_empty_lines_at_the_end_of_several_attributes_are_no_objects_but_lines_of_empty_cells_are(tmp_path, capsys):
+    scores, labels = draw(a=2)
+    labels[-2:] = 2
+    write(tmp_path / "p.npy", scores)
+    table = write(tmp_path / "g.csv", labels, NAMES[:2]).read_text()
+    assert table.endswith("\n,\n,\n")
+    for end in ("", "\n", "\n\n"):
+        (tmp_path / "g.csv").write_text(table + end)
+        metrics = score(tmp_path, tmp_path / "p.npy", tmp_path / "g.csv", replicates=0)
+        assert metrics["objects"] == 240
+        unknowns = [entry["unknowns"] for entry in metrics["attributes"]]
+        assert unknowns == (labels == 2).sum(axis=0).tolist()
+    (tmp_path / "out" / "metrics.json").unlink(), (tmp_path / "out").rmdir(), capsys.readouterr()
+    (tmp_path / "g.csv").write_text(table.removesuffix(",\n") + "\n")
+    line = refuse(capsys, tmp_path, "--scores", tmp_path / "p.npy", "--labels", tmp_path / "g.csv")
+    assert "p.npy has shape (240, 2), " in line and "g.csv (239, 2)" in line
+
+
+def test_an_object_without_a_score_at_the_end_is_refused(tmp_path, capsys):
+    (tmp_path / "p.csv").write_text("furry\n0.5\n0.2\n\n")
+    np.save(tmp_path / "g.npy", np.array([[0], [1], [1]]))
+    given = ("--scores", tmp_path / "p.csv", "--labels", tmp_path / "g.npy")
+    assert "p.csv has shape (2, 1), " in refuse(capsys, tmp_path, *given)
+    (tmp_path / "p.csv").write_text('furry\n0.5\n0.2\n""\n')
+    assert "object 2 (counted from 0), attribute 'furry' holds nan" in refuse(capsys, tmp_path, *given)
+
+
+@pytest.mark.parametrize("largest", [1e30, 1e308, np.finfo(np.float64).max])
+@pytest.mark.parametrize("wrong", [0.5, 1.0])
+def test_the_largest_logits_have_a_loss(tmp_path, largest, wrong):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, (60, 3))
+    is_wrong = rng.random((60, 3)) < wrong
+    np.save(tmp_path / "p.npy", np.where(is_wrong == labels, -largest, largest))
+    np.save(tmp_path / "g.npy", labels)
+    metrics = score(tmp_path, tmp_path / "p.npy", tmp_path / "g.npy", "--logits")
+    loss = float(Fraction(largest) * int(is_wrong.sum()) / 180)
+    assert metrics["overall"]["loss"] == pytest.approx(loss, rel=1e-12)
+    low, high = metrics["intervals"]["loss"]
+    assert loss * 0.7 < low <= loss * (1 + 1e-12) and loss * (1 - 1e-12) <= high < loss * 1.3
+    assert metrics["baselines"]["permutation"]["loss"] == pytest.approx(largest / 2, rel=0.2)
+
+
+def test_the_interval_of_the_largest_loss_ends_at_the_largest_number(tmp_path):
+    largest = np.finfo(np.float64).max
+    np.save(tmp_path / "p.npy", np.repeat([[largest], [-largest]], 20, axis=0))
+    np.save(tmp_path / "g.npy", np.zeros((40, 1)))
+    np.save(tmp_path / "images.npy", np.arange(40) // 20)
+    metrics = score(tmp_path, tmp_path / "p.npy", tmp_path / "g.npy", "--logits", "--images", tmp_path / "images.npy")
+    assert metrics["overall"]["loss"] == pytest.approx(largest / 2, rel=1e-12)
+    assert metrics["intervals"]["loss"] == [0, largest]
+
+
 def test_columns_with_neither_a_name_nor_cells_are_none(tmp_path, expected):
     scores, labels = draw()
     table = write(tmp_path / "p.csv", scores).read_text()
