@@ -22,7 +22,7 @@ EXAMPLES = """examples:
 Files are .npy, .npz, .parquet, .csv or .tsv with one row an object and one column an attribute. A label is 0 to 1, and positive from
 0.5 on; empty, NaN, negative, or the value of --unknown is unknown and counts nowhere. A CSV's first line of 0, 1, 2 and so on is an
 object's or, as pandas writes it, names: whichever gives both files as many objects. Where that does not tell, nothing is judged; name the
-columns."""
+columns. Columns that both files name are matched by name."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a value that means unknown in the label file, such as 2 in VAW's",
     )
     parser.add_argument(
-        "--names", type=Path, metavar="JSON", help="attribute names: a list, or an object of name and column"
+        "--names",
+        type=Path,
+        metavar="JSON",
+        help="attribute names, for files without: a list, or an object of name and column",
     )
     parser.add_argument(
         "--categories",
@@ -131,13 +134,15 @@ def read_cells(arguments: argparse.Namespace) -> "JudgedSet":
                 f"{arguments.scores} and {arguments.labels} have other columns: {', '.join(differing[:5])} are only in one of them"
             )
         values = values[:, [scores.names.index(name) for name in labels.names]]
-    names = labels.names or scores.names or tuple(f"attribute {column}" for column in range(values.shape[1]))
+    own = labels.names or scores.names
+    names = own or tuple(f"attribute {column}" for column in range(values.shape[1]))
     if arguments.names is not None:
         names = read_names(arguments.names)
         if len(names) != values.shape[1] or len(set(names)) != len(names):
             raise PredictionsError(
                 f"{arguments.names}: {len(names)} names, {len(set(names))} of them different, for {values.shape[1]} columns of {arguments.scores}"
             )
+        _require_same_names(names, own, arguments, arguments.labels if labels.names else arguments.scores)
     _require_scores(values, arguments, names)
     category, images = (
         _of_each_object(read_column(path), len(values), path) if path is not None else None
@@ -152,6 +157,21 @@ def read_cells(arguments: argparse.Namespace) -> "JudgedSet":
         category=np.full(len(values), "") if category is None else category.astype(str),
         positive_at=POSITIVE_AT,
     )
+
+
+def _require_same_names(
+    names: tuple[str, ...], own: tuple[str, ...] | None, arguments: argparse.Namespace, file: str
+) -> None:
+    """Compares --names with a file's own column names, unless those are 0, 1, 2 and so on, which name nothing."""
+    from attrtrain.errors import PredictionsError
+
+    if own is None or own == tuple(str(column) for column in range(len(own))):
+        return
+    for column, (given, name) in enumerate(zip(names, own, strict=True)):
+        if given.strip() != name:
+            raise PredictionsError(
+                f"{arguments.names}: name {column} (counted from 0) is '{given}', but {file} calls that column '{name}'; leave --names out, or give them in the order of the file"
+            )
 
 
 def _require_scores(values: "NDArray[np.floating]", arguments: argparse.Namespace, names: tuple[str, ...]) -> None:

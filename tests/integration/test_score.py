@@ -397,6 +397,37 @@ def test_an_object_without_a_score_at_the_end_is_refused(tmp_path, capsys):
     assert "object 2 (counted from 0), attribute 'furry' holds nan" in refuse(capsys, tmp_path, *given)
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize("named", ["scores", "labels", "both"])
+def test_names_that_contradict_a_file_are_refused(tmp_path, capsys, kind, named):
+    scores, labels = draw()
+    p, g = (f"p.{'npy' if named == 'labels' else kind}", f"g.{'npy' if named == 'scores' else kind}")
+    write(tmp_path / p, scores), write(tmp_path / g, labels)
+    given = ("--scores", tmp_path / p, "--labels", tmp_path / g, "--unknown", 2, "--names", tmp_path / "names.json")
+    file = tmp_path / (p if named == "scores" else g)
+    turned = [*NAMES[:3], NAMES[4], NAMES[3], *NAMES[5:]]
+    for names, first in ((turned, "attribute 4"), ([*NAMES[:3], "wet", *NAMES[4:]], "wet")):
+        (tmp_path / "names.json").write_text(json.dumps(names))
+        line = refuse(capsys, tmp_path, *given)
+        assert f"names.json: name 3 (counted from 0) is '{first}', but {file} calls that column 'attribute 3'; " in line
+    (tmp_path / "names.json").write_text(json.dumps(NAMES))
+    metrics = score(
+        tmp_path, tmp_path / p, tmp_path / g, "--unknown", 2, "--names", tmp_path / "names.json", replicates=0
+    )
+    assert [entry["name"] for entry in metrics["attributes"]] == NAMES
+
+
+def test_columns_that_are_numbered_are_named(tmp_path):
+    scores, labels = draw()
+    numbers, own = [str(column) for column in range(20)], [f"furry {column}" for column in range(20)]
+    write(tmp_path / "p.csv", scores, numbers), write(tmp_path / "g.parquet", labels, numbers)
+    (tmp_path / "names.json").write_text(json.dumps(own))
+    metrics = score(
+        tmp_path, tmp_path / "p.csv", tmp_path / "g.parquet", "--names", tmp_path / "names.json", replicates=0
+    )
+    assert [entry["name"] for entry in metrics["attributes"]] == own
+
+
 @pytest.mark.parametrize("largest", [1e30, 1e308, np.finfo(np.float64).max])
 @pytest.mark.parametrize("wrong", [0.5, 1.0])
 def test_the_largest_logits_have_a_loss(tmp_path, largest, wrong):
