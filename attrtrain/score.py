@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from attrtrain.files import legible
 
 POSITIVE_AT = 0.5
+LARGEST_LOGIT = 1e290  # the sum of a loss for each of a billion cells, and of its replicates, is still a number
 
 if TYPE_CHECKING:
     import numpy as np
@@ -182,6 +183,11 @@ def _require_scores(values: "NDArray[np.floating]", arguments: argparse.Namespac
     if place := _first(~np.isfinite(values)):
         raise PredictionsError(
             f"{arguments.scores}: {_cell(place, names)} holds {values[place]}; every object needs a score"
+        )
+    most = values.dtype.type(min(LARGEST_LOGIT, float(np.finfo(values.dtype).max)))
+    if arguments.logits and (place := _first(np.abs(values) > most)):
+        raise PredictionsError(
+            f"{arguments.scores}: {_cell(place, names)} holds {values[place]:g}; a logit is between -{LARGEST_LOGIT:g} and {LARGEST_LOGIT:g}, for losses are summed"
         )
     if not arguments.logits and (place := _first((values < 0) | (values > 1))):
         raise PredictionsError(
