@@ -15,7 +15,7 @@ from attrtrain.metrics.exchange import shuffle_photographs
 from attrtrain.metrics.judged_set import JudgedSet
 from attrtrain.metrics.known_cells import KnownCells
 from attrtrain.metrics.overall import mean_over, rates
-from attrtrain.metrics.ranking import Falling, Ranking, from_tied_scores
+from attrtrain.metrics.ranking import average_precision, from_tied_scores
 
 CATEGORY_SMOOTHING = 5.0
 """Objects of the attribute's overall rate that are added to each category: with none of its own, a category has that
@@ -228,9 +228,8 @@ def traded_maps(cells: JudgedSet, judged: NDArray[np.bool_], count: int, seed: i
         origin = shuffle_photographs(cells.image, rng)
         for column in np.flatnonzero(judged).tolist():
             mine = known.of_attribute(column)
-            rows = known.rows[mine]
-            falling = Falling.of(rows, cells.scores[origin[rows], column], known.positive[mine])
-            maps[number] += Ranking.of(falling, len(cells)).average_precision_and_auroc()[0]
+            scores = cells.scores[origin[known.rows[mine]], column]
+            maps[number] += average_precision(scores, known.positive[mine])
     return maps / max(int(judged.sum()), 1)
 
 

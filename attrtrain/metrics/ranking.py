@@ -113,6 +113,16 @@ class Ranking:
         return csr_array((np.ones(len(rows), np.float32), rows, ends.astype(np.int32)), shape=shape)
 
 
+def average_precision(scores: NDArray[np.floating], positive: NDArray[np.bool_]) -> float:
+    """Average precision of scores (n,) of which some, at least one, are of positives (n,): by sorting the scores alone,
+    where nobody asks for the order of the objects.
+    """
+    rising, hits = np.sort(scores), np.sort(scores[positive])
+    at_or_above = len(rising) - np.searchsorted(rising, hits)
+    hits_at_or_above = len(hits) - np.searchsorted(hits, hits)
+    return float((hits_at_or_above / at_or_above).mean())
+
+
 def from_tied_scores(
     scores: NDArray[np.floating], positives: NDArray[np.float64], known: NDArray[np.float64]
 ) -> tuple[float, float]:
