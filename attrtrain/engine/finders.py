@@ -19,6 +19,7 @@ from attrtrain.optim import set_learning_rate
 from attrtrain.runtime import Runtime
 
 _TIMED_STEPS = 2
+_LEAST_SECONDS = 1.0  # else more steps are timed: a GPU takes so long to get up to its clock
 _AS_FAST = 0.95  # of the fastest: then the larger micro-batch is taken
 _SMOOTHING = 0.9
 _DIVERGED = 4.0  # times the lowest loss
@@ -91,24 +92,26 @@ def _objects_per_second(
     batches: Callable[[int], Iterator[Batch]],
     settings: StepSettings,
 ) -> float | None:
-    steps = 1 + _TIMED_STEPS  # the first one also allocates
-    ready = list(islice(batches(size), steps * global_batch // size))  # so that reading is not timed
-    begun = time.monotonic()
-    try:
-        for step in range(steps):
-            if step == 1:
-                _wait_for(runtime)
-                begun = time.monotonic()
-            first = step * global_batch // size
-            optimizer_step(
-                runtime, learner.wrapped, learner.optimizer, ready[first : first + global_batch // size], step, settings
-            )
+    micro_batches = batches(size)  # read before, so that reading is not timed
+    ready = [list(islice(micro_batches, global_batch // size)) for _ in range(1 + _TIMED_STEPS)]
+
+    def make(step: int) -> None:
+        own = ready[step % len(ready)]
+        optimizer_step(runtime, learner.wrapped, learner.optimizer, own, step, settings)
         _wait_for(runtime)
+
+    try:
+        make(0)  # which also allocates
+        begun, steps, seconds = time.monotonic(), 0, 0.0
+        while steps < _TIMED_STEPS or seconds < _LEAST_SECONDS:
+            steps += 1
+            make(steps)
+            seconds = time.monotonic() - begun
     except Exception as error:  # each kind of device lacks memory in a way of its own
         if not lacks_memory(error):
             raise
     else:
-        return _TIMED_STEPS * global_batch / (time.monotonic() - begun)
+        return steps * global_batch / seconds
     # Not in the `except`: the error's frames hold what the step had come to, so that nothing would be given back.
     learner.optimizer.zero_grad(set_to_none=True)
     clear_device_cache(garbage_collection=True)

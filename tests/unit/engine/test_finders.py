@@ -101,6 +101,21 @@ def test_the_largest_micro_batch_that_fits_and_is_nearly_as_fast_is_chosen(
     assert sizes == [16, 8, 8, 8, 4, 4, 4, 2, 2, 2]
 
 
+def test_short_steps_are_timed_for_a_second(runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, made = 0.0, 0
+
+    def step(*_):
+        nonlocal clock, made
+        clock += 30.0 if made == 0 else 0.1
+        made += 1
+        return torch.zeros(()), torch.zeros(())
+
+    monkeypatch.setattr(finders, "optimizer_step", step)
+    monkeypatch.setattr(finders.time, "monotonic", lambda: clock)
+    found = finders.find_micro_batch(runtime, learner(), 1, lambda size: iter([batch(size)] * 3), SETTINGS)
+    assert found.objects_per_second == {1: pytest.approx(10.0)} and made in (11, 12)
+
+
 def test_what_a_step_had_come_to_is_let_go_before_memory_is_given_back(
     runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
