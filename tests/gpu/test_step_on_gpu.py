@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from attrtrain.config.load import load_config
-from attrtrain.config.schema import ResizeOn, TrainConfig
+from attrtrain.config.schema import Policy, ResizeOn, TrainConfig
 from attrtrain.data.augment import Augmentation
 from attrtrain.data.loader import Batch, CropDataset, load_batches
 from attrtrain.data.order import TrainOrder
@@ -71,9 +71,10 @@ def test_no_step_waits_for_the_gpu(toy_shards: Path, precision: str, clip_norm: 
     assert len(trained(toy_shards, config, 10, watched_from=4)) == 10
 
 
-def test_no_step_that_augments_waits_for_the_gpu(toy_shards: Path) -> None:
+@pytest.mark.parametrize("policy", ["trivial", "randaugment"])
+def test_no_step_that_augments_waits_for_the_gpu(toy_shards: Path, policy: Policy) -> None:
     config = settings_of(toy_shards)
-    data = replace(config.data, rotate=10.0, erase=0.5, mixup=0.2, cutmix=1.0, scales=[1.0, 0.75])
+    data = replace(config.data, augment=policy, rotate=10.0, erase=0.5, mixup=0.2, cutmix=1.0, scales=[1.0, 0.75])
     assert len(trained(toy_shards, replace(config, data=data), 12, watched_from=8)) == 12
 
 
