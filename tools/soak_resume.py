@@ -3,9 +3,10 @@
 
     python -m tools.soak_resume SHARDS WORK_FOLDER [--kills 200] [--seed 0] [train flags ...]
 
-Trains once undisturbed, then once more with SIGKILL at random moments (every other time in the middle of saving a
-checkpoint), starting again after each. Both must end with the same weights bit for bit, the same objects in every step,
-and the same metrics.jsonl apart from times.
+Trains once undisturbed, then once more with SIGKILL at random moments (one time in three in the middle of saving a
+checkpoint, one in the middle of writing a bundle), starting again after each. Both must end with the same weights bit
+for bit, in the newest checkpoint and in the bundle, the same objects in every step, and the same metrics.jsonl apart
+from times.
 """
 
 import argparse
@@ -19,12 +20,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from attrtrain.bundle import WEIGHTS
 from attrtrain.engine import window
-from attrtrain.run_layout import CHECKPOINTS, HISTORY, RESULT
+from attrtrain.files import PARTIAL_SUFFIX
+from attrtrain.run_layout import BUNDLE, CHECKPOINTS, HISTORY, RESULT
 from attrtrain.train import main as train_main
 
 CLOCKED = ("seconds", *window.CLOCKED)
 TRACE = "trained_objects.jsonl"
+_HALF_WRITTEN = (None, f"{CHECKPOINTS}/.step-*{PARTIAL_SUFFIX}", f".{BUNDLE}{PARTIAL_SUFFIX}")  # what a kill waits for
 
 
 def soak(shards: Path, work: Path, kills: int, seed: int, flags: Sequence[str]) -> list[str]:
@@ -43,7 +47,7 @@ def soak(shards: Path, work: Path, kills: int, seed: int, flags: Sequence[str]) 
     chance = random.Random(seed)  # noqa: S311 (no secret depends on it)
     for number in range(kills):
         child = _start(command, killed)
-        _kill(child, killed, while_saving=number % 2 == 1, after=chance.uniform(0.0, 1.2 * duration))
+        _kill(child, killed, _HALF_WRITTEN[number % 3], after=chance.uniform(0.0, 1.2 * duration))
         if (killed / RESULT).exists():  # it was done before it was killed: go back to the first checkpoint there is
             (killed / RESULT).unlink()
             _forget_newest(killed)
@@ -56,10 +60,12 @@ def differences(whole: Path, other: Path) -> list[str]:
     """What an undisturbed run and another one ended with that is not the same."""
     found = []
     newest = [sorted((run / CHECKPOINTS).glob("step-*"))[-1] for run in (whole, other)]
-    for name in ("model.safetensors", "average.safetensors"):
-        contents = [(folder / name).read_bytes() if (folder / name).exists() else None for folder in newest]
+    files = [[folder / name for folder in newest] for name in ("model.safetensors", "average.safetensors")]
+    files.append([run / BUNDLE / WEIGHTS for run in (whole, other)])
+    for pair in files:
+        contents = [path.read_bytes() if path.exists() else None for path in pair]
         if contents[0] != contents[1]:
-            found.append(f"{name} differs between {newest[0]} and {newest[1]}")
+            found.append(f"{pair[0]} and {pair[1]} differ")
     if metrics(whole) != metrics(other):
         found.append(f"metrics.jsonl differs between {whole} and {other}")
     traces = [trained_objects(run) for run in (whole, other)]
@@ -129,14 +135,13 @@ def _wait(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def _kill(child: int, run: Path, while_saving: bool, after: float) -> None:
-    """Kills a process after some seconds, or as soon as it is saving after that; a process that is done first is only
-    waited for.
+def _kill(child: int, run: Path, half_written: str | None, after: float) -> None:
+    """Kills a process after some seconds, or as soon as there are such half-written files after that; a process that is
+    done first is only waited for.
     """
     begun = time.monotonic()
     while os.waitpid(child, os.WNOHANG) == (0, 0):
-        saving = any((run / CHECKPOINTS).glob(".step-*.partial"))
-        if time.monotonic() - begun > after and (saving or not while_saving):
+        if time.monotonic() - begun > after and (half_written is None or any(run.glob(half_written))):
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             return

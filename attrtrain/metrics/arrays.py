@@ -55,37 +55,39 @@ def read_matrices(scores: str, labels: str) -> tuple[Matrix, Matrix]:
         PredictionsError: as `read_matrix`; or such a first line may be either: both files have one, of one or two
             attributes or with another number of lines, or it would be an object's, but those below have decimals.
     """
-    predicted, true = read_matrix(scores), read_matrix(labels)
+    both = predicted, true = read_matrix(scores), read_matrix(labels)
+    readings = _readings(predicted, true)
+    if not readings:
+        return both
+    unsettled = [
+        place
+        for place, matrix, adds in zip((scores, labels), both, zip(*readings, strict=True), strict=True)
+        if len(set(adds)) > 1 or (any(adds) and (predicted.is_numbered == true.is_numbered or not matrix.is_whole))
+    ]
+    if unsettled:
+        line = some_of([str(column) for column in range(true.values.shape[1])], _SHOWN)
+        raise PredictionsError(
+            f"{' and '.join(unsettled)}: the first line, {line}, may be names or an object; if names, write some with letters, and if an object, put a line of names above it"
+        )
+    predicted, true = (
+        _with_first_line(matrix) if adds else matrix for matrix, adds in zip(both, readings[0], strict=True)
+    )
+    unknown = np.full((len(predicted.values) - len(true.values), true.values.shape[1]), np.nan, true.values.dtype)
+    return predicted, replace(true, values=np.concatenate([true.values, unknown]) if len(unknown) else true.values)
+
+
+def _readings(predicted: Matrix, true: Matrix) -> list[tuple[int, int]]:
+    """By how many rows the first lines of scores and labels may add to them, so that both are of the same objects."""
     attributes = true.values.shape[1]
     if predicted.values.shape[1] != attributes:
-        return predicted, true
-    # By how many rows each file's first line adds. In both files, 0, 1, 2 are names: a probability is 1 at most.
-    fitting = [
+        return []
+    return [
         (of_scores, of_labels)
         for of_scores in range(1 + predicted.is_numbered)
         for of_labels in range(1 + true.is_numbered)
         if 0 <= len(predicted.values) + of_scores - len(true.values) - of_labels <= true.empty_at_end
-        and not (of_scores and of_labels and attributes > 2)
+        and not (of_scores and of_labels and attributes > 2)  # in both, 0, 1, 2 are names: a probability is 1 at most
     ]
-    if not fitting:
-        return predicted, true
-    open_places = [
-        place
-        for place, matrix, adds in zip((scores, labels), (predicted, true), zip(*fitting, strict=True), strict=True)
-        if len(set(adds)) > 1 or (any(adds) and (predicted.is_numbered == true.is_numbered or not matrix.is_whole))
-    ]
-    if open_places:
-        line = some_of([str(column) for column in range(attributes)], _SHOWN)
-        raise PredictionsError(
-            f"{' and '.join(open_places)}: the first line, {line}, may be names or an object; if names, write some with letters, and if an object, put a line of names above it"
-        )
-    of_scores, of_labels = fitting[0]
-    if of_scores:
-        predicted = _with_first_line(predicted)
-    if of_labels:
-        true = _with_first_line(true)
-    unknown = np.full((len(predicted.values) - len(true.values), attributes), np.nan, true.values.dtype)
-    return predicted, replace(true, values=np.concatenate([true.values, unknown]) if len(unknown) else true.values)
 
 
 def read_matrix(place: str) -> Matrix:
