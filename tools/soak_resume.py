@@ -4,15 +4,16 @@
     python -m tools.soak_resume SHARDS WORK_FOLDER [--kills 200] [--seed 0] [train flags ...]
 
 Trains once undisturbed, then once more with SIGKILL at random moments (one time in three in the middle of saving a
-checkpoint, one in the middle of writing a bundle), starting again after each. Both must end with the same weights bit
-for bit, in the newest checkpoint and in the bundle, the same objects in every step, and the same metrics.jsonl apart
-from times.
+checkpoint, one in the middle of writing a bundle), starting again after each; a run that ends before so many kills
+begins anew. All must end with the same weights bit for bit, in the newest checkpoint and in the bundle, the same
+objects in every step, and the same metrics.jsonl apart from times.
 """
 
 import argparse
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import time
@@ -41,19 +42,22 @@ def soak(shards: Path, work: Path, kills: int, seed: int, flags: Sequence[str]) 
 
     whole, killed = work / "whole", work / "killed"
     command = ["demo", "--data.shards", str(shards), *flags]
-    if (code := _wait(_start(command, whole))) != 0:
-        raise SystemExit(f"the undisturbed run failed with exit code {code}; {whole}.log says why")
-    duration = _seconds_of_training(whole)
+    _require_success(_wait(_start(command, whole)), whole)
+    within = 0.5 * _seconds_of_training(whole)
     chance = random.Random(seed)  # noqa: S311 (no secret depends on it)
-    for number in range(kills):
+    made, found = 0, []
+    while made < kills:
         child = _start(command, killed)
-        _kill(child, killed, _HALF_WRITTEN[number % 3], after=chance.uniform(0.0, 1.2 * duration))
-        if (killed / RESULT).exists():  # it was done before it was killed: go back to the first checkpoint there is
-            (killed / RESULT).unlink()
-            _forget_newest(killed)
-    if (code := _wait(_start(command, killed))) != 0:
-        raise SystemExit(f"the last start failed with exit code {code}; {killed}.log says why")
-    return differences(whole, killed)
+        code = _killed_or_ended(child, killed, _HALF_WRITTEN[made % 3], after=chance.uniform(0.0, within))
+        if code is None:
+            made += 1
+        else:
+            _require_success(code, killed)
+            found += differences(whole, killed)
+            _begin_anew(killed)
+            within *= 0.7  # it was done before: what is left of a run takes less time than all of it
+    _require_success(_wait(_start(command, killed)), killed)
+    return found + differences(whole, killed)
 
 
 def differences(whole: Path, other: Path) -> list[str]:
@@ -135,28 +139,36 @@ def _wait(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def _kill(child: int, run: Path, half_written: str | None, after: float) -> None:
-    """Kills a process after some seconds, or as soon as there are such half-written files after that; a process that is
-    done first is only waited for.
+def _killed_or_ended(child: int, run: Path, half_written: str | None, after: float) -> int | None:
+    """Kills a process after some seconds, or as soon as there are such half-written files after that. Returns None, or
+    the exit code of a process that was done before.
     """
     begun = time.monotonic()
-    while os.waitpid(child, os.WNOHANG) == (0, 0):
+    while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0):
         if time.monotonic() - begun > after and (half_written is None or any(run.glob(half_written))):
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-            return
+            return None
         time.sleep(0.001)
+    return os.waitstatus_to_exitcode(ended[1])
+
+
+def _require_success(code: int, run: Path) -> None:
+    if code != 0:
+        raise SystemExit(f"a start failed with exit code {code}; {run}.log says why")
+
+
+def _begin_anew(run: Path) -> None:
+    """Removes all of a run but what its steps were trained on, which another beginning must not change."""
+    for path in run.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != TRACE:
+            path.unlink()
 
 
 def _seconds_of_training(run: Path) -> float:
     return float(json.loads((run / RESULT).read_text())["seconds"])
-
-
-def _forget_newest(run: Path) -> None:
-    import shutil
-
-    for folder in sorted((run / CHECKPOINTS).glob("step-*"))[1:]:
-        shutil.rmtree(folder)
 
 
 def main() -> int:
