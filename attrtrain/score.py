@@ -165,8 +165,9 @@ def _require_same_names(
 ) -> None:
     """Compares --names with a file's own column names, unless those are 0, 1, 2 and so on, which name nothing."""
     from attrtrain.errors import PredictionsError
+    from attrtrain.metrics.arrays import are_numbered
 
-    if own is None or own == tuple(str(column) for column in range(len(own))):
+    if own is None or are_numbered(own):
         return
     for column, (given, name) in enumerate(zip(names, own, strict=True)):
         if given.strip() != name:

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from attrtrain import checkpoint
 from attrtrain.bundle import WEIGHTS
 from attrtrain.engine import window
 from attrtrain.files import PARTIAL_SUFFIX
@@ -63,7 +64,7 @@ def soak(shards: Path, work: Path, kills: int, seed: int, flags: Sequence[str]) 
 def differences(whole: Path, other: Path) -> list[str]:
     """What an undisturbed run and another one ended with that is not the same."""
     found = []
-    newest = [sorted((run / CHECKPOINTS).glob("step-*"))[-1] for run in (whole, other)]
+    newest = [checkpoint.those_in(run / CHECKPOINTS)[-1] for run in (whole, other)]
     files = [[folder / name for folder in newest] for name in ("model.safetensors", "average.safetensors")]
     files.append([run / BUNDLE / WEIGHTS for run in (whole, other)])
     for pair in files:

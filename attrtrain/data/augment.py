@@ -134,10 +134,10 @@ def augmented(batch: Batch, settings: Augmentation, step: int, to_device: ToDevi
         columns = torch.where(flipped[:, None], mirrored, torch.arange(len(settings.swaps), device=mirrored.device))
         target, known = target.gather(1, columns), known.gather(1, columns)
     if settings.policy != "none":
-        for drawn in zip(
-            *draw_operations(settings.seed, batch.epoch, key, settings.policy, images.shape[-1]), strict=True
-        ):
-            images = operated(images, *drawn, to_device(mean_colour()), to_device)
+        rounds = draw_operations(settings.seed, batch.epoch, key, settings.policy, images.shape[-1])
+        fill = to_device(mean_colour())
+        for operation, amount in zip(*rounds, strict=True):
+            images = operated(images, operation, amount, fill, to_device)
     if settings.rotate:
         angles = draw_angles(settings.seed, batch.epoch, key, settings.rotate)
         images = rotated(images, to_device(angles), to_device(mean_colour()))

@@ -4,6 +4,7 @@ import json
 import re
 from codecs import BOM_UTF8
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -200,7 +201,7 @@ def _read_csv(path: Path) -> Matrix:
     # Of one attribute, an empty line between others is an object of which nothing is known.
     parse.ignore_empty_lines = len(names) > 1
     text = b"" if parse.ignore_empty_lines else path.read_bytes().removeprefix(BOM_UTF8)
-    is_numbered = _are_numbered([name.strip() for name in names]) and not text.startswith((b"\n", b"\r"))
+    is_numbered = are_numbered([name.strip() for name in names]) and not text.startswith((b"\n", b"\r"))
     has_names = is_numbered or not _are_cells(names)
     options = pa_csv.ReadOptions(autogenerate_column_names=not has_names)
     with path.open("rb") as file:
@@ -290,12 +291,13 @@ def _are_cells(line: list[str]) -> bool:
     cells = [cell.strip() for cell in line]
     if not all(_is_number(cell) for cell in cells if cell):
         return False
-    has_row_numbers = cells[0] == "" and len(cells) > 3 and _are_numbered(cells[1:])  # which pandas gives no name
+    has_row_numbers = cells[0] == "" and len(cells) > 3 and are_numbered(cells[1:])  # which pandas gives no name
     return any(cells) and not has_row_numbers
 
 
-def _are_numbered(names: list[str]) -> bool:
-    return names == [str(column) for column in range(len(names))]
+def are_numbered(names: Sequence[str]) -> bool:
+    """Whether columns have names that say nothing, 0, 1, 2 and so on."""
+    return list(names) == [str(column) for column in range(len(names))]
 
 
 def _is_number(text: str) -> bool:
