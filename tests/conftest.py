@@ -1,6 +1,7 @@
 """Data that many tests share: a toy COCO, the shards made from it, and real photographs where there are some."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,10 @@ from tools.make_toy_coco import draw_toy_coco
 # Where several test processes share the cores, each training starts with one thread: more would wait for each other.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Whatever a script starts in the background has SIGINT ignored, and hands that on to the programs that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # On a machine with a GPU, too, tests compare with what a CPU computes, here and in processes that they start; those of
 # tests/gpu take this back.
