@@ -5,7 +5,8 @@ refuses; any other exception is a defect of ours and keeps its traceback.
 """
 
 import errno
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from unicodedata import category
 
 
@@ -104,6 +105,11 @@ def some_of(names: Sequence[str], shown: int) -> str:
     """Names as part of a line: the first so many, and how many more there are."""
     more = len(names) - shown
     return ", ".join(names[:shown]) + (f" and {more} more" if more > 0 else "")
+
+
+def given_twice(names: Iterable[str]) -> list[str]:
+    """The names that are there more than once, each once, in alphabetical order."""
+    return sorted(name for name, times in Counter(names).items() if times > 1)
 
 
 # What torch says, as plain RuntimeErrors, where a device's allocator, the driver, or a library of the driver's gets no

@@ -2,7 +2,6 @@
 from.
 """
 
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attrtrain.errors import PredictionsError, first_line
+from attrtrain.errors import PredictionsError, first_line, given_twice
 from attrtrain.files import atomic_write
 
 PREDICTIONS = "predictions.npz"
@@ -68,7 +67,7 @@ class Predictions:
         for column, expected in shapes.items():
             if (actual := getattr(self, column).shape) != expected:
                 raise PredictionsError(f"predictions: {column} has shape {actual}, expected {expected}")
-        if repeated := sorted(name for name, times in Counter(self.names).items() if times > 1):
+        if repeated := given_twice(self.names):
             raise PredictionsError(f"predictions: attribute names given twice: {', '.join(repeated)}")
         ids, counts = np.unique(self.object_id, return_counts=True)
         if (counts > 1).any():

@@ -2,14 +2,13 @@
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 from unicodedata import category
 
-from attrtrain.errors import LabelError
+from attrtrain.errors import LabelError, given_twice
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class AttributeVocabulary:
             raise LabelError("vocabulary: names, ids and groups differ in number")
         if not self.names:
             raise LabelError("vocabulary: no attributes")
-        if duplicates := sorted(name for name, times in Counter(self.names).items() if times > 1):
+        if duplicates := given_twice(self.names):
             raise LabelError(
                 f"vocabulary: attribute names given twice: {', '.join(duplicates)}; rename or drop one of each"
             )

@@ -2,13 +2,12 @@
 
 import csv
 import json
-from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attrtrain.errors import LabelError
+from attrtrain.errors import LabelError, given_twice
 
 if TYPE_CHECKING:
     from _csv import Reader
@@ -46,7 +45,7 @@ def rows_of(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         if len(header) == 1 and (separator := next((sign for sign in ";\t|" if sign in header[0]), None)):
             named = "tabs" if separator == "\t" else f"'{separator}'"
             raise LabelError(f"its columns are separated by {named}; save it with commas, or with tabs as .tsv")
-        if repeated := sorted(name for name, times in Counter(header).items() if name and times > 1):
+        if repeated := given_twice(filter(None, header)):
             raise LabelError(f"column names given twice: {', '.join(repeated)}; rename or drop one of each")
         nameless = [column for column, name in enumerate(header) if not name]
         for cells in rows:
@@ -78,7 +77,6 @@ def _row_of(line: int, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object of JSON lines, its keys without surrounding space."""
     row = {key.strip(): value for key, value in pairs}
     if len(row) < len(pairs):
-        names = [key.strip() for key, _ in pairs]
-        repeated = sorted({name for name in names if names.count(name) > 1})
+        repeated = given_twice(key.strip() for key, _ in pairs)
         raise LabelError(f"line {line}: keys given twice: {', '.join(repeated)}; rename or drop one of each")
     return row

@@ -3,7 +3,6 @@
 import json
 import re
 from codecs import BOM_UTF8
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 from numpy.typing import NDArray
 
-from attrtrain.errors import PredictionsError, some_of
+from attrtrain.errors import PredictionsError, given_twice, some_of
 from attrtrain.predictions import errors_naming
 
 _SHOWN = 5  # columns of a line
@@ -253,7 +252,7 @@ def _from_table(table: pa.Table) -> Matrix:
         raise PredictionsError(
             f"columns that are not numbers: {some_of(wrong, _SHOWN)}; leave only one column an attribute"
         )
-    if repeated := sorted(name for name, times in Counter(names).items() if times > 1):
+    if repeated := given_twice(names):
         raise PredictionsError(f"column names given twice: {some_of(repeated, _SHOWN)}")
     if ids := [name for name in names if name in _IDS]:
         raise PredictionsError(
