@@ -94,6 +94,11 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
+def one_line(error: BaseException) -> str:
+    """All that an error says, on one line, however many it takes itself."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def shown(message: object) -> str:
     """A message as one line of a terminal: names in it come from files, and one may hold the end of a line, or clear
     the screen.

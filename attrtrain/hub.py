@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
-from attrtrain.errors import ConfigError, HubError, first_line
+from attrtrain.errors import ConfigError, HubError, first_line, one_line
 
 _PREFIX = "hf:"
 
@@ -96,8 +96,7 @@ def _failures_told(place: str) -> Iterator[None]:
     except HfHubHTTPError as error:
         raise HubError(f"{place}: {_refusal(error.response.status_code, error.server_message)}") from None
     except Exception as error:  # noqa: BLE001  each of the Hub's ways of transport has errors of its own
-        told = " ".join(str(_root(error)).split()) or type(error).__name__
-        raise HubError(f"{place}: cannot be done with {constants.ENDPOINT} ({told})") from None
+        raise HubError(f"{place}: cannot be done with {constants.ENDPOINT} ({one_line(_root(error))})") from None
 
 
 def _root(error: BaseException) -> BaseException:

@@ -30,7 +30,7 @@ import yaml
 
 from attrtrain.config.changes import changes, decides_numbers
 from attrtrain.config.load import load_config
-from attrtrain.errors import AttrtrainError, ConfigError
+from attrtrain.errors import AttrtrainError, ConfigError, one_line
 from attrtrain.keyed_random import uniform
 from attrtrain.run_layout import CONFIG, HISTORY, RESULT
 
@@ -47,7 +47,7 @@ def read_yaml(path: Path) -> Any:
     try:
         return yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SystemExit(f"error: {path}: {' '.join(str(error).split())}") from None
+        raise SystemExit(f"error: {path}: {one_line(error)}") from None
 
 
 def read_sweep(path: Path) -> dict[str, Any]:

@@ -13,8 +13,8 @@ import sys
 from importlib.util import find_spec
 from typing import Any
 
-from attrtrain.errors import AttrtrainError, ConfigError
-from attrtrain.tracking.trackers import EPOCH, GLOBAL_STEP, one_line
+from attrtrain.errors import AttrtrainError, ConfigError, one_line
+from attrtrain.tracking.trackers import EPOCH, GLOBAL_STEP
 from attrtrain.tracking.wandb_tracker import has_key, project_of_environment
 
 _CURVES: dict[str, dict[str, tuple[str, ...]]] = {

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, get_args, get_origin, get_type_
 
 from attrtrain.config.help import CONFIG_HELP, config_help
 from attrtrain.config.schema import LEAST_PX, MOST_PX, RESNETS, TIMM, TrainConfig
-from attrtrain.errors import ConfigError
+from attrtrain.errors import ConfigError, one_line
 from attrtrain.files import legible
 
 if TYPE_CHECKING:  # imported where they are used: `--help` needs neither this nor yaml
@@ -149,7 +149,7 @@ def _config_file(source: str) -> Path:
         content = yaml.safe_load(text)
         _require_each_key_once(yaml.compose(text), source, set())
     except (OSError, *YAML_ERRORS, yaml.YAMLError) as error:
-        raise ConfigError(f"{source}: cannot be read as YAML ({' '.join(str(error).split())})") from None
+        raise ConfigError(f"{source}: cannot be read as YAML ({one_line(error)})") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{source}: holds no sections such as `train:`")
     for section, settings in content.items():
@@ -216,7 +216,7 @@ def _parse(parser: "ArgumentParser", argv: list[str], source: str) -> TrainConfi
     try:
         sections = parser.instantiate(parser.parse_args(argv))
     except (ArgumentError, TypeError, ValueError, KeyError) as error:
-        raise ConfigError(f"{source}: {_one_line(str(error))}") from None
+        raise ConfigError(f"{source}: {_told(one_line(error))}") from None
     config = TrainConfig(**{name: sections[name] for name in _SECTIONS})
     for section, kind in _SECTIONS.items():
         hints = get_type_hints(kind)
@@ -252,9 +252,8 @@ def _check_backbone(name: str, source: str) -> None:
     )
 
 
-def _one_line(message: str) -> str:
-    """A message of jsonargparse, several lines about one key, as `key: what is wrong`."""
-    flat = " ".join(message.split())
+def _told(flat: str) -> str:
+    """A message of jsonargparse about one key, on one line, as `key: what is wrong`."""
     if unknown := re.match(
         r"(?i:unrecognized arguments): (\S+)|Group '([\w.]+)' does not accept option '([\w.]+)'|Option '([\w.]+)'", flat
     ):

@@ -10,7 +10,7 @@ import yaml
 
 from attrtrain.config.load import YAML_ERRORS
 from attrtrain.data.reader import ShardSet
-from attrtrain.errors import AttrtrainError, ConfigError, LabelError, PredictionsError
+from attrtrain.errors import AttrtrainError, ConfigError, LabelError, PredictionsError, one_line
 from attrtrain.metrics.document import METRICS, SHARDS, MetricsDocument, read_metrics
 from attrtrain.predictions import PREDICTIONS, Predictions, read_predictions
 from attrtrain.report.run_report import installed_versions, write_report
@@ -161,7 +161,7 @@ def read_config(path: Path) -> tuple[str, dict[str, Any]]:
         settings = path.read_text(encoding="utf-8")
         content = yaml.safe_load(settings) or {}
     except (OSError, *YAML_ERRORS, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from None
+        raise ConfigError(f"{path}: cannot be read as YAML ({one_line(error)})") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: holds no sections such as `train:`")
     return settings, content

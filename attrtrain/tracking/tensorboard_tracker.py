@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from attrtrain.errors import ConfigError
+from attrtrain.errors import ConfigError, one_line
 from attrtrain.run_layout import TENSORBOARD
 from attrtrain.tracking.trackers import (
     Forgiving,
@@ -20,7 +20,6 @@ from attrtrain.tracking.trackers import (
     Values,
     finite,
     log_line,
-    one_line,
     warn,
 )
 

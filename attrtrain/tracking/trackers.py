@@ -10,6 +10,8 @@ from typing import Any, Literal, Protocol
 
 from tqdm import tqdm
 
+from attrtrain.errors import one_line
+
 Values = Mapping[str, float | int | None]
 Summary = Mapping[str, float | int | str | None]
 Outcome = Literal["finished", "preempted", "failed"]
@@ -224,11 +226,6 @@ def warn(message: str) -> None:
     """Says one line on stderr, beside a progress bar that may be there and not behind it."""
     tqdm.write(f"warning: {message}", file=sys.stderr)
     sys.stderr.flush()
-
-
-def one_line(error: Exception) -> str:
-    """What an exception says, however many lines that takes."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def finite(values: Values) -> Iterator[tuple[str, float | int]]:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from attrtrain.config.schema import TrackConfig
+from attrtrain.errors import one_line
 from attrtrain.files import atomic_write
 from attrtrain.run_layout import WANDB, WANDB_ID
 from attrtrain.tracking.trackers import (
@@ -30,7 +31,6 @@ from attrtrain.tracking.trackers import (
     Values,
     finite,
     log_line,
-    one_line,
     warn,
 )
 
