@@ -112,6 +112,11 @@ def some_of(names: Sequence[str], shown: int) -> str:
     return ", ".join(names[:shown]) + (f" and {more} more" if more > 0 else "")
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 object`, `1,234 objects`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def given_twice(names: Iterable[str]) -> list[str]:
     """The names that are there more than once, each once, in alphabetical order."""
     return sorted(name for name, times in Counter(names).items() if times > 1)

@@ -1,6 +1,6 @@
 """The most important numbers as text: each score beside its interval and beside what guessing scores."""
 
-from attrtrain.errors import some_of
+from attrtrain.errors import counted, some_of
 from attrtrain.metrics.decisions import TOP_K
 from attrtrain.metrics.document import MetricsDocument
 
@@ -16,9 +16,9 @@ def overview(document: MetricsDocument) -> str:
     """The overall scores as a table, and what has to be known to read them."""
     judged = len(document.attributes) - document.left_out.count
     lines = [
-        f"{_many(document.objects, 'object')} in {_many(document.images, 'photograph')}, {judged} of {len(document.attributes)} attributes judged"
+        f"{counted(document.objects, 'object')} in {counted(document.images, 'photograph')}, {judged} of {len(document.attributes)} attributes judged"
         if document.bootstrap.unit == "image"
-        else f"{_many(document.objects, 'object')}, {judged} of {len(document.attributes)} attributes judged",
+        else f"{counted(document.objects, 'object')}, {judged} of {len(document.attributes)} attributes judged",
         "",
         f"{'':<19}{'score':>7}  {'95 % interval':<16}{'prior':>8}{'shuffled':>10}{'category':>10}",
     ]
@@ -51,10 +51,6 @@ def _notes(document: MetricsDocument) -> list[str]:
             f"{document.left_out.count} ({some_of(document.left_out.names, _NAMES_SHOWN)})."
         )
     return notes
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _number(value: float | None) -> str:

@@ -13,6 +13,7 @@ from huggingface_hub import ModelCard
 from jinja2 import DictLoader, Environment, StrictUndefined
 
 from attrtrain.config.schema import TIMM, Head, UnknownLabels
+from attrtrain.errors import counted
 from attrtrain.files import legible
 from attrtrain.metrics.document import AttributeEntry, Interval, MetricsDocument
 from attrtrain.publishing.front_matter import front_matter
@@ -20,7 +21,7 @@ from attrtrain.publishing.options import CardOptions
 from attrtrain.publishing.published_model import PublishedModel
 from attrtrain.report import headline
 from attrtrain.report.metric_names import metric_name
-from attrtrain.report.render import counted, interval, percent, score
+from attrtrain.report.render import interval, percent, score
 from attrtrain.report.run_report import installed_versions
 from attrtrain.shards.manifest import Manifest, SourceRecord, unlabelled_attributes
 

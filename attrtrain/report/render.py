@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from attrtrain.errors import counted
 from attrtrain.files import atomic_write, legible
 
 MAX_BYTES = 5_000_000
@@ -110,8 +111,3 @@ def breakable(name: str) -> Markup:
     """A name as HTML whose lines may break after underscores and slashes."""
     text = escape(name)
     return text.replace("_", Markup("_<wbr>")).replace("/", Markup("/<wbr>")) if "_" in name else text
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 object`, `1,234 objects`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

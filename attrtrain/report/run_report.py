@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from attrtrain.data.reader import ShardSet
-from attrtrain.errors import PredictionsError
+from attrtrain.errors import PredictionsError, counted
 from attrtrain.metrics.document import SHARDS, AttributeEntry, Grouping, MetricsDocument
 from attrtrain.predictions import Predictions
 from attrtrain.report import headline
@@ -19,7 +19,7 @@ from attrtrain.report.history import best_epoch, read_curves
 from attrtrain.report.mistakes import add_pictures, find_mistakes
 from attrtrain.report.payload import build_payload
 from attrtrain.report.pictures import Pictures
-from attrtrain.report.render import counted, write_page
+from attrtrain.report.render import write_page
 from attrtrain.report.samples import tabulate
 
 # What the parts of a page may take, so that all of it stays below render.MAX_BYTES.
