@@ -1,6 +1,5 @@
 """ObjectTable: what every label format is turned into, one row a labelled object."""
 
-import hashlib
 import math
 import os
 import posixpath
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attrtrain.errors import LabelError
-from attrtrain.files import legible
+from attrtrain.files import legible, sha256_of
 from attrtrain.vocabulary import AttributeVocabulary
 
 _BLOCK_ROWS = 1024
@@ -32,9 +31,7 @@ class SourceFile:
     @classmethod
     def of(cls, path: Path) -> "SourceFile":
         """Reads `path` once to describe it."""
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return cls(name=legible(path.name), bytes=path.stat().st_size, sha256=digest)
+        return cls(name=legible(path.name), bytes=path.stat().st_size, sha256=sha256_of(path))
 
 
 @dataclass(frozen=True)
