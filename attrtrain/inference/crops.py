@@ -15,7 +15,6 @@ from attrtrain.data.loader import CropDataset, load_batches
 from attrtrain.data.order import BatchRequest
 from attrtrain.data.reader import ShardSet
 from attrtrain.errors import AttrtrainError, LeftOutError
-from attrtrain.files import legible
 from attrtrain.framing import Framing
 from attrtrain.inference.objects import Objects
 from attrtrain.shards.manifest import CropSettings, Failure
@@ -76,7 +75,7 @@ class CropCutter(Dataset[CropBatch]):
                     rows.append(first + row)
                     images.append(crop)
                 else:
-                    failures.append(_failure(objects, row, crop))
+                    failures.append(Failure.of(int(objects.object_id[row]), str(objects.image[row]), crop))
         except AttrtrainError as error:  # of a place that cannot be read at all
             return CropBatch(np.zeros(0, np.int64), torch.zeros(0), [], error)
         squares = (
@@ -157,12 +156,3 @@ class _Requests(Sampler[tuple[int, Objects]]):
 
 def _start_worker(_: int) -> None:
     ignore_stop_signals()
-
-
-def _failure(objects: Objects, row: int, error: LeftOutError) -> Failure:
-    return Failure(
-        object_id=int(objects.object_id[row]),
-        image=str(objects.image[row]),
-        reason=error.reason,
-        detail=legible(str(error)),
-    )

@@ -11,7 +11,6 @@ Where the parts end depends on the objects alone, so the bytes of the result do 
 
 import json
 import shutil
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +24,7 @@ from attrtrain.contract import read_contract, write_contract
 from attrtrain.errors import PredictionsError
 from attrtrain.files import atomic_write, remove_partials
 from attrtrain.inference.results import FEATURES, METADATA, Job, ResultInfo, opened, read_info
-from attrtrain.shards.manifest import Failure
+from attrtrain.shards.manifest import Failure, counts_by_reason
 
 _FAILURES = b"failures"
 _ROW_GROUP = 32_768  # rows; parts are smaller than a reader likes
@@ -60,7 +59,7 @@ class Parts:
         info = info.model_copy(
             update={
                 "written": sum(pq.read_metadata(opened(self._path(part))).num_rows for part in range(self.done)),
-                "left_out": dict(sorted(Counter(failure.reason for failure in failures).items())),
+                "left_out": counts_by_reason(failures),
             }
         )
         schema = pq.read_schema(opened(self._path(0)))

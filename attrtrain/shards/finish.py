@@ -1,7 +1,6 @@
 """The records of finished shards → index, labels, counts and, last, the manifest."""
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from attrtrain.shards.manifest import (
     SourceRecord,
     SplitStatistics,
     VocabularyRecord,
+    counts_by_reason,
     split_statistics,
 )
 from attrtrain.shards.plan import PlannedShard, ShardPlan
@@ -161,11 +161,7 @@ def count(folder: Path, shards: Sequence[PlannedShard]) -> tuple[int, dict[str, 
     """Objects written in some finished shards, and objects left out, by reason."""
     records = [read_contract(ShardRecord, record_path(folder, shard.name), ShardError) for shard in shards]
     written = sum(record.info.samples for record in records)
-    return written, _left_out([failure for record in records for failure in record.failures])
-
-
-def _left_out(failures: Sequence[Failure]) -> dict[str, int]:
-    return dict(sorted(Counter(failure.reason for failure in failures).items()))
+    return written, counts_by_reason(failure for record in records for failure in record.failures)
 
 
 def finish(folder: Path, plan: ShardPlan, table: ObjectTable, crop: CropSettings, split_note: str) -> Summary:
@@ -178,7 +174,7 @@ def finish(folder: Path, plan: ShardPlan, table: ObjectTable, crop: CropSettings
     try:
         finished, splits = _write_arrays(folder, plan, table, categories)
         failures = [failure for one in finished for failure in one.failures]
-        left_out = _left_out(failures)
+        left_out = counts_by_reason(failures)
         summary = Summary(
             label_objects=len(table) + len(table.unmatched),
             matched=len(table),

@@ -16,7 +16,8 @@ manifest.json is written last, so a folder that has one is complete.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,7 +26,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from attrtrain.contract import Contract, parse_contract, read_contract
-from attrtrain.errors import ShardError
+from attrtrain.errors import LeftOutError, ShardError
+from attrtrain.files import legible
 from attrtrain.shards.crop_defaults import CONTEXT, QUALITY, STORE_PX
 from attrtrain.urls import read_url
 from attrtrain.vocabulary import AttributeVocabulary
@@ -96,10 +98,20 @@ class Failure(Contract):
         return f"object {self.object_id}, {self.detail}"
 
     @classmethod
+    def of(cls, object_id: int, image: str, error: LeftOutError) -> "Failure":
+        """What is listed of an object for the error that its crop could not be made with."""
+        return cls(object_id=object_id, image=image, reason=error.reason, detail=legible(str(error)))
+
+    @classmethod
     def first_of(cls, listed_in: Path) -> "Failure":
         """The first of those that a file lists, one a line."""
         with listed_in.open("rb") as lines:
             return cls.model_validate_json(next(lines))
+
+
+def counts_by_reason(failures: Iterable[Failure]) -> dict[str, int]:
+    """How many objects were left out for each reason, in alphabetical order of reasons."""
+    return dict(sorted(Counter(failure.reason for failure in failures).items()))
 
 
 def too_many_left_out(lost: int, objects: int, max_failure_rate: float, listed_in: Path) -> str:

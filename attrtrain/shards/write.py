@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from attrtrain.annotations.table import ObjectTable
 from attrtrain.contract import Contract, read_contract, to_json, write_contract
 from attrtrain.errors import LeftOutError, ShardError
-from attrtrain.files import atomic_write, begin_writing_back, create_once, legible, remove_partials, sha256_of
+from attrtrain.files import atomic_write, begin_writing_back, create_once, remove_partials, sha256_of
 from attrtrain.shards.manifest import MANIFEST, CropSettings, Failure, ShardInfo
 from attrtrain.shards.photographs import crops_of
 from attrtrain.shards.plan import PlanInputs, PlannedShard, ShardPlan
@@ -245,14 +245,7 @@ def _write_samples(
         on_object()
         object_id = object_ids[row]
         if isinstance(outcome, LeftOutError):
-            failures.append(
-                Failure(
-                    object_id=object_id,
-                    image=str(table.image[row]),
-                    reason=outcome.reason,
-                    detail=legible(str(outcome)),
-                )
-            )
+            failures.append(Failure.of(object_id, str(table.image[row]), outcome))
             continue
         content, jpeg = writer.sample(row, outcome), outcome.jpeg
         end = position + len(content)
