@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from attrtrain.metrics.known_cells import KnownCells
 from attrtrain.metrics.overall import is_judged
 from attrtrain.metrics.ranking import Ranking
+from attrtrain.metrics.sums import logit_cross_entropy
 
 
 @dataclass(frozen=True)
@@ -71,22 +72,27 @@ def expected_calibration_error(
     class's probability as confidence, as torchmetrics has it for binary tasks).
 
     Args:
-        probabilities: (N,) in [0, 1]; bin b holds [b / bins, (b + 1) / bins), the last one also 1.
+        probabilities: (N,) in [0, 1], in the bins of `bin_of`.
         positive: (N,).
         bins: 15 as in the paper.
 
     Returns:
         In [0, 1]; NaN without objects.
     """
-    bin_of = np.minimum((probabilities * bins).astype(np.int64), bins - 1)
-    gaps = np.bincount(bin_of, weights=probabilities - positive, minlength=bins)
+    gaps = np.bincount(bin_of(probabilities, bins), weights=probabilities - positive, minlength=bins)
     return float(np.abs(gaps).sum() / len(positive)) if len(positive) else float("nan")
+
+
+def bin_of(probabilities: NDArray[np.floating], bins: int = CALIBRATION_BINS) -> NDArray[np.int64]:
+    """(n,) the bin of equal width of each probability (n,); bin b holds [b / bins, (b + 1) / bins), the last one also
+    1.
+    """
+    return np.minimum((probabilities * bins).astype(np.int64), bins - 1)
 
 
 def bce(logits: NDArray[np.floating], shares: NDArray[np.floating]) -> float:
     """Mean binary cross-entropy of logits (n,) on vote shares (n,), those of known cells; NaN without any."""
-    x, y = logits.astype(np.float64), shares.astype(np.float64)
-    return _mean(np.maximum(x, 0) - x * y + np.log1p(np.exp(-np.abs(x))))
+    return _mean(logit_cross_entropy(logits, shares))
 
 
 def _mean(values: NDArray[np.floating]) -> float:

@@ -143,14 +143,23 @@ def cross_entropy(judged: JudgedSet) -> NDArray[np.float64]:
     summed = np.zeros(len(judged))
     for attribute in range(known.attributes):
         cells = known.of_attribute(attribute)
-        x, y = judged.known_scores[cells].astype(np.float64), known.shares[cells].astype(np.float64)
-        if judged.are_logits:
-            loss = np.maximum(x, 0) - x * y + np.log1p(np.exp(-np.abs(x)))
-        else:
-            with np.errstate(divide="ignore"):
-                loss = -(y * np.maximum(np.log(x), _LEAST_LOG) + (1 - y) * np.maximum(np.log1p(-x), _LEAST_LOG))
-        summed[known.rows[cells]] += loss
+        of_cells = logit_cross_entropy if judged.are_logits else _probability_cross_entropy
+        summed[known.rows[cells]] += of_cells(judged.known_scores[cells], known.shares[cells])
     return np.stack([summed, known.counts_by_object], axis=1)
+
+
+def logit_cross_entropy(logits: NDArray[np.floating], shares: NDArray[np.floating]) -> NDArray[np.float64]:
+    """(n,) binary cross-entropy of logits (n,) on vote shares (n,), in nats, without overflow whatever the logit."""
+    x, y = logits.astype(np.float64), shares.astype(np.float64)
+    return np.asarray(np.maximum(x, 0) - x * y + np.log1p(np.exp(-np.abs(x))))
+
+
+def _probability_cross_entropy(
+    probabilities: NDArray[np.floating], shares: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    p, y = probabilities.astype(np.float64), shares.astype(np.float64)
+    with np.errstate(divide="ignore"):
+        return np.asarray(-(y * np.maximum(np.log(p), _LEAST_LOG) + (1 - y) * np.maximum(np.log1p(-p), _LEAST_LOG)))
 
 
 def _ratio(above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np.float64]:

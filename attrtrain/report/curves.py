@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from attrtrain.metrics.functional import CALIBRATION_BINS
+from attrtrain.metrics.functional import CALIBRATION_BINS, bin_of
 
 _POINTS = 64
 
@@ -62,7 +62,7 @@ def calibration(probabilities: NDArray[np.floating], present: NDArray[np.bool_])
         probabilities: (n) in [0, 1], of known cells.
         present: (n).
     """
-    number = np.minimum((probabilities * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
+    number = bin_of(probabilities)
     objects = np.bincount(number, minlength=CALIBRATION_BINS)
     score = np.bincount(number, weights=probabilities, minlength=CALIBRATION_BINS)
     positives = np.bincount(number, weights=present, minlength=CALIBRATION_BINS)
