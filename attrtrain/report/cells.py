@@ -36,6 +36,15 @@ class Cells:
         logits, labels = predictions.logits, predictions.labels
         return cls(logits, logits > logit(threshold), labels >= positive_at, labels < positive_at)  # NaN compares false
 
+    def take(self, rows: NDArray[np.int64]) -> "Cells":
+        """The cells of some objects (K,)."""
+        return Cells(self.logits[rows], self.named[rows], self.present[rows], self.absent[rows])
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """Labelled, either way."""
+        return self.present | self.absent
+
     @property
     def right(self) -> NDArray[np.bool_]:
         """Named and present."""
@@ -54,7 +63,7 @@ class Cells:
     @property
     def unknown(self) -> NDArray[np.bool_]:
         """Named where nobody labelled."""
-        return self.named & ~self.present & ~self.absent
+        return self.named & ~self.known
 
 
 def probabilities(logits: NDArray[np.floating]) -> NDArray[np.float64]:

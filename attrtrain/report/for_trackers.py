@@ -62,7 +62,7 @@ def precision_recall_curves(document: MetricsDocument, predictions: Predictions,
     """All known cells as one ranking, and the judged attributes with the most positives each; more lines than these
     nobody can tell apart.
     """
-    known = cells.present | cells.absent
+    known = cells.known
     judged = sorted((entry for entry in document.attributes if entry.judged), key=_positives, reverse=True)
     lines = {_ALL: _curve(cells, known)}
     for entry in judged[:_DRAWN_ATTRIBUTES]:
@@ -75,7 +75,7 @@ def precision_recall_curves(document: MetricsDocument, predictions: Predictions,
 
 def calibration_curve(cells: Cells) -> Curves:
     """The share of known cells that are present, over the score the model gives them."""
-    known = cells.present | cells.absent
+    known = cells.known
     bins = calibration(probabilities(cells.logits[known]), cells.present[known])
     lines = {
         "share present": ([entry.score for entry in bins], [entry.present for entry in bins]),

@@ -49,7 +49,7 @@ def draw_gallery(predictions: Predictions, cells: Cells, pictures: Pictures) -> 
     """Objects by hashed id, and for each the attributes that are named, likeliest first, and then those that are
     missed. What no object has a label of is not shown: of most such attributes training knew none either.
     """
-    labelled_anywhere: NDArray[np.bool_] = np.asarray((cells.present | cells.absent).any(axis=0))
+    labelled_anywhere: NDArray[np.bool_] = np.asarray(cells.known.any(axis=0))
     return [
         _card(int(row), predictions, cells, labelled_anywhere, pictures)
         for row in draw_rows(predictions.object_id, GALLERY_SIZE)

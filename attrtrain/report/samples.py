@@ -44,21 +44,21 @@ def tabulate(cells: Cells, object_ids: NDArray[np.int64], entries: int) -> Sampl
         object_ids: (N) their objects.
         entries: how many numbers the table may hold, counts and attributes in lists.
     """
-    lengths = 6 + (cells.named & cells.absent | cells.present).sum(axis=1)  # six counts and the lists
+    lengths = 6 + (cells.wrong | cells.present).sum(axis=1)  # six counts and the lists
     order = draw_rows(object_ids, len(object_ids))
     rows = np.sort(order[np.cumsum(lengths[order]) <= entries])
-    named, present, absent = cells.named[rows], cells.present[rows], cells.absent[rows]
-    right, wrong, missed = named & present, named & absent, present & ~named
+    drawn = cells.take(rows)
+    right, wrong = drawn.right, drawn.wrong
     return SampleTable(
         rows=rows,
-        known=(present | absent).sum(axis=1),
-        correct=right.sum(axis=1) + (absent & ~named).sum(axis=1),
+        known=drawn.known.sum(axis=1),
+        correct=right.sum(axis=1) + (drawn.absent & ~drawn.named).sum(axis=1),
         named=right.sum(axis=1) + wrong.sum(axis=1),
-        present=present.sum(axis=1),
-        unknown=(named & ~present & ~absent).sum(axis=1),
+        present=drawn.present.sum(axis=1),
+        unknown=drawn.unknown.sum(axis=1),
         right=_columns(right),
         wrong=_columns(wrong),
-        missed=_columns(missed),
+        missed=_columns(drawn.missed),
     )
 
 
