@@ -33,6 +33,15 @@ class Difference:
     interval: Interval | None
     p: float | None
 
+    @classmethod
+    def of(cls, a: float, b: float, apart: NDArray[np.float64] | None, images: int) -> "Difference":
+        """The difference of two scores whose replicates (R,) are this far apart, over so many photographs; None gives
+        neither interval nor p.
+        """
+        if apart is None:
+            return cls(a, b, b - a, None, None)
+        return cls(a, b, b - a, interval(apart, b - a, images, -np.inf, np.inf), two_sided_p(apart, b - a, images))
+
     def __str__(self) -> str:
         """With its sign, and its interval where it has one, such as +0.0158 [+0.0093, +0.0236]."""
         between = f" [{self.interval[0]:+.4f}, {self.interval[1]:+.4f}]" if self.interval else ""
@@ -80,42 +89,30 @@ def paired_difference(
     measured = [measure(cells, threshold) for cells in judged]
     count = default_replicates(2 * len(judged[0].known)) if replicates is None else replicates
     weights = image_weights(judged[0].images, count if judged[0].images > 1 else 0, seed)
-    drawn = [
-        resample(cells, one, weights) if len(weights) else None for cells, one in zip(judged, measured, strict=True)
-    ]
-
-    def difference(
-        x: float, y: float, x_drawn: NDArray[np.float64] | None, y_drawn: NDArray[np.float64] | None
-    ) -> Difference:
-        apart = y_drawn - x_drawn if x_drawn is not None and y_drawn is not None else np.zeros(0)
-        return Difference(
-            x,
-            y,
-            y - x,
-            interval(apart, y - x, judged[0].images, -np.inf, np.inf),
-            two_sided_p(apart, y - x, judged[0].images),
-        )
-
+    images = judged[0].images
+    apart: dict[str, NDArray[np.float64]] = {}  # (R,) by overall key
+    apart_by_attribute: NDArray[np.float64] | None = None  # (R, A)
+    if len(weights):
+        before, after = (resample(cells, one, weights) for cells, one in zip(judged, measured, strict=True))
+        apart = {key: after.overall[key] - drawn for key, drawn in before.overall.items() if _is_drawn_again(key)}
+        apart_by_attribute = after.average_precision - before.average_precision
     overall = {
-        key: difference(
-            value,
-            other,
-            *(one.overall[key] if one and _is_drawn_again(key) else None for one in drawn),
-        )
+        key: Difference.of(value, other, apart.get(key), images)
         for key, value in measured[0].overall.items()
         if not np.isnan(value + (other := measured[1].overall[key])) and key not in ("prior_map", "permutation_map")
     }
     average = [one.average_precision.tolist() for one in measured]
     attributes = {
-        name: difference(
+        name: Difference.of(
             average[0][column],
             average[1][column],
-            *(one.average_precision[:, column] if one else None for one in drawn),
+            None if apart_by_attribute is None else apart_by_attribute[:, column],
+            images,
         )
         for column, name in enumerate(a.names)
         if not np.isnan(average[0][column])
     }
-    return PairedDifference(len(judged[0]), judged[0].images, len(weights), overall, attributes)
+    return PairedDifference(len(judged[0]), images, len(weights), overall, attributes)
 
 
 def mean_difference(
@@ -149,16 +146,13 @@ def mean_difference(
     images = cells[0].images
     before, after = scores.mean(axis=1).tolist()
     if images < 2 or not _is_drawn_again(key):
-        return Difference(before, after, after - before, None, None)
+        return Difference.of(before, after, None, images)
     weights = image_weights(images, default_replicates(len(runs) * len(cells[0].known)), seed)
     drawn = np.array([resample(*one, weights).overall[key] for one in zip(cells, measured, strict=True)])
     pairs = np.random.default_rng(seed + 1).integers(0, len(a), (len(weights), len(a)))
     apart = (drawn[len(a) :] - drawn[: len(a)]).T  # (R, K)
     chosen = np.take_along_axis(apart, pairs, axis=1).mean(axis=1)
-    return Difference(
-        before, after, after - before, interval(chosen, after - before, images, -np.inf, np.inf),
-        two_sided_p(chosen, after - before, images),
-    )  # fmt: skip
+    return Difference.of(before, after, chosen, images)
 
 
 def _is_drawn_again(key: str) -> bool:
