@@ -11,7 +11,7 @@ from typing import Any
 from attrtrain import bundle
 from attrtrain.errors import AttrtrainError, ConfigError, PredictionsError
 from attrtrain.metrics.document import METRICS, MetricsDocument, read_metrics
-from attrtrain.report.run_directory import read_audit, read_config, why_unread
+from attrtrain.report.run_directory import read_audit, read_config, shard_folders, why_unread
 from attrtrain.run_layout import AUDIT, CONFIG, EVALUATION, RESULT
 from attrtrain.shards.manifest import Manifest, fingerprint_of, read_manifest
 from attrtrain.urls import as_place, name_of
@@ -72,7 +72,7 @@ def read_published_model(run: Path, evaluation: Path | None = None) -> Published
     card = bundle.read_card(folder)
     _, config = read_config(run / CONFIG)
     metrics = _read_metrics(run, evaluation, card)
-    places = _shard_places(config)
+    places = shard_folders(config)
     manifests, trouble = _read_manifests(places, card)
     missing = [
         *(
@@ -113,12 +113,6 @@ def _read_metrics(run: Path, given: Path | None, card: bundle.ModelCard) -> Metr
             "evaluate it alone, without --tta flags, and name that folder with --evaluation"
         )
     return metrics
-
-
-def _shard_places(config: dict[str, Any]) -> list[str]:
-    data = config.get("data")
-    places = data.get("shards") if isinstance(data, dict) else None
-    return [str(place) for place in places] if isinstance(places, list) else []
 
 
 def _read_manifests(places: Sequence[str], card: bundle.ModelCard) -> tuple[list[Manifest], str]:

@@ -95,7 +95,7 @@ def why_unread(folders: Sequence[str], error: AttrtrainError) -> str:
 
 def open_shards(run: JudgedRun) -> tuple[ShardSet | None, str]:
     """The shards that the run was judged on and "", or None and why they cannot be shown."""
-    folders, split = _data_of(run.config)
+    folders, split = shard_folders(run.config), str(_data_section(run.config).get("val_split", "val"))
     if judged_in := run.document.source.get(SHARDS):
         folders = _folders_of(judged_in) or folders
     if not folders:
@@ -129,23 +129,26 @@ def _find_evaluation(folder: Path, config: dict[str, Any]) -> Path:
             return place
     if not folder.is_dir():
         raise PredictionsError(f"{folder}: no such folder; give a run directory")
-    shards = " ".join(_data_of(config)[0] or ["DIR"])
+    shards = " ".join(shard_folders(config) or ["DIR"])
     raise PredictionsError(
         f"{folder}: has no {EVALUATION}/{METRICS} and {PREDICTIONS} to report on; make them with "
         f"`attrtrain evaluate --model {folder} --shards {shards} --out {folder / EVALUATION}`"
     )
 
 
-def _data_of(config: dict[str, Any]) -> tuple[list[str], str]:
-    """The shard folders that a config.yaml names, none if it names none, and the split that the run was judged on.
-    People edit it: one folder may stand there without a list.
+def shard_folders(config: dict[str, Any]) -> list[str]:
+    """The shard folders that a config.yaml names, none if it names none. People edit it: one folder may stand there
+    without a list.
     """
-    data = config.get("data")
-    data = data if isinstance(data, dict) else {}
-    folders = data.get("shards")
+    folders = _data_section(config).get("shards")
     if isinstance(folders, str):
         folders = [folders]
-    return [str(folder) for folder in folders] if isinstance(folders, list) else [], str(data.get("val_split", "val"))
+    return [str(folder) for folder in folders] if isinstance(folders, list) else []
+
+
+def _data_section(config: dict[str, Any]) -> dict[str, Any]:
+    data = config.get("data")
+    return data if isinstance(data, dict) else {}
 
 
 def read_config(path: Path) -> tuple[str, dict[str, Any]]:
