@@ -14,8 +14,6 @@ if TYPE_CHECKING:  # pydantic and NumPy take longer than `attrtrain evaluate --h
 NAME = "coco-attributes"
 TITLE = f"{NAME} v1"
 
-# The pickle of the authors' repository, data/cocottributes_eccv_version.pkl.
-PUBLISHED_SHA256 = "5604b2a9bf14cf3d73b64e6fe602267a628ebe09f9fe0a94641b2745fdfeefbd"
 PUBLISHED_OBJECTS = 188_426
 # The 204 published names with their ids, as AttributeVocabulary hashes them.
 VOCABULARY_FINGERPRINT = "238ca8d257b1fad7b95d76e85842229420e67355b962216fc8c240664dc32028"
@@ -56,6 +54,7 @@ class Choices:
 
 def deviations(manifest: "Manifest", choices: Choices) -> list[str]:
     """What differs from the protocol, a line each; empty where all that can be checked follows it."""
+    from attrtrain.annotations.coco_attributes import PUBLISHED_SHA256
     from attrtrain.shards.manifest import CropSettings
 
     crop = CropSettings.model_validate(CROP)

@@ -22,6 +22,7 @@ from attrtrain.annotations.table import SourceFile, check_vote_shares, text_of
 from attrtrain.errors import LabelError
 from attrtrain.vocabulary import AttributeVocabulary
 
+# The pickle of the authors' repository, data/cocottributes_eccv_version.pkl.
 PUBLISHED_BYTES = 1_261_766_525
 PUBLISHED_SHA256 = "5604b2a9bf14cf3d73b64e6fe602267a628ebe09f9fe0a94641b2745fdfeefbd"
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from attrtrain.config.schema import DataConfig
 from attrtrain.data.cache import ShardCache
 from attrtrain.data.shard_files import ShardFiles, files_of
 from attrtrain.errors import AttrtrainError, ConfigError, ShardError
@@ -19,8 +20,6 @@ from attrtrain.urls import as_place, is_url
 from attrtrain.vocabulary import AttributeVocabulary
 
 _COUNTED_ROWS = 4096
-
-DEFAULT_CACHE_GB = 100.0
 
 
 class ShardSet:
@@ -42,7 +41,7 @@ class ShardSet:
         Args:
             folders: paths, or URLs of any protocol fsspec knows.
             split: which samples.
-            cache: where the files of URLs are kept; without one, below the system's temporary folder.
+            cache: where the files of URLs are kept; None: where a configuration that says nothing has them.
             manifests: those of URLs where they were read before; None is read.
 
         Raises:
@@ -51,7 +50,9 @@ class ShardSet:
         """
         self.folders = tuple(as_place(str(folder)) for folder in folders)
         self.split = split
-        self.cache = ShardCache.of("", DEFAULT_CACHE_GB) if cache is None and any(map(is_url, self.folders)) else cache
+        if cache is None and any(map(is_url, self.folders)):
+            cache = ShardCache.of(DataConfig.cache_dir, DataConfig.cache_gb)
+        self.cache = cache
         self.manifests = [
             known or read_manifest(folder)
             for folder, known in zip(self.folders, manifests or [None] * len(self.folders), strict=True)

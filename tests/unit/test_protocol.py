@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from attrtrain.annotations.coco_attributes import PUBLISHED_SHA256
 from attrtrain.protocol import (
     CROP,
-    PUBLISHED_SHA256,
     VOCABULARY_FINGERPRINT,
     Choices,
     deviations,
