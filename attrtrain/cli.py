@@ -40,9 +40,8 @@ COMMANDS = {
 def main(argv: list[str] | None = None) -> int:
     """Runs one command and returns its exit code. A user's mistake becomes one line on stderr."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(
-            errors="replace"
-        )  # a terminal that lacks a character, or a path that is no text, ends no command
+        # A terminal that lacks a character, or a path that is no text, ends no command.
+        sys.stdout.reconfigure(errors="replace")
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] not in COMMANDS:
         return _without_command(argv)

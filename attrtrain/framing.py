@@ -16,9 +16,8 @@ from attrtrain.shards.manifest import CropSettings
 MEAN_COLOUR = (124, 116, 104)
 """RGB of what is filled in: ImageNet's mean, which normalisation turns into about 0."""
 
-_ROUNDING = (
-    1e-4  # pixels; the index holds boxes in single precision, which is finer than this in crops of up to 1,024 px
-)
+# Pixels; the index holds boxes in single precision, which is finer than this in crops of up to 1,024 px.
+_ROUNDING = 1e-4
 
 
 class Framing(Contract):

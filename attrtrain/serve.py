@@ -63,9 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
         )  # fmt: skip
         for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them once more when it has stopped
             signal.signal(number, lambda *_: None)
-        logging.getLogger("python_multipart").setLevel(
-            logging.ERROR
-        )  # tells of each malformed form, as its answer does
+        # It tells of each malformed form, as its answer does.
+        logging.getLogger("python_multipart").setLevel(logging.ERROR)
         _listen(listener, arguments)
         if predictor.threshold_note:
             print(f"note: {predictor.threshold_note}", file=sys.stderr)

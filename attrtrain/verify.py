@@ -22,20 +22,20 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _verify_one(folder: Path | str) -> int:
-    from attrtrain.shards.manifest import (
-        read_manifest,
-    )  # here, because NumPy and pydantic take longer than `--help` may
+    # Here, because NumPy and pydantic take longer than `--help` may.
+    from attrtrain.shards.manifest import read_manifest
     from attrtrain.shards.verify import verify
 
     try:
-        problems = 0
-        for problems, problem in enumerate(verify(folder), 1):  # noqa: B007  the count is used below
+        is_whole = True
+        for problem in verify(folder):
+            is_whole = False
             print(problem, file=sys.stderr)
         manifest = read_manifest(folder)
     except AttrtrainError as error:  # and on to the next folder
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    if problems:
+    if not is_whole:
         print(
             f"{folder}: NOT as written; the `attrtrain shard` command that wrote it writes again what is missing or "
             "damaged, and nothing else; what is there too much is for you to delete",

@@ -232,7 +232,7 @@ def load_pickle(path: Path) -> Any:
         raise  # this machine's failure, not the file's
     except (
         Exception
-    ) as error:  # a damaged stream makes the unpickler raise nearly anything; it all means the same to the user
+    ) as error:  # a damaged stream makes the unpickler raise nearly anything, all of one meaning to users
         raise LabelError(
             f"{path}: not a readable pickle or joblib file ({type(error).__name__}: {_shown(error)}); is the download complete?"
         ) from None

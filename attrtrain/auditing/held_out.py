@@ -21,9 +21,8 @@ FOLDS = 5
 MIN_CASES = 5
 """Known positives, and known negatives, below which an attribute is not judged: its AUROC would be little but luck."""
 PLANTED_AUROC, PLANTED_SETS = 0.65, 20
-_PLANTED_SLOPE = (
-    0.545  # in logits a standard deviation: the AUROC of unit normals that far apart is Phi(0.545 / sqrt 2) = 0.65
-)
+# In logits a standard deviation: the AUROC of unit normals that far apart is Phi(0.545 / sqrt 2) = 0.65.
+_PLANTED_SLOPE = 0.545
 _FOLD = 102  # a word in front of the key: the splits and samples that are dealt into folds were drawn by the same ids
 _RIDGE = 10.0  # added to each standardised feature's sum of squares, as if ten more objects said "no relation"
 

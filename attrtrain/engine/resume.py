@@ -30,11 +30,8 @@ from attrtrain.run_lock import require_held
 from attrtrain.tracking import wandb_tracker
 
 _OF_NO_CONSEQUENCE = {("run", "dir"), ("checkpoint", "resume")}
-_JUDGED_BY = (
-    ("data", "train_split"),
-    ("data", "val_split"),
-    ("labels", "positive_at"),
-)  # else the best so far is no measure
+# Were one of these another, the best so far would be no measure.
+_JUDGED_BY = (("data", "train_split"), ("data", "val_split"), ("labels", "positive_at"))
 
 # Whole tensors, also of a model that is sharded over ranks (FSDP2): gathered on rank 0 when saving, dealt out when
 # loading. Optimizer state goes by parameter name.

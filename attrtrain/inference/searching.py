@@ -122,9 +122,8 @@ def read_predictions_info(path: Path) -> ResultInfo:
 
 def _require_example(example: Example) -> None:
     is_table = example.features.suffix == ".parquet" and read_info(example.features).job.kind == "features"
-    if (
-        not is_table or FEATURES not in pq.read_schema(opened(example.features)).names
-    ):  # beside a .npy lies a table without them
+    # Beside a .npy lies a table without them.
+    if not is_table or FEATURES not in pq.read_schema(opened(example.features)).names:
         raise ConfigError(f"--features {example.features}: needs the .parquet file that `attrtrain features` writes")
     select = Sql("SELECT count(*) FROM described WHERE object_id = ?", (example.object_id,))
     if not _execute({"described": example.features}, select)[0][0]:

@@ -192,10 +192,8 @@ def _read_numpy(path: Path, member: str | None) -> NDArray[Any]:
 
 def _read_csv(path: Path) -> Matrix:
     parse = pa_csv.ParseOptions(delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-    with (
-        path.open("rb") as file,
-        pa_csv.open_csv(file, parse_options=parse) as beginning,
-    ):  # not all of it, which is read once
+    # Not all of it, which is read once.
+    with path.open("rb") as file, pa_csv.open_csv(file, parse_options=parse) as beginning:
         names = beginning.schema.names
     # Of one attribute, an empty line between others is an object of which nothing is known.
     parse.ignore_empty_lines = len(names) > 1
@@ -270,9 +268,8 @@ def _as_floats(array: NDArray[Any]) -> NDArray[np.floating]:
         raise PredictionsError(f"holds {array.dtype}, not numbers")
     if array.dtype.kind == "f":
         return array.astype(array.dtype.newbyteorder("=") if array.dtype.itemsize <= 8 else np.float64, copy=False)
-    exact = (
-        not array.size or max(abs(int(array.min())), abs(int(array.max()))) <= 2**24
-    )  # whole numbers that float32 holds
+    # Whole numbers that float32 holds.
+    exact = not array.size or max(abs(int(array.min())), abs(int(array.max()))) <= 2**24
     return array.astype(np.float32 if exact else np.float64)
 
 

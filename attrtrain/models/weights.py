@@ -73,9 +73,8 @@ def _load_timm(network: nn.Module, name: str, source: str) -> str:
         tensors, origin = None, "timm's pretrained weights"
     else:
         tensors, origin = read_tensors(Path(source)), source
-        if any(
-            key.startswith("backbone.") for key in tensors
-        ):  # attrtrain's names; timm has layers of its own that begin with "head."
+        # Attrtrain's names; timm has layers of its own that begin with "head.".
+        if any(key.startswith("backbone.") for key in tensors):
             dropped = sorted(key for key in tensors if not key.startswith("backbone."))
         else:
             classifiers = tuple(f"{layer}." for layer in timm_backbone.classifier_of(network))

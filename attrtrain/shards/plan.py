@@ -125,9 +125,8 @@ def _inputs(table: ObjectTable, crop: CropSettings, shard_objects: int) -> PlanI
 
 def _packs(image_id: NDArray[np.int64], size: int) -> list[slice]:
     """Cuts a row of objects, sorted by photograph, into slices of about `size` that never part a photograph."""
-    firsts = np.flatnonzero(
-        np.r_[True, image_id[1:] != image_id[:-1], True]
-    )  # where each photograph begins, and the end
+    # Where each photograph begins, and the end.
+    firsts = np.flatnonzero(np.r_[True, image_id[1:] != image_id[:-1], True])
     packs, start = [], 0
     for begin, end in pairwise(firsts):
         if end - start > size and begin > start:

@@ -135,9 +135,8 @@ def _ratio_range(ours: Row | None, other: Row | None) -> list[float] | None:
     """Least and greatest ratio in one round, whose turns lay close together in time."""
     if _ratio(ours, other) is None or ours is None or other is None:
         return None
-    ratios = [
-        own / its for own, its in zip(ours.values, other.values, strict=False) if its
-    ]  # a slow one has fewer turns
+    # Not strict: a slow one has fewer turns.
+    ratios = [own / its for own, its in zip(ours.values, other.values, strict=False) if its]
     return [min(ratios), max(ratios)]
 
 
