@@ -12,12 +12,11 @@ from attrtrain.inference.command import add_models_arguments, check_scales
 
 if TYPE_CHECKING:  # torch takes seconds, which `--help` need not
     from attrtrain.inference.predictor import Predictor
+    from attrtrain.shards.crop import Box
 
 EXAMPLES = """examples:
   attrtrain predict --model runs/coco photo.jpg --box 120,40,200,310
   attrtrain predict --model runs/coco photo.jpg --box 120,40,200,310 --box 400,90,80,60 --top 5 --json"""
-
-Box = tuple[float, float, float, float]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,7 +80,7 @@ def _check_category(predictor: "Predictor", category: str) -> None:
 
 
 def predict(
-    predictor: "Predictor", image_path: Path, boxes: list[Box], top: int, category: str = ""
+    predictor: "Predictor", image_path: Path, boxes: "list[Box]", top: int, category: str = ""
 ) -> list[dict[str, Any]]:
     """The likeliest attributes of each box (x, y, width, height in pixels), or of the whole picture without boxes.
 
@@ -129,7 +128,7 @@ def predict(
     ]
 
 
-def _box(text: str) -> Box:
+def _box(text: str) -> "Box":
     parts = text.split(",")
     try:
         x, y, width, height = map(float, parts)

@@ -80,7 +80,7 @@ def _placeholder(table: ObjectTable, good: NDArray[np.bool_]) -> NDArray[np.bool
     photographs = len(np.unique(table.image_id))
     many = _in_groups(table.box, once) >= max(_REPEATED_LEAST, _REPEATED_SHARE * photographs)
     boxes = np.unique(table.box[once & many], axis=0)
-    return good & (table.box[:, None] == boxes[None]).all(axis=2).any(axis=1) if len(boxes) else once & False
+    return np.asarray(good & (table.box[:, None] == boxes[None]).all(axis=2).any(axis=1))
 
 
 def _in_groups(key: NDArray[np.float64], counted: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -107,19 +108,17 @@ def describe(predictor: Predictor, source: Source, out: Path, workers: int) -> R
     return _write(predictor, source, out, workers, info, columns)
 
 
-def _info(predictor: Predictor, source: Source, kind: str, captions: bool) -> ResultInfo:
+def _info(predictor: Predictor, source: Source, kind: Literal["attributes", "features"], captions: bool) -> ResultInfo:
     vocabulary = predictor.card.vocabulary
     attributes = attribute_columns(vocabulary.names, predictor.thresholds, vocabulary.groups)
-    job = Job.model_validate(
-        {
-            "kind": kind,
-            "model": predictor.fingerprint,
-            "precision": predictor.precision,
-            "thresholds": predictor.thresholds,
-            "objects": fingerprint_of(source.objects),
-            "images": source.places,
-            "captions": captions,
-        }
+    job = Job(
+        kind=kind,
+        model=predictor.fingerprint,
+        precision=predictor.precision,
+        thresholds=predictor.thresholds,
+        objects=fingerprint_of(source.objects),
+        images=source.places,
+        captions=captions,
     )
     card = predictor.card
     return ResultInfo(

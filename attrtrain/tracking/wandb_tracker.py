@@ -50,7 +50,7 @@ def resolve_mode(asked: Literal["auto", "online", "offline", "disabled"]) -> tup
     if asked != "auto":
         return asked, ""
     if (mode := os.environ.get("WANDB_MODE")) in ("online", "offline", "disabled"):
-        return mode, f"W&B: {mode}, as WANDB_MODE says"  # type: ignore[return-value]
+        return mode, f"W&B: {mode}, as WANDB_MODE says"  # type: ignore[return-value]  # one of the literals
     if has_key():
         return "online", ""
     return (

@@ -99,7 +99,7 @@ class PhotographDataset(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, position: int) -> tuple[Tensor, int]:
         object_id = int(self._ids[position])
         path, (left, top, right, bottom) = self._known[object_id]
-        with Image.open(path) as photograph:  # type: ignore[arg-type]
+        with Image.open(path) as photograph:  # type: ignore[arg-type]  # folders alone were given
             frame = (max(left, 0), max(top, 0), min(right, photograph.width), min(bottom, photograph.height))
             return self._transform(photograph.convert("RGB").crop(frame)), object_id
 
