@@ -15,7 +15,7 @@ import argparse
 import csv
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,8 @@ from attrtrain.annotations.table import ObjectTable
 from attrtrain.cli import main as attrtrain
 from attrtrain.errors import AttrtrainError
 from attrtrain.keyed_random import mix64
-from attrtrain.metrics.document import METRICS, MetricsDocument, read_metrics
+from attrtrain.metrics.document import METRICS, Baseline, MetricsDocument, read_metrics
+from attrtrain.report.render import score
 from attrtrain.run_layout import AUDIT, HISTORY, RESULT
 from tools.make_toy_coco import draw_toy_coco
 
@@ -131,17 +132,14 @@ def page(coins: Outcome, real: Outcome, command: str) -> str:
 
 
 def _rows(coins: Outcome, real: Outcome) -> list[str]:
-    documents = (coins.document, real.document)
+    def both(label: str, tell: Callable[[MetricsDocument], str]) -> str:
+        return f"| {label} | {tell(coins.document)} | {tell(real.document)} |"
 
-    def both(label: str, tell: object) -> str:
-        assert callable(tell)
-        return f"| {label} | {tell(documents[0])} | {tell(documents[1])} |"
+    def scored(key: str) -> Callable[[MetricsDocument], str]:
+        return lambda document: _with_interval(document, key)
 
-    def scored(key: str, digits: int = 3) -> object:
-        return lambda document: _with_interval(document, key, digits)
-
-    def guessed(baseline: str, key: str) -> object:
-        return lambda document: _number((document.baselines[baseline] or {}).get(key))
+    def guessed(baseline: Baseline, key: str) -> Callable[[MetricsDocument], str]:
+        return lambda document: score((document.baselines[baseline] or {}).get(key))
 
     audits = [
         f"**{audit['verdict']}**, p = {audit['p_value']:.2g}, effect {audit['effect']:.3f} ({audit['decided_by']})"
@@ -154,21 +152,17 @@ def _rows(coins: Outcome, real: Outcome) -> list[str]:
         both("mAP", scored("map")),
         both("… of the prior", scored("prior_map")),
         both("… of a random order", scored("permutation_map")),
-        both("p against shuffled scores", lambda d: _number(d.permutation_p)),
+        both("p against shuffled scores", lambda d: score(d.permutation_p)),
         both("mean AUROC", scored("auroc")),
         both("mean balanced accuracy", scored("balanced_accuracy")),
         f"| `attrtrain audit` | {audits[0]} | {audits[1]} |",
     ]
 
 
-def _with_interval(document: MetricsDocument, key: str, digits: int) -> str:
+def _with_interval(document: MetricsDocument, key: str) -> str:
     interval = document.intervals.get(key)
-    told = f" [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]" if interval else ""
-    return f"{_number(document.overall[key], digits)}{told}"
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
+    told = f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
+    return f"{score(document.overall[key])}{told}"
 
 
 def _percent(share: float | None) -> str:

@@ -4,7 +4,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import patch
 
 import torch
@@ -16,7 +16,7 @@ from attrtrain.cores import usable_cores
 from attrtrain.engine.compiling import compile_in_place
 from attrtrain.models.network import build_network
 from attrtrain.optim import build_optimizer
-from attrtrain.runtime import resolve_precision
+from attrtrain.runtime import autocast, resolve_precision
 from tools.bench.loader import OURS, Spec, open_batches
 
 
@@ -59,16 +59,11 @@ class StepClock:
             torch.cuda.synchronize()
 
 
-def precision(device: str) -> str:
+def precision(device: str) -> Literal["no", "fp16", "bf16"]:
     """What attrtrain's `auto` comes to on this machine; every contender computes in it: "no" or "bf16" (or "fp16", on
     old GPUs).
     """
     return resolve_precision("auto", device)
-
-
-def autocast(device: str, chosen: str) -> torch.autocast:
-    """The context a contender's network computes in."""
-    return torch.autocast(device, torch.float16 if chosen == "fp16" else torch.bfloat16, enabled=chosen != "no")
 
 
 def bare(task: dict[str, Any]) -> dict[str, Any]:
@@ -81,7 +76,7 @@ def bare_in_full_precision(task: dict[str, Any]) -> dict[str, Any]:
     return _bare(task, "no")
 
 
-def _bare(task: dict[str, Any], computed_in: str) -> dict[str, Any]:
+def _bare(task: dict[str, Any], computed_in: Literal["no", "fp16", "bf16"]) -> dict[str, Any]:
     if task["device"] == "cpu":
         keep_freed_memory()  # as training does, for the limit is to be one
     config, device = _config(task, "bare"), torch.device(task["device"])
@@ -95,8 +90,8 @@ def _bare(task: dict[str, Any], computed_in: str) -> dict[str, Any]:
     optimizer = build_optimizer(model, config.optim)
     if task["compiled"]:
         compile_in_place(model)
-    clock, context = StepClock(task), autocast(task["device"], computed_in)
-    _set_threads(task)
+    clock, context = StepClock(task), autocast(device, computed_in)
+    use_all_cores()
     torch.backends.cudnn.benchmark = True  # as training has it
     while True:
         with context:
@@ -151,6 +146,6 @@ def _config(task: dict[str, Any], folder: str) -> TrainConfig:
     return load_config([word for name, value in flags.items() for word in (f"--{name}", value)])
 
 
-def _set_threads(task: dict[str, Any]) -> None:
-    """Our loader leaves one thread to decoding, which is not what is measured here."""
+def use_all_cores() -> None:
+    """Loaders leave torch one thread, which is for decoding and not for a step."""
     torch.set_num_threads(len(usable_cores()))

@@ -9,11 +9,11 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 
-from attrtrain.cores import usable_cores
 from attrtrain.data.reader import ShardSet
+from attrtrain.runtime import autocast
 from tools.bench.data import SPLIT
 from tools.bench.loader import PEERS, Spec, open_batches
-from tools.bench.step_contenders import StepClock, autocast, precision
+from tools.bench.step_contenders import StepClock, precision, use_all_cores
 
 _RATE = 3e-4
 
@@ -22,11 +22,11 @@ def plain_loop(task: dict[str, Any]) -> dict[str, Any]:
     """The training loop of PyTorch's tutorials, with autocast."""
     device = torch.device(task["device"])
     batches, attributes = _labelled(task)
-    _use_all_cores(task)
+    use_all_cores()
     model = getattr(torchvision.models, task["backbone"])(num_classes=attributes).to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=_RATE)
     network = torch.compile(model) if task["compiled"] else model
-    clock, context = StepClock(task), autocast(task["device"], precision(task["device"]))
+    clock, context = StepClock(task), autocast(device, precision(task["device"]))
     for images, target in batches:
         optimizer.zero_grad()
         with context:
@@ -50,12 +50,12 @@ def timm_script(task: dict[str, Any]) -> dict[str, Any]:
     device = torch.device(task["device"])
     torch.backends.cudnn.benchmark = True  # as its train.py has it
     batches, attributes = _labelled(task)
-    _use_all_cores(task)
+    use_all_cores()
     model = create_model(task["backbone"], pretrained=False, num_classes=attributes)
     model = model.to(device=device, memory_format=torch.channels_last).train()
     optimizer = create_optimizer_v2(model, opt="adamw", lr=_RATE, weight_decay=1e-2)
     network = torch.compile(model) if task["compiled"] else model
-    clock, context, meter = StepClock(task), autocast(task["device"], precision(task["device"])), AverageMeter()
+    clock, context, meter = StepClock(task), autocast(device, precision(task["device"])), AverageMeter()
     for number, (loaded, target) in enumerate(batches):
         images = loaded.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
         with context:
@@ -78,7 +78,7 @@ def lightning_trainer(task: dict[str, Any]) -> dict[str, Any]:
     from torch.utils.data import DataLoader, IterableDataset
 
     batches, attributes = _labelled(task)
-    _use_all_cores(task)
+    use_all_cores()
     clock = StepClock(task)
 
     class Batches(IterableDataset[tuple[Tensor, Tensor]]):  # already batched by the loader that the other peers have
@@ -134,10 +134,6 @@ def _labelled(task: dict[str, Any]) -> tuple[Iterator[tuple[Tensor, Tensor]], in
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         for images, object_ids in open_batches(PEERS["webdataset + PIL + torchvision v2"], spec):
             yield images, votes[torch.from_numpy(np.searchsorted(ids, object_ids))]
-            _use_all_cores(task)
+            use_all_cores()
 
     return batches(), votes.shape[1]
-
-
-def _use_all_cores(task: dict[str, Any]) -> None:
-    torch.set_num_threads(len(usable_cores()))
