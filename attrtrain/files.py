@@ -20,8 +20,7 @@ def atomic_write(path: Path, buffering: int = -1) -> Iterator[BinaryIO]:
     After an exception, a full disk or a kill, `path` is what it was before. Every hidden name is its own, so two
     writers of one name, also on two machines, do not write into each other's file; the last to finish wins.
     """
-    # Not the process id: on shared storage two machines may have the same.
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(6)}{PARTIAL_SUFFIX}")
+    partial = _hidden_beside(path)
     try:
         with partial.open("wb", buffering) as file:
             yield file
@@ -67,7 +66,7 @@ def create_once(path: Path, content: bytes) -> None:
     """Writes a file unless there is one: of several writers at once, also on several machines, the first wins, and
     the others leave what it wrote.
     """
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(6)}{PARTIAL_SUFFIX}")
+    partial = _hidden_beside(path)
     try:
         with partial.open("wb") as file:
             file.write(content)
@@ -81,6 +80,11 @@ def create_once(path: Path, content: bytes) -> None:
                 partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _hidden_beside(path: Path) -> Path:
+    """A hidden name of one writer's own. Not by the process id: on shared storage two machines may have the same."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}{PARTIAL_SUFFIX}")
 
 
 def remove_partials(folder: Path, names: Container[str] | None = None) -> None:

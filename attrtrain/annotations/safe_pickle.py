@@ -230,9 +230,7 @@ def load_pickle(path: Path) -> Any:
         raise LabelError(f"{path}: {error.strerror or error}") from None
     except MemoryError:
         raise  # this machine's failure, not the file's
-    except (
-        Exception
-    ) as error:  # a damaged stream makes the unpickler raise nearly anything, all of one meaning to users
+    except Exception as error:  # a damaged stream makes the unpickler raise nearly anything
         raise LabelError(
             f"{path}: not a readable pickle or joblib file ({type(error).__name__}: {_shown(error)}); is the download complete?"
         ) from None
