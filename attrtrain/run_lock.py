@@ -30,6 +30,7 @@ def locked(folder: Path, runtime: Runtime, patience_seconds: float = _PATIENCE_S
 
     Args:
         folder: the run directory.
+        runtime: of this process.
         patience_seconds: how long a holder on another machine is waited for; one on this machine is known to live.
 
     Raises:

@@ -143,6 +143,7 @@ def build_network(
 
     Args:
         backbone: a ResNet of torchvision's, or `timm:NAME`.
+        head: which kind, as in `model.head` of a configuration.
         hidden: width of the one hidden layer of the mlp and the category head; other heads ignore it.
         dropout: share of its activations dropped in training.
         attributes: number of logits.

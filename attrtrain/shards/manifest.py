@@ -68,6 +68,8 @@ class CropSettings(Contract):
 
 
 class VocabularyRecord(Contract):
+    """An `AttributeVocabulary` as JSON, field by field, with the fingerprint that it had when it was written."""
+
     names: list[str]
     source_ids: list[int]
     groups: list[str]
@@ -75,6 +77,7 @@ class VocabularyRecord(Contract):
 
     @classmethod
     def of(cls, vocabulary: AttributeVocabulary) -> "VocabularyRecord":
+        """What is written of a vocabulary."""
         return cls(
             names=list(vocabulary.names),
             source_ids=list(vocabulary.source_ids),
@@ -83,6 +86,11 @@ class VocabularyRecord(Contract):
         )
 
     def vocabulary(self) -> AttributeVocabulary:
+        """The vocabulary as it stands here; whether its fingerprint is the one that was written is not asked.
+
+        Raises:
+            LabelError: it is none, such as names given twice.
+        """
         return AttributeVocabulary(tuple(self.names), tuple(self.source_ids), tuple(self.groups))
 
 
@@ -125,6 +133,8 @@ def too_many_left_out(lost: int, objects: int, max_failure_rate: float, listed_i
 
 
 class ShardInfo(Contract):
+    """A shard: its tar's name, the split of all its samples, how many they are, and the tar's bytes and SHA-256."""
+
     name: str
     split: str
     samples: Annotated[int, Field(ge=0)]
@@ -180,12 +190,27 @@ def split_statistics(
 
 
 class SourceRecord(Contract):
+    """A file that labels or annotations came from: its name, size in bytes, and SHA-256."""
+
     name: str
     bytes: int
     sha256: str
 
 
 class Manifest(Contract):
+    """All that a reader needs to know of a shard folder.
+
+    Attributes:
+        categories: names of the objects' categories, sorted; the index has places in this list.
+        shards: in the order in which the index numbers them.
+        splits: counts of each split, in the order of the shards.
+        sources: the label files first, then instances files.
+        crop: how crops were cut and stored.
+        split_note: a line about where the split comes from.
+        left_out: objects without a crop, by reason.
+        index_sha256, labels_sha256: of the files beside it.
+    """
+
     schema_version: Literal[1] = 1
     vocabulary: VocabularyRecord
     categories: list[str]
