@@ -184,6 +184,7 @@ def _write(
     folder: Path, document: "MetricsDocument", predictions: "Predictions", shards: "ShardSet", card: "ModelCard"
 ) -> None:
     from attrtrain.engine.judging import write_judgement
+    from attrtrain.metrics.document import METRICS
     from attrtrain.report.run_report import installed_versions, write_report
 
     try:
@@ -201,7 +202,7 @@ def _write(
         )
     except OSError as error:
         raise ConfigError(f"--out {error.filename or folder}: {error.strerror or error}") from None
-    print(f"{folder}/metrics.json has every number; {folder}/report.html shows them")
+    print(f"{folder / METRICS} has every number; {folder / REPORT} shows them")
 
 
 if __name__ == "__main__":  # `-m attrtrain.train` trains, so launchers are given this too, and would do nothing

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import suppress
+from pathlib import Path
 
 from attrtrain import bundle
 from attrtrain.engine.evaluate import EvaluationStoppedError, evaluate
@@ -9,10 +10,11 @@ from attrtrain.engine.judging import headline, judge_split, predictions_of, writ
 from attrtrain.engine.state import RunState, Task
 from attrtrain.engine.stopping import preempted
 from attrtrain.files import atomic_write
-from attrtrain.metrics.document import SHARDS
+from attrtrain.metrics.document import SHARDS, MetricsDocument
 from attrtrain.report.for_trackers import describe_bundle, track_judgement
 from attrtrain.report.run_directory import joined, read_run, write_run_report
 from attrtrain.run_layout import BUNDLE, EVALUATION, REPORT, RESULT
+from attrtrain.tracking.trackers import Tracker
 
 
 def complete_run(task: Task, state: RunState) -> None:
@@ -54,23 +56,34 @@ def complete_run(task: Task, state: RunState) -> None:
     )
     write_judgement(folder / EVALUATION, document, predictions)
     write_run_report(folder / REPORT, read_run(folder), task.val_shards)  # what `attrtrain report` would write
-    interval = document.intervals.get("map")
+    _write_result(folder / RESULT, state, document)
+    track_judgement(task.tracker, state.step, document, predictions, task.val_shards)
+    task.tracker.log_artifact(describe_bundle(folder / BUNDLE, card, state.best_epoch))
+    _finish_tracking(task.tracker, state, document)
+    print(
+        f"best epoch {state.best_epoch}: val {headline(document)}\n{folder / REPORT} shows it; {folder / BUNDLE} is the model"
+    )
+
+
+def _write_result(path: Path, state: RunState, document: MetricsDocument) -> None:
+    """Writes result.json, whose fields `run_layout` tells, whole or not at all."""
     result = {
         "best_epoch": state.best_epoch,
         "val": {
             "map": document.overall["map"],
-            "map_interval": interval,
+            "map_interval": document.intervals.get("map"),
             "prior_map": document.overall["prior_map"],
             "objects": document.objects,
         },
         "seconds": state.seconds,
     }
-    with atomic_write(folder / RESULT) as file:
+    with atomic_write(path) as file:
         file.write(json.dumps(result, indent=1).encode() + b"\n")
-    track_judgement(task.tracker, state.step, document, predictions, task.val_shards)
-    task.tracker.log_artifact(describe_bundle(folder / BUNDLE, card, state.best_epoch))
-    low, high = interval or (None, None)
-    task.tracker.finish(
+
+
+def _finish_tracking(tracker: Tracker, state: RunState, document: MetricsDocument) -> None:
+    low, high = document.intervals.get("map") or (None, None)
+    tracker.finish(
         {
             "best_epoch": state.best_epoch,
             "best_step": state.best_step,
@@ -80,7 +93,4 @@ def complete_run(task: Task, state: RunState) -> None:
             "val/prior_map": document.overall["prior_map"],
             "seconds": state.seconds,
         }
-    )
-    print(
-        f"best epoch {state.best_epoch}: val {headline(document)}\n{folder}/report.html shows it; {folder}/bundle is the model"
     )

@@ -50,7 +50,7 @@ def require_best_bundle(task: Task, learner: Learner, state: RunState, window: W
     evaluation = evaluate_or_leave(task, learner, state)
     write_bundles(task, learner, evaluation, [task.folder / BUNDLE])
     restore(task, learner, state, window, source)
-    return f"{task.folder}/bundle was not of epoch {state.best_epoch}, the best so far; made anew from {best}"
+    return f"{task.folder / BUNDLE} was not of epoch {state.best_epoch}, the best so far; made anew from {best}"
 
 
 def is_best(place: Path, state: RunState) -> bool:

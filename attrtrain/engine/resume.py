@@ -111,7 +111,7 @@ def diverged(task: Task, step: int, what: str) -> AttrtrainError:
     """The error of a training that has left the finite numbers, with the way back."""
     saved = [path.name for path in checkpoint.those_in(task.folder / CHECKPOINTS)]
     back = (
-        f"; where it goes wrong again from {saved[-1]}, give --checkpoint.resume an earlier one of {task.folder}/checkpoints"
+        f"; where it goes wrong again from {saved[-1]}, give --checkpoint.resume an earlier one of {task.folder / CHECKPOINTS}"
         if saved
         else ""
     )

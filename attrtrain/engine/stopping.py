@@ -8,6 +8,7 @@ from attrtrain.engine.resume import save_checkpoint
 from attrtrain.engine.state import Learner, RunState, Task
 from attrtrain.engine.window import Window
 from attrtrain.errors import PreemptedError
+from attrtrain.run_layout import CHECKPOINTS
 
 _AGREE_EVERY = 5  # steps between two looks, by all ranks together, at whether any of them was asked to stop
 
@@ -98,5 +99,5 @@ def preempted(task: Task, state: RunState) -> PreemptedError:
     """The error of a run that was asked to stop and is on the disk."""
     cause = task.stop.received.name if task.stop.received is not None else "a signal to another process"
     return PreemptedError(
-        f"stopped by {cause} at step {state.step}, epoch {state.epoch + 1}; saved in {task.folder}/checkpoints: run the same command again to go on"
+        f"stopped by {cause} at step {state.step}, epoch {state.epoch + 1}; saved in {task.folder / CHECKPOINTS}: run the same command again to go on"
     )
