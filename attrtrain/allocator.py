@@ -17,8 +17,8 @@ def keep_freed_memory() -> None:
     frees them. Left to itself glibc gives most of that back to the system, which clears it and maps it again page by
     page for the next one. The process stays as large as it was at most.
 
-    Where networks compute in another thread than the first, this is to be called before threads have allocated and
-    ended: the heap of such a one stays, is given back as ever, and may become that thread's.
+    Where networks compute in another thread than the first, this is to be called before any thread has allocated and
+    ended: the heap of one that has stays behind, goes on giving memory back, and may become the computing thread's.
     """
     if platform.libc_ver()[0] != "glibc":
         return

@@ -240,7 +240,7 @@ def _read(arguments: argparse.Namespace) -> "tuple[ObjectTable, str]":
     from attrtrain.annotations.table import inner_folders, one_id_a_photograph
 
     table, note = read_labels_at(arguments.labels, arguments.instances)
-    # Who is named from the root, or from a folder around its own, may be named from its folder too.
+    # A photograph that is named from the root, or from a folder around its own, may be named from its own folder too.
     if any(map(posixpath.isabs, set(table.image))) or inner_folders(arguments.images):
         table = one_id_a_photograph(table, arguments.images)
     if note:

@@ -3,7 +3,7 @@
 permutation.py    what a test gives          structure.py   do attributes go together, are photographs alike
 held_out.py       do features tell labels    description.py what a label file knows of an object
 noise_test.py     the verdict and its rules  quick.py       the cheap part, with which training starts
-assemble.py       all of it, put together    quick_shards.py   the same of a split of shards
+quick_shards.py   the same of a split        assemble.py    all of it, put together
 counts.py · votes.py · boxes.py · relations.py · pictures.py · coverage.py   what is odd
 findings.py       what of it somebody should act on
 features.py       frozen features of crops; the only one that imports torch

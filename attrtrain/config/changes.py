@@ -13,7 +13,7 @@ _DECIDING_NOTHING = {("data", name) for name in ("shards", "workers", "cache_dir
 
 
 def changes(before: dict[str, Any], config: TrainConfig) -> dict[Key, tuple[Any, Any]]:
-    """Settings that differ from others, which are given by section and name: what each was, and what it is."""
+    """Settings that differ from earlier ones, given by section and name: what each was, and what it is."""
     return {
         (section, name): (old, value)
         for section, knobs in asdict(config).items()
@@ -28,5 +28,5 @@ def decides_numbers(key: Key) -> bool:
 
 
 def changes_numbers(before: dict[str, Any], config: TrainConfig) -> bool:
-    """Whether settings that decide a step or a judgement differ from others, which are given by section and name."""
+    """Whether settings that decide a step or a judgement differ from earlier ones, given by section and name."""
     return any(map(decides_numbers, changes(before, config)))

@@ -199,7 +199,7 @@ def draw_erased(seed: int, epoch: int, key: NDArray[np.int64], share: float, sid
     a square of `side`; empty where none is.
 
     Random erasing (Zhong et al., AAAI 2020): 2 to 40 % of the area, at any place. The ratio of its sides is between 0.3
-    and 1 / 0.3, uniform in its logarithm, so that lying rectangles are as frequent as standing ones. Of ten draws the
+    and 1 / 0.3, uniform in its logarithm, so that wide rectangles are as frequent as tall ones. Of ten draws the
     first that fits counts.
     """
     shapes = uniform(seed, epoch, key[:, None, None], Stream.ERASING, np.arange(10)[:, None], np.arange(2))

@@ -34,7 +34,7 @@ def resize_packed(
     # Whole numbers to 2048 are exact in half precision, and its tensor cores sum in single precision.
     on_gpu = pixels.device.type == "cuda"
     dtype = torch.float16 if on_gpu else torch.float32
-    # So that a long crop makes those wait that are long as well.
+    # By length, so that crops are padded to the size of others about as long.
     order = sorted(range(len(sizes)), key=lambda row: max(sizes[row]))
     places = torch.tensor([[row, *sizes[row]] for row in order])  # (B, 3)
     places = (places.pin_memory() if on_gpu else places).to(pixels.device, non_blocking=True)

@@ -29,8 +29,8 @@ from attrtrain.framing import Framing
 
 _AHEAD = 4  # batches a thread
 WHOLE = Framing()
-# Times image_px: longer crops are resized by who decodes them all the same, for they would make others wait that are
-# padded to their size
+# Times image_px: crops longer than this are resized by the thread that decodes them all the same, since those resized
+# together with them would be padded to their size.
 _LONGEST = 3
 
 

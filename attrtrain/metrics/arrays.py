@@ -52,8 +52,9 @@ def read_matrices(scores: str, labels: str) -> tuple[Matrix, Matrix]:
         Scores and labels, of other shapes if no reading gives both the same objects.
 
     Raises:
-        PredictionsError: as `read_matrix`; or such a first line may be either: both files have one, of one or two
-            attributes or with another number of lines, or it would be an object's, but those below have decimals.
+        PredictionsError: as `read_matrix`; or nothing tells which of the two such a first line is: several readings
+            fit, or the one that fits takes it for an object's though both files begin with one, or though cells below
+            have decimals.
     """
     both = predicted, true = read_matrix(scores), read_matrix(labels)
     readings = _readings(predicted, true)

@@ -130,8 +130,8 @@ def _in_single_precision(tensors: dict[str, Tensor], origin: str) -> tuple[dict[
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Reads a state dict from .safetensors, or from a .pth / .pt that holds tensors only. A `state_dict`,
-    `model_state_dict` (the name in PyTorch's tutorials) or `model` entry is unwrapped, and cut off what
-    DistributedDataParallel (`module.`) or Lightning (`model.`) put in front of names.
+    `model_state_dict` (the name in PyTorch's tutorials) or `model` entry is unwrapped, and what
+    DistributedDataParallel (`module.`) or Lightning (`model.`) put in front of names is cut off.
 
     Raises:
         WeightsError: missing, unreadable, or holding anything but tensors.

@@ -31,7 +31,7 @@ def find_image(name: str, folders: Sequence[Path | str]) -> Path | FetchedImage:
 
     Raises:
         LeftOutError: `image_missing`, `image_ambiguous`, or `image_outside` for a name that leads out of the folders:
-            under another spelling, a photograph would be another one.
+            spelled in such ways, one photograph could count as several.
         ShardError: a URL cannot be read, for another reason than that there is no such file.
     """
     path = Path(_below(name, folders))
