@@ -62,11 +62,10 @@ def mean_scores(logits: NDArray[np.floating], labels: NDArray[np.floating], posi
 
 
 CALIBRATION_BINS = 15
+"""As in Guo et al. 2017."""
 
 
-def expected_calibration_error(
-    probabilities: NDArray[np.floating], positive: NDArray[np.bool_], bins: int = CALIBRATION_BINS
-) -> float:
+def expected_calibration_error(probabilities: NDArray[np.floating], positive: NDArray[np.bool_]) -> float:
     """Expected calibration error: over bins of equal width, the mean gap between mean probability and share of
     positives, weighted by objects (Guo et al., "On calibration of modern neural networks", ICML 2017, with the positive
     class's probability as confidence, as torchmetrics has it for binary tasks).
@@ -74,20 +73,19 @@ def expected_calibration_error(
     Args:
         probabilities: (N,) in [0, 1], in the bins of `bin_of`.
         positive: (N,).
-        bins: 15 as in the paper.
 
     Returns:
         In [0, 1]; NaN without objects.
     """
-    gaps = np.bincount(bin_of(probabilities, bins), weights=probabilities - positive, minlength=bins)
+    gaps = np.bincount(bin_of(probabilities), weights=probabilities - positive, minlength=CALIBRATION_BINS)
     return float(np.abs(gaps).sum() / len(positive)) if len(positive) else float("nan")
 
 
-def bin_of(probabilities: NDArray[np.floating], bins: int = CALIBRATION_BINS) -> NDArray[np.int64]:
-    """(n,) the bin of equal width of each probability (n,); bin b holds [b / bins, (b + 1) / bins), the last one also
-    1.
+def bin_of(probabilities: NDArray[np.floating]) -> NDArray[np.int64]:
+    """(N,) the bin of equal width of each probability (N,); of n bins, bin b holds [b / n, (b + 1) / n), the last one
+    also 1.
     """
-    return np.minimum((probabilities * bins).astype(np.int64), bins - 1)
+    return np.minimum((probabilities * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
 
 
 def bce(logits: NDArray[np.floating], shares: NDArray[np.floating]) -> float:

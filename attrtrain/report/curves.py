@@ -46,12 +46,12 @@ def precision_recall(
     return hits / present.sum(), hits / named
 
 
-def thinned(x: NDArray[np.float64], y: NDArray[np.float64], points: int = _POINTS) -> NDArray[np.int64]:
-    """Which points of a curve to keep, at most `points`: evenly spaced along its length, with both ends."""
-    if len(x) <= points:
+def thinned(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Which points of a curve to keep, at most 64: evenly spaced along its length, with both ends."""
+    if len(x) <= _POINTS:
         return np.arange(len(x))
     way = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
-    return np.unique(np.searchsorted(way, np.linspace(0, way[-1], points)).clip(max=len(x) - 1))
+    return np.unique(np.searchsorted(way, np.linspace(0, way[-1], _POINTS)).clip(max=len(x) - 1))
 
 
 def calibration(probabilities: NDArray[np.floating], present: NDArray[np.bool_]) -> list[CalibrationBin]:

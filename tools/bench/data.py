@@ -70,13 +70,11 @@ def open_source(
     )
 
 
-def run_shard(
-    labels: Sequence[Path], instances: Sequence[Path], images: Sequence[Path], out: Path, workers: int = 1
-) -> None:
-    """Runs `attrtrain shard`. Raises BenchError if it fails."""
+def run_shard(labels: Sequence[Path], instances: Sequence[Path], images: Sequence[Path], out: Path) -> None:
+    """Runs `attrtrain shard` with one worker. Raises BenchError if it fails."""
     command = ["shard", "--labels", *map(str, labels), "--images", *map(str, images), "--out", str(out)]
     command += ["--instances", *map(str, instances)] if instances else []
-    if attrtrain_command([*command, "--workers", str(workers), "--max-failure-rate", "1"]) != 0:
+    if attrtrain_command([*command, "--workers", "1", "--max-failure-rate", "1"]) != 0:
         raise BenchError("the crops could not be made; see above")
 
 

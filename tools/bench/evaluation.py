@@ -53,13 +53,13 @@ def run(arguments: argparse.Namespace, source: Source | None, work: Path) -> Res
     return Result("eval", cases, settings, {"largest_difference": differences})
 
 
-def draw_cells(path: Path, objects: int, attributes: int, seed: int = 0) -> None:
+def draw_cells(path: Path, objects: int, attributes: int) -> None:
     """Writes logits (N, A) float32 and labels (N, A) float32, NaN = unknown: attributes with rates from 1 in 200 to 1
     in 2, and logits that know something of them.
 
     Logits have three decimals, so some are equal.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     rates = np.exp(rng.uniform(np.log(0.005), np.log(0.5), attributes))
     logits, labels = np.empty((objects, attributes), np.float32), np.empty((objects, attributes), np.float32)
     for a in range(attributes):

@@ -75,10 +75,10 @@ def ours(path: str) -> dict[str, Any]:
     return _outcome(begun, len(labels.labels))
 
 
-def write_labels(path: Path, objects: int, attributes: int, seed: int = 0) -> None:
+def write_labels(path: Path, objects: int, attributes: int) -> None:
     """Writes what Python 2 would: protocol 0, strings with escapes, NumPy's names of then, 9 % of the votes known."""
     with atomic_write(path) as file:
-        for part in _pickle(objects, attributes, np.random.default_rng(seed)):
+        for part in _pickle(objects, attributes, np.random.default_rng(0)):
             file.write(part)
 
 
