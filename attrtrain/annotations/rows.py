@@ -23,30 +23,36 @@ def rows_of(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         LabelError: naming the line that cannot be read; OSError and UnicodeDecodeError are left to the caller, who
             knows what the file is for.
     """
-    if path.suffix.lower() == ".jsonl":
-        with path.open(encoding="utf-8-sig") as file:
-            for line_number, line in enumerate(file, 1):
-                if line.strip():
-                    try:
-                        row = json.loads(line, object_pairs_hook=partial(_row_of, line_number))
-                    except (ValueError, RecursionError) as error:
-                        advice = f"; {_ONE_A_LINE}" if line.strip() in ("[", "{") else ""
-                        raise LabelError(f"line {line_number}: not valid JSON ({error}){advice}") from None
-                    if not isinstance(row, dict):
-                        raise LabelError(f"line {line_number}: not a JSON object; {_ONE_A_LINE}")
-                    yield line_number, row
-        return
+    match path.suffix.lower():
+        case ".jsonl":
+            yield from _json_lines(path)
+        case ".tsv":
+            yield from _table_rows(path, "\t")
+        case _:
+            yield from _table_rows(path, ",")
+
+
+def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    with path.open(encoding="utf-8-sig") as file:
+        for line_number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line, object_pairs_hook=partial(_row_of, line_number))
+            except (ValueError, RecursionError) as error:
+                advice = f"; {_ONE_A_LINE}" if line.strip() in ("[", "{") else ""
+                raise LabelError(f"line {line_number}: not valid JSON ({error}){advice}") from None
+            if not isinstance(row, dict):
+                raise LabelError(f"line {line_number}: not a JSON object; {_ONE_A_LINE}")
+            yield line_number, row
+
+
+def _table_rows(path: Path, delimiter: str) -> Iterator[tuple[int, dict[str, Any]]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
+        reader = csv.reader(file, delimiter=delimiter, strict=True)
         rows = _csv_rows(reader)
         header = [name.strip() for name in next(rows, [])]
-        if any("\0" in name for name in header):
-            raise LabelError("is not UTF-8 text; save it as CSV with encoding UTF-8, or as JSON lines")
-        if len(header) == 1 and (separator := next((sign for sign in ";\t|" if sign in header[0]), None)):
-            named = "tabs" if separator == "\t" else f"'{separator}'"
-            raise LabelError(f"its columns are separated by {named}; save it with commas, or with tabs as .tsv")
-        if repeated := given_twice(filter(None, header)):
-            raise LabelError(f"column names given twice: {', '.join(repeated)}; rename or drop one of each")
+        _check_header(header)
         nameless = [column for column, name in enumerate(header) if not name]
         for cells in rows:
             if len(cells) != len(header):
@@ -55,6 +61,17 @@ def rows_of(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             if nameless:
                 row[""] = "".join(cells[column].strip() for column in nameless)
             yield reader.line_num, row
+
+
+def _check_header(header: list[str]) -> None:
+    """Raises LabelError for column names that only another encoding or separator makes, or that stand there twice."""
+    if any("\0" in name for name in header):
+        raise LabelError("is not UTF-8 text; save it as CSV with encoding UTF-8, or as JSON lines")
+    if len(header) == 1 and (separator := next((sign for sign in ";\t|" if sign in header[0]), None)):
+        named = "tabs" if separator == "\t" else f"'{separator}'"
+        raise LabelError(f"its columns are separated by {named}; save it with commas, or with tabs as .tsv")
+    if repeated := given_twice(filter(None, header)):
+        raise LabelError(f"column names given twice: {', '.join(repeated)}; rename or drop one of each")
 
 
 def _csv_rows(reader: "Reader") -> Iterator[list[str]]:
