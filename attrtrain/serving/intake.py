@@ -14,7 +14,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from pydantic import TypeAdapter, ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 from torch import Tensor
@@ -91,23 +91,28 @@ async def read_request(request: Request, limits: Limits, categories: Sequence[st
         await linger(request)
         raise RefusedError(507, "no_room", f"there is no room for the picture ({error.strerror or error})") from None
     try:
-        if unknown := sorted(set(form) - {"image", *_FIELDS}):
-            message = f"'{unknown[0]}' is no field; send a file 'image' and at most the fields 'boxes' and 'category'"
-            raise RefusedError(422, "unknown_field", message)
-        image, boxes, category = form.get("image"), form.get("boxes", "[]"), form.get("category", "")
-        if not isinstance(image, UploadFile):
-            raise RefusedError(422, "no_image", "the form has no file 'image'")
-        if not isinstance(boxes, str):
-            raise RefusedError(422, "bad_boxes", "'boxes' has to be a field, not a file")
-        if not isinstance(category, str):
-            raise RefusedError(422, "bad_category", "'category' has to be a field, not a file")
-        if repeated := [name for name in _FIELDS if len(form.getlist(name)) > 1]:
-            raise RefusedError(422, f"bad_{repeated[0]}", f"'{repeated[0]}' is there twice; send one")
-        require_category(category, categories)
-        return Asked(image.file, parse_boxes(boxes, limits.boxes), category)
+        return _asked(form, limits, categories)
     except RefusedError:
         await form.close()
         raise
+
+
+def _asked(form: FormData, limits: Limits, categories: Sequence[str]) -> Asked:
+    """What a form that has been read asks for. Raises RefusedError where it is no request of ours."""
+    if unknown := sorted(set(form) - {"image", *_FIELDS}):
+        message = f"'{unknown[0]}' is no field; send a file 'image' and at most the fields 'boxes' and 'category'"
+        raise RefusedError(422, "unknown_field", message)
+    image, boxes, category = form.get("image"), form.get("boxes", "[]"), form.get("category", "")
+    if not isinstance(image, UploadFile):
+        raise RefusedError(422, "no_image", "the form has no file 'image'")
+    if not isinstance(boxes, str):
+        raise RefusedError(422, "bad_boxes", "'boxes' has to be a field, not a file")
+    if not isinstance(category, str):
+        raise RefusedError(422, "bad_category", "'category' has to be a field, not a file")
+    if repeated := [name for name in _FIELDS if len(form.getlist(name)) > 1]:
+        raise RefusedError(422, f"bad_{repeated[0]}", f"'{repeated[0]}' is there twice; send one")
+    require_category(category, categories)
+    return Asked(image.file, parse_boxes(boxes, limits.boxes), category)
 
 
 def parse_boxes(text: str, most: int) -> list[BoxField]:
