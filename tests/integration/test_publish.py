@@ -183,6 +183,18 @@ def test_what_is_missing_is_said_as_missing(run: Path, tmp_path: Path, capsys: p
     assert limits(card, "Scores without meaning").endswith(": nobody said.")
 
 
+def test_a_config_edited_to_name_one_folder_without_a_list_is_read(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edited = tmp_path / "edited"
+    shutil.copytree(run, edited)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    (config["data"]["shards"],) = config["data"]["shards"]
+    (edited / "config.yaml").write_text(yaml.safe_dump(config))
+    assert main(["card", str(edited), "--out", str(tmp_path / "README.md")]) == 0
+    assert "no counts of the data" not in capsys.readouterr().out
+
+
 def test_a_card_can_tell_of_another_evaluation(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shards, out = str(run.parent / "shards"), str(tmp_path / "train")
     assert main(["evaluate", "--model", str(run), "--shards", shards, "--split", "train", "--out", out]) == 0
