@@ -9,12 +9,14 @@ than fit a bound.
 
 Whoever reads a file has it locked (flock, shared), whoever fetches it too; what is locked is never removed. The system
 lets go of the locks of a process that ends, however it ends. The modification time says when a file was last used.
+Files by other names are somebody else's: they are neither counted nor removed.
 """
 
 import errno
 import fcntl
 import hashlib
 import os
+import re
 import stat
 import tempfile
 import time
@@ -31,6 +33,7 @@ from attrtrain.urls import chunks_of, size_of
 
 _ATTEMPTS = 2
 _TOUCH_SECONDS = 1.0  # how exactly the time of last use is kept
+_OWN_NAME = re.compile(rf"\.?[0-9a-f]{{64}}\.[^.]+({re.escape(PARTIAL_SUFFIX)})?")
 
 
 @dataclass(frozen=True)
@@ -163,6 +166,8 @@ class ShardCache:
         with FileLock(self.folder / "locks" / "room.lock"):
             files = []
             for path in self.folder.iterdir():
+                if not _OWN_NAME.fullmatch(path.name):  # of a folder that was there before
+                    continue
                 with suppress(FileNotFoundError):  # what is fetched meanwhile gets its final name
                     files.append((path.stat(), path))
             files = [(status, path) for status, path in files if stat.S_ISREG(status.st_mode)]

@@ -83,6 +83,22 @@ def test_what_was_not_used_for_longest_makes_room(tmp_path: Path, remote: list[R
     assert fetched == [remote[1].url] and held(cache) == names(remote[0], remote[1], remote[3])
 
 
+def test_what_others_have_in_the_folder_is_neither_counted_nor_removed(
+    tmp_path: Path, remote: list[RemoteFile]
+) -> None:
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    others = {"results.tar": bytes(9 * SIZE), ".notes.partial": b"mine", "0123456789abcdef.lock": b""}
+    for name, kept in others.items():
+        (folder / name).write_bytes(kept)
+        os.utime(folder / name, (0, 0))  # not used for longest
+    cache = ShardCache(folder, 2 * SIZE)
+    for file in remote[:4]:
+        assert content(cache, file) == original(file)
+    assert held(cache) == {*others, *names(*remote[2:4])}
+    assert {name: (folder / name).read_bytes() for name in others} == others
+
+
 def test_what_is_in_use_is_not_removed_by_any_process(tmp_path: Path, remote: list[RemoteFile]) -> None:
     cache = ShardCache(tmp_path / "cache", 2 * SIZE)
     descriptor = cache.open(remote[0])
