@@ -33,16 +33,25 @@ from attrtrain.urls import chunks_of, size_of
 
 _ATTEMPTS = 2
 _TOUCH_SECONDS = 1.0  # how exactly the time of last use is kept
-_OWN_NAME = re.compile(rf"\.?[0-9a-f]{{64}}\.[^.]+({re.escape(PARTIAL_SUFFIX)})?")
+_SHA256 = re.compile("[0-9a-f]{64}")
+_OWN_NAME = re.compile(rf"\.?{_SHA256.pattern}\.[^.]+({re.escape(PARTIAL_SUFFIX)})?")
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file at a URL, with the SHA-256 of its content, and its size in bytes where that is known."""
+    """A file at a URL, with the SHA-256 of its content, and its size in bytes where that is known.
+
+    Raises:
+        ShardError: that is no SHA-256. It comes from a manifest, which may be anybody's, and becomes part of paths.
+    """
 
     url: str
     sha256: str
     bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        if not _SHA256.fullmatch(self.sha256):
+            raise ShardError(f"{self.url}: the manifest beside it gives {self.sha256!r} for its SHA-256; it is damaged")
 
     @property
     def name(self) -> str:

@@ -192,6 +192,14 @@ def test_a_file_that_is_gone_says_so(tmp_path: Path, remote: list[RemoteFile]) -
     assert held(cache) == set()
 
 
+def test_a_checksum_that_is_a_path_leads_nowhere(tmp_path: Path, remote: list[RemoteFile]) -> None:
+    (tmp_path / "notes.tar.partial").write_bytes(b"mine")
+    cache = ShardCache(tmp_path / "cache", 3 * SIZE)
+    with pytest.raises(ShardError, match=r"0\.tar: the manifest beside it gives '/\.\..*notes' for its SHA-256"):
+        content(cache, RemoteFile(remote[0].url, f"{'/..' * 20}{tmp_path}/notes", SIZE))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.tar.partial", "remote"]
+
+
 def test_a_full_disk_says_so(tmp_path: Path, remote: list[RemoteFile]) -> None:
     folder = tmp_path / "mount"
     folder.mkdir()
