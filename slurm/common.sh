@@ -166,16 +166,18 @@ train() {
 # that names the copies. Without room there the job reads the shared folders: slower, and the same run.
 stage() {
     staged=()
-    local folders=() word taking='' folder
+    local folders=() word named='' taking='' folder
     for word in "$@"; do
-        case $word in
-            --data.shards) taking=1 ;;
-            --data.shards=*) folders+=("${word#*=}") ;;
+        case $word in # a later --data.shards takes the place of an earlier one; --data.shards+ adds to it
+            --data.shards) folders=() named=1 taking=1 ;;
+            --data.shards=*) folders=("${word#*=}") named=1 taking='' ;;
+            --data.shards+) taking=1 ;;
+            --data.shards+=*) folders+=("${word#*=}") taking='' ;;
             --*) taking='' ;;
             *) if [ -n "$taking" ]; then folders+=("$word"); fi ;;
         esac
     done
-    if ((${#folders[@]} == 0)); then
+    if [ -z "$named" ] || ((${#folders[@]} == 0)); then
         say "not copied to $ATTRTRAIN_LOCAL_DISK: no --data.shards among the arguments"
         return
     fi

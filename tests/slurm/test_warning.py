@@ -1,5 +1,6 @@
 """The batch scripts' own part in a warning and in what they refuse, without SLURM."""
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -7,6 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from attrtrain.config.load import load_config
 
 ROOT = Path(__file__).parents[2]
 # A step that loses the first warning it gets, as srun does before its tasks run, and leaves at the second as attrtrain
@@ -23,22 +26,57 @@ run_or_requeue bash -c "$STEP"
 STAGING = f"""
 srun() {{ echo "srun $*"; }}
 source {ROOT}/slurm/common.sh
-train conf.yaml --run.dir=x
+train conf.yaml --run.dir=x "$@"
 """
 
 
-def test_shards_that_no_flag_names_are_read_where_they_are(tmp_path: Path) -> None:
+def staged(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Runs a job whose arguments end with these words, and whose steps do nothing, in a folder whose `disk` is the
+    node's own.
+    """
     environment = {
         "SLURM_JOB_ID": "1",
         "SLURM_JOB_NODELIST": "n1",
         "SLURM_SUBMIT_DIR": str(ROOT),
         "SLURM_JOB_NUM_NODES": "1",
         "SLURM_CPUS_ON_NODE": "2",
-        "ATTRTRAIN_LOCAL_DISK": str(tmp_path),
+        "ATTRTRAIN_LOCAL_DISK": "disk",
     }
-    ran = subprocess.run(["bash", "-c", STAGING], env={**os.environ, **environment}, capture_output=True, text=True)
-    assert ran.stdout.endswith(" python -m attrtrain.train conf.yaml --run.dir=x\n") and ran.returncode == 0, ran
-    assert f"not copied to {tmp_path}: no --data.shards among the arguments" in ran.stderr
+    command = ["bash", "-c", STAGING, "job", *words]
+    return subprocess.run(command, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("words", [(), ("--data.shards+", "a")])  # which adds to those of the YAML file
+def test_shards_that_no_flag_names_are_read_where_they_are(tmp_path: Path, words: tuple[str, ...]) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "manifest.json").touch()
+    ran = staged(tmp_path, *words)
+    assert ran.stdout.endswith(f" python -m attrtrain.train {' '.join(('conf.yaml', '--run.dir=x', *words))}\n"), ran
+    assert ran.returncode == 0 and "not copied to disk: no --data.shards among the arguments" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--data.shards", "a", "--data.shards", "b"),
+        ("--data.shards=a", "--train.epochs", "2", "--data.shards=b"),
+        ("--data.shards", "a", "--data.shards+", "b"),
+        ("--data.shards", "a", "--data.shards+=b", "--data.shards+", "c"),
+        ("--data.shards+", "a", "--data.shards", "b", "c"),
+    ],
+)
+def test_the_shards_that_are_copied_are_those_that_would_be_trained_on(tmp_path: Path, words: tuple[str, ...]) -> None:
+    of_copy = {}
+    for name in "abc":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "manifest.json").write_text(name)
+        of_copy[f"disk/attrtrain-{os.getuid()}/{hashlib.sha256(name.encode()).hexdigest()[:16]}"] = name
+    ran = staged(tmp_path, *words)
+    trained = ran.stdout.splitlines()[-1].partition("--run.dir=x ")[2].split()
+    assert trained[: len(words)] == list(words) and trained[len(words)] == "--data.shards", ran
+    named = load_config(["demo", *words]).data.shards
+    assert [of_copy[copy] for copy in load_config(["demo", *trained]).data.shards] == named
+    assert ran.stdout.splitlines()[0].endswith(f"stage.sh disk {' '.join(named)}")
 
 
 def test_a_warning_that_a_step_has_lost_is_given_again(tmp_path: Path) -> None:
