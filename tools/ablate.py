@@ -26,7 +26,6 @@ import json
 import os
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -38,7 +37,7 @@ from attrtrain.metrics.document import METRICS, read_metrics
 from attrtrain.metrics.paired import Difference, mean_difference
 from attrtrain.predictions import PREDICTIONS, Predictions, read_predictions
 from attrtrain.run_layout import CHECKPOINTS, EVALUATION, RESULT
-from tools.local_sweep import flags_of, read_yaml, require_same
+from tools.local_sweep import flags_of, read_yaml, require_same, run_training
 
 BASE = "base"
 
@@ -128,7 +127,7 @@ def train(preset: str, recipe: Recipe, seed: int, shards: Sequence[str], out: Pa
 def _start(recipe: Recipe, seed: int, words: Sequence[str]) -> None:
     command = [sys.executable, "-m", "attrtrain.train", *words]
     print(f"$ {recipe.name}, seed {seed}: {shlex.join(['python', *command[1:]])}", flush=True)
-    if code := subprocess.run(command, check=False, env={**os.environ, "PYTHONUNBUFFERED": "1"}).returncode:
+    if code := run_training(command, {**os.environ, "PYTHONUNBUFFERED": "1"}):
         raise SystemExit(code)
 
 

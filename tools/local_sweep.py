@@ -7,19 +7,20 @@
 `method: grid` tries every combination of the values that the YAML lists. Otherwise trials are drawn at random; `bayes`
 asks for a server that learns, so it is drawn at random too, and `early_terminate` for one that compares; both are said.
 Trial k is the same whenever it is drawn, and what is done is kept: the same command goes on where it was stopped, a
-larger --count adds trials. A finished trial of other settings, because the YAML or the flags have changed, is refused.
-One that fails has no number, is tried again by the next such command, and does not keep the others from being tried.
-Writes OUT/sweep.md, the trials by the metric that the YAML names. The YAML's `command` is for W&B's agent and not used
-here.
+larger --count adds trials. Asked to stop, it waits until the trial has saved. A finished trial of other settings,
+because the YAML or the flags have changed, is refused. One that fails has no number, is tried again by the next such
+command, and does not keep the others from being tried. Writes OUT/sweep.md, the trials by the metric that the YAML
+names. The YAML's `command` is for W&B's agent and not used here.
 """
 
 import argparse
 import json
 import math
 import shlex
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
@@ -33,6 +34,7 @@ from attrtrain.config.load import load_config
 from attrtrain.errors import AttrtrainError, ConfigError, one_line
 from attrtrain.keyed_random import uniform
 from attrtrain.run_layout import CONFIG, HISTORY, RESULT
+from attrtrain.signals import STOP_SIGNALS
 
 Trial = dict[str, Any]
 _BEGUN_WITH = {("run", "seed"), ("data", "shards")}
@@ -173,6 +175,38 @@ def require_same(folder: Path, words: Sequence[str]) -> None:
         )
 
 
+def run_training(command: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
+    """Runs the trainer and returns its exit code: 128 + N where signal N ended it. Who asks this process to stop asks
+    the trainer, which saves first.
+
+    Raises:
+        SystemExit: with the trainer's exit code, where it was asked to stop.
+    """
+    asked: list[int] = []
+    started: list[subprocess.Popen[bytes]] = []
+
+    def hand_on(number: int, _: object) -> None:
+        asked.append(number)
+        for process in started:
+            if number != signal.SIGINT:  # a terminal sends Ctrl-C to both, and the second would end it at once
+                process.send_signal(number)
+
+    before = {number: signal.signal(number, hand_on) for number in STOP_SIGNALS}
+    try:
+        with subprocess.Popen(command, env=environment) as process:
+            started.append(process)
+            for number in asked:  # before it was there
+                process.send_signal(number)
+            ended = process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    code = ended if ended >= 0 else 128 - ended
+    if asked:
+        raise SystemExit(code or 128 + asked[0])  # it may have been done before it heard
+    return code
+
+
 def run_trial(trial: Trial, folder: Path, train: Sequence[str]) -> bool:
     """Trains one trial, if that is not done.
 
@@ -190,7 +224,7 @@ def run_trial(trial: Trial, folder: Path, train: Sequence[str]) -> bool:
         return True
     command = [sys.executable, "-m", "attrtrain.train", *words]
     print(f"$ {shlex.join(['python', *command[1:]])}", flush=True)
-    code = subprocess.run(command, check=False).returncode
+    code = run_training(command)
     if code not in (0, AttrtrainError.exit_code):
         raise SystemExit(code)
     return code == 0

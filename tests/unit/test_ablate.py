@@ -54,14 +54,14 @@ def test_recipes_are_trained_once_and_held_against_what_they_name(
     gains = {"base": 0.0, "better": 0.4, "better-still": 0.4}
     commands: list[list[str]] = []
 
-    def train(command: list[str], **_: object) -> object:
+    def train(command: list[str], _: object) -> int:
         commands.append(command)
         run = Path(command[command.index("--run.dir") + 1])
         seed = int(command[command.index("--run.seed") + 1])
         finish(run, drawn(seed, gains[run.parent.name]), 10.0 if run.parent.name == "base" else 15.0)
-        return type("Ended", (), {"returncode": 0})
+        return 0
 
-    monkeypatch.setattr(ablate.subprocess, "run", train)
+    monkeypatch.setattr(ablate, "run_training", train)
     words = [str(tmp_path / "recipes.yaml"), "--shards", "a", "b", "--out", str(tmp_path / "out"), "--seeds", "5", "6"]
     monkeypatch.setattr("sys.argv", ["x", *words, "--data.workers", "0"])
     assert ablate.main() == 0
@@ -127,7 +127,7 @@ def test_a_run_of_what_a_recipe_was_before_is_not_taken_for_it(tmp_path: Path) -
 def test_a_run_that_failed_keeps_what_it_goes_on_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = ablate.Recipe("base", {})
     fill_checkpoints(run := recipe.folder(tmp_path, 0))
-    monkeypatch.setattr(ablate.subprocess, "run", lambda *_, **__: type("Ended", (), {"returncode": 85}))
+    monkeypatch.setattr(ablate, "run_training", lambda *_: 85)
     with pytest.raises(SystemExit):
         ablate.train("resnet50", recipe, 0, ["shards"], tmp_path, [])
     assert (run / "checkpoints" / "step1" / "model.safetensors").exists()

@@ -2,6 +2,11 @@
 
 import json
 import math
+import os
+import signal
+import subprocess
+import sys
+import time
 from itertools import product
 from pathlib import Path
 
@@ -92,7 +97,7 @@ def test_trials_that_are_done_are_kept_and_the_best_comes_first(
         (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
     monkeypatch.setattr("sys.argv", ["x", str(tmp_path / "sweep.yaml"), "--out", str(tmp_path / "out"), "resnet50"])
     called: list[list[str]] = []
-    monkeypatch.setattr(local_sweep.subprocess, "run", lambda command, **_: called.append(command))
+    monkeypatch.setattr(local_sweep, "run_training", called.append)
     assert local_sweep.main() == 0 and not called
     rows = (tmp_path / "out" / "sweep.md").read_text().splitlines()
     assert [row.split(" | ")[0] for row in rows[2:]] == ["| 0002", "| 0000", "| 0001"]
@@ -114,7 +119,7 @@ def test_a_finished_trial_of_other_settings_is_refused(tmp_path: Path, monkeypat
     (tmp_path / "result.json").write_text("{}")
     used = load_config([*words, "--run.dir", str(tmp_path), *local_sweep.flags_of(trial)])
     (tmp_path / "config.yaml").write_text(dump_config(used))
-    monkeypatch.setattr(local_sweep.subprocess, "run", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(local_sweep, "run_training", lambda _: pytest.fail("trained again"))
     local_sweep.run_trial(trial, tmp_path, [*words[:-1], "2", "--track.wandb", "disabled"])  # which change no number
     for changed, flags in (
         ({**trial, "optim.lr": 0.2}, []),
@@ -136,15 +141,15 @@ def test_a_trial_that_fails_does_not_keep_the_others_from_being_tried(
     (tmp_path / "sweep.yaml").write_text("method: grid\nparameters: {optim.lr: {values: [0.1, 0.2, 0.3]}}")
     left = iter(codes)
 
-    def train(command: list[str], **_: object) -> object:
+    def train(command: list[str]) -> int:
         run, found = Path(command[command.index("--run.dir") + 1]), next(left)
         run.mkdir(parents=True)
         (run / "metrics.jsonl").write_text(json.dumps({"kind": "val", "best_map": 0.5}))
         if found == 0:
             (run / "result.json").write_text("{}")
-        return type("Ended", (), {"returncode": found})
+        return found
 
-    monkeypatch.setattr(local_sweep.subprocess, "run", train)
+    monkeypatch.setattr(local_sweep, "run_training", train)
     monkeypatch.setattr("sys.argv", ["x", str(tmp_path / "sweep.yaml"), "--out", str(tmp_path / "out")])
     if code == 1:
         assert local_sweep.main() == 1
@@ -154,3 +159,48 @@ def test_a_trial_that_fails_does_not_keep_the_others_from_being_tried(
     with pytest.raises(SystemExit) as caught:
         local_sweep.main()
     assert caught.value.code == (code or "error: every trial failed; the trainer has said why")
+
+
+# A trainer that takes a while to save when it is asked to stop.
+TRAINER = """
+import signal, sys, time
+from pathlib import Path
+heard = []
+for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, lambda number, _: heard.append(number))
+Path("begun").touch()
+while not heard:
+    time.sleep(0.02)
+time.sleep(1)
+Path("saved").write_text(" ".join(map(str, heard)))
+sys.exit(int(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize(("code", "ended"), [(85, 85), (0, None)])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_trial_saves_before_a_sweep_that_is_stopped_ends(
+    number: signal.Signals, code: int, ended: int | None, tmp_path: Path
+) -> None:
+    script = "import sys; from tools.local_sweep import run_training; sys.exit(run_training(sys.argv[1:]))"
+    sweep = subprocess.Popen(
+        [sys.executable, "-c", script, sys.executable, "-c", TRAINER, str(code)],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True,
+    )  # fmt: skip
+    try:
+        while not (tmp_path / "begun").exists():
+            assert sweep.poll() is None
+            time.sleep(0.02)
+        if number == signal.SIGINT:
+            os.killpg(sweep.pid, number)  # as a terminal does
+        else:
+            sweep.send_signal(number)
+        assert sweep.wait(30) == (ended or 128 + number)
+    finally:
+        sweep.kill()
+    assert (tmp_path / "saved").read_text() == str(int(number))  # heard once
+
+
+def test_a_trial_that_a_signal_ends_has_the_exit_code_of_a_shell() -> None:
+    killed = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    assert local_sweep.run_training([sys.executable, "-c", killed]) == 128 + signal.SIGKILL
