@@ -94,9 +94,19 @@ run_or_requeue() {
     exit "$code"
 }
 
+# Asks SLURM's controller, and again for a while where that has no answer, as when it stops many jobs at once.
+ask() {
+    local _
+    for _ in 1 2 3 4 5 6; do
+        if scontrol "$@"; then return; fi
+        sleep 5
+    done
+    return 1
+}
+
 requeue() {
     # A job that is being cancelled, or that SLURM itself is requeueing, is not running any more: leave it alone.
-    if [[ " $(scontrol show job --oneliner "$job")" != *" JobState=RUNNING "* ]]; then
+    if [[ " $(ask show job --oneliner "$job")" != *" JobState=RUNNING "* ]]; then
         say "stopped with exit code $1; SLURM decides whether it comes back"
         exit "$1"
     fi
@@ -107,7 +117,7 @@ requeue() {
     say "stopped with exit code $1; back into the queue"
     trap - USR1 TERM
     # SLURM ends this script as part of it; a script that has gone before may count as a job that has ended.
-    if scontrol requeue "$job"; then
+    if ask requeue "$job"; then
         sleep 300 &
         wait $!
     fi

@@ -23,6 +23,18 @@ run_or_requeue bash -c "$STEP"
 """
 
 
+# SLURM's controller answers each question at the third time of asking.
+BUSY = f"""
+scontrol() {{
+    echo "$1" >>asked
+    (($(grep -c "^$1" asked) > 2)) || {{ echo "scontrol: Unable to contact slurm controller" >&2; return 1; }}
+    if [ "$1" = show ]; then echo "JobId=1 JobState=RUNNING Reason=None"; fi
+}}
+sleep() {{ command sleep 0.01; }}
+source {ROOT}/slurm/common.sh
+: >asked
+run_or_requeue bash -c "exit 85"
+"""
 STAGING = f"""
 srun() {{ echo "srun $*"; }}
 source {ROOT}/slurm/common.sh
@@ -93,6 +105,13 @@ def test_a_warning_that_a_step_has_lost_is_given_again(tmp_path: Path) -> None:
     finally:
         script.kill()
     assert script.returncode == 85 and "stopped with exit code 85; SLURM decides" in told
+
+
+def test_a_job_goes_back_into_the_queue_of_a_controller_that_is_busy(tmp_path: Path) -> None:
+    environment = {**os.environ, "SLURM_JOB_ID": "1", "SLURM_JOB_NODELIST": "n1", "SLURM_SUBMIT_DIR": str(ROOT)}
+    ran = subprocess.run(["bash", "-c", BUSY], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert ran.returncode == 85 and "back into the queue" in ran.stderr, ran
+    assert (tmp_path / "asked").read_text().split() == ["show"] * 3 + ["requeue"] * 3
 
 
 @pytest.mark.parametrize(
