@@ -15,6 +15,18 @@ if [ -d "$ATTRTRAIN_VENV/bin" ]; then
     PATH=$ATTRTRAIN_VENV/bin:$PATH
 fi
 
+# A job that was submitted from within another one, be it an element of an array or an interactive session, gets that
+# one's variables where SLURM has none to set for this job. Its own record tells which those are.
+record=" $(scontrol show job --oneliner "$SLURM_JOB_ID" 2>/dev/null | grep "^JobId=$SLURM_JOB_ID " || true)"
+recorded() { [[ $record =~ \ $1=([^\ ]+) ]]; }
+if recorded JobId; then
+    recorded ArrayTaskId || unset SLURM_ARRAY_JOB_ID SLURM_ARRAY_TASK_ID
+    if recorded Restarts; then SLURM_RESTART_COUNT=${BASH_REMATCH[1]}; fi
+    if [ -n "${SLURM_NTASKS:-}" ] && recorded NumTasks; then export SLURM_NTASKS=${BASH_REMATCH[1]}; fi
+    if recorded MinMemoryNode && [ "${BASH_REMATCH[1]}" != 0 ]; then unset SLURM_MEM_PER_CPU SLURM_MEM_PER_GPU; fi
+    if recorded MinMemoryCPU; then unset SLURM_MEM_PER_NODE SLURM_MEM_PER_GPU; fi # srun refuses two of them
+fi
+
 # What SLURM's commands are to call this job: one element of an array has the array's own number, by which they would
 # take all of them.
 job=$SLURM_JOB_ID

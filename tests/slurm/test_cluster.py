@@ -228,6 +228,17 @@ def test_a_job_without_gpus_trains_on_its_cpus_into_a_folder_of_its_own(echo: Ca
     )
 
 
+def test_a_job_that_was_submitted_from_within_another_one_has_its_own_tasks_and_number(
+    echo: Callable[..., str],
+) -> None:
+    log = echo(
+        "--gpus-per-node=0", "--mincpus=4", "--mem=1000", "slurm/train.sbatch", "demo", "--run.dir=x",
+        SLURM_ARRAY_JOB_ID="7", SLURM_ARRAY_TASK_ID="3", SLURM_NTASKS="2", SLURM_RESTART_COUNT="9", SLURM_MEM_PER_CPU="100",
+    )  # fmt: skip
+    assert "cpu=true threads=4" in log and log.count("args=-m attrtrain.train") == 1
+    assert "restart 0 of at most" in log and "job 7_3" not in log
+
+
 @pytest.mark.parametrize(
     ("text", "added"),
     [

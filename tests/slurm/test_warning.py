@@ -35,6 +35,16 @@ source {ROOT}/slurm/common.sh
 : >asked
 run_or_requeue bash -c "exit 85"
 """
+WITHIN = f"""
+scontrol() {{
+    if [ "$1" = requeue ]; then echo "requeue $2"; return; fi
+    echo "JobId=1 JobName=train JobState=RUNNING Restarts=1 NumTasks=2 MinMemoryNode=1000M Reason=None"
+}}
+srun() {{ echo "$1 mem=${{SLURM_MEM_PER_CPU:-}},${{SLURM_MEM_PER_NODE:-}}"; return 85; }}
+sleep() {{ command sleep 0.01; }}
+source {ROOT}/slurm/common.sh
+train demo --run.dir=x
+"""
 STAGING = f"""
 srun() {{ echo "srun $*"; }}
 source {ROOT}/slurm/common.sh
@@ -112,6 +122,22 @@ def test_a_job_goes_back_into_the_queue_of_a_controller_that_is_busy(tmp_path: P
     ran = subprocess.run(["bash", "-c", BUSY], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert ran.returncode == 85 and "back into the queue" in ran.stderr, ran
     assert (tmp_path / "asked").read_text().split() == ["show"] * 3 + ["requeue"] * 3
+
+
+def test_what_an_array_or_session_that_a_job_was_submitted_from_has_set_is_not_the_jobs(tmp_path: Path) -> None:
+    environment = {"SLURM_JOB_ID": "1", "SLURM_JOB_NODELIST": "n1", "SLURM_SUBMIT_DIR": str(ROOT)}
+    environment |= {"SLURM_JOB_NUM_NODES": "1", "SLURM_CPUS_ON_NODE": "8", "SLURM_MEM_PER_NODE": "1000"}
+    others = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3", "SLURM_RESTART_COUNT": "9", "SLURM_NTASKS": "4"}
+    others |= {"SLURM_MEM_PER_CPU": "100"}
+    ran = subprocess.run(
+        ["bash", "-c", WITHIN],
+        cwd=tmp_path,
+        env={**os.environ, **environment, **others},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.stdout.splitlines() == ["--ntasks=2 mem=,1000", "requeue 1"], ran
+    assert " job 1:  on n1, restart 1 of at most 100" in ran.stderr
 
 
 @pytest.mark.parametrize(
