@@ -1,5 +1,6 @@
 """Weights & Biases. Whatever goes wrong there is said once and never ends training."""
 
+import configparser
 import io
 import netrc
 import os
@@ -36,6 +37,8 @@ from attrtrain.tracking.trackers import (
 
 Mode = Literal["online", "offline", "disabled"]
 
+_PUBLIC_SERVER = "https://api.wandb.ai"
+
 _COURSE = "-course"  # in the id of a run that has left its first course, before which one it is
 
 _LINE = "metrics_line"  # hidden: which line of metrics.jsonl a row of the history is
@@ -65,11 +68,23 @@ def has_key() -> bool:
     """
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
-    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    host = urlsplit(_server()).netloc  # with its port, as W&B writes it down
     try:
         return netrc.netrc(os.environ.get("NETRC", str(Path.home() / ".netrc"))).authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
         return False
+
+
+def _server() -> str:
+    """Where W&B's client goes: as the environment says, or the files in which `wandb login --host` keeps it."""
+    if told := os.environ.get("WANDB_BASE_URL"):
+        return told
+    own = Path(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb").expanduser() / "settings"
+    kept = configparser.ConfigParser()
+    with suppress(configparser.Error, UnicodeDecodeError):
+        kept.read([own, Path(os.environ.get("WANDB_DIR") or ".", WANDB, "settings")])  # the later one counts
+        return kept.get("default", "base_url", fallback=_PUBLIC_SERVER)
+    return _PUBLIC_SERVER
 
 
 def project_of_environment() -> str:

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tqdm import tqdm
+from wandb.sdk.lib.wbauth import write_netrc_auth
 
 from attrtrain.config.schema import TrackConfig
 from attrtrain.errors import AttrtrainError
@@ -133,6 +134,7 @@ def test_auto_is_online_only_with_a_key(monkeypatch: pytest.MonkeyPatch, tmp_pat
     for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path))
     mode, said = wandb_tracker.resolve_mode("auto")
     assert mode == "offline" and "wandb login" in said
     (tmp_path / "netrc").write_text("machine api.wandb.ai login user password key\n")
@@ -144,6 +146,32 @@ def test_auto_is_online_only_with_a_key(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert wandb_tracker.resolve_mode("auto")[0] == "disabled"
     assert wandb_tracker.resolve_mode("online") == ("online", "")
+
+
+def test_a_key_of_a_server_of_ones_own_is_found_where_wandb_keeps_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_BASE_URL", "WANDB_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    servers = [f"https://wandb.example.org{port}" for port in ("", ":8443", ":8080")]
+    write_netrc_auth(host=servers[1], api_key="k" * 40)
+    write_netrc_auth(host=servers[2], api_key="k" * 40)
+    for server in servers:
+        monkeypatch.setenv("WANDB_BASE_URL", server)
+        assert wandb_tracker.has_key() == (server != servers[0])
+    monkeypatch.delenv("WANDB_BASE_URL")
+    assert not wandb_tracker.has_key()
+    (tmp_path / "settings").write_text(f"[default]\nbase_url = {servers[1]}\n")  # as `wandb login --host` does
+    assert wandb_tracker.resolve_mode("auto") == ("online", "")
+    (tmp_path / "wandb").mkdir()
+    (tmp_path / "wandb" / "settings").write_text(f"[default]\nbase_url = {servers[0]}\n")
+    assert not wandb_tracker.has_key()
+    (tmp_path / "wandb" / "settings").unlink()
+    (tmp_path / "settings").write_text("no settings")
+    assert not wandb_tracker.has_key()
 
 
 def test_tensorboard_that_cannot_write_is_left_out_in_one_line(
