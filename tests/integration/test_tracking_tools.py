@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +65,59 @@ def test_an_agent_of_the_sweep_trains_with_the_values_it_is_given(tmp_path: Path
         for name, value in trial.items():
             section, knob = name.split(".")
             assert getattr(getattr(config, section), knob) == value
+
+
+# A trial that takes a while to save when it is asked to stop.
+STOPPED = """#!/bin/bash
+trap 'sleep 2; touch saved; exit 85' USR1 TERM
+touch running
+for _ in {1..300}; do sleep 0.1; done
+"""
+SRUN = '#!/bin/bash\nwhile [[ $1 == --* ]]; do shift; done\necho $$ >agent\nexec "$@"\n'
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_an_agent_that_is_stopped_waits_until_its_trial_has_saved(number: signal.Signals, tmp_path: Path) -> None:
+    """SLURM ends what a task leaves behind, and its task is the agent."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, text in (("python", STOPPED), ("srun", SRUN)):
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    (programs / "wandb").symlink_to(WANDB)
+    with serving() as server:
+        job = {
+            "SLURM_JOB_ID": "1",
+            "SLURM_JOB_NODELIST": "n1",
+            "SLURM_SUBMIT_DIR": str(ROOT),
+            "SLURM_CPUS_ON_NODE": "1",
+        }
+        more = {
+            "WANDB_BASE_URL": server.url,
+            "WANDB_API_KEY": API_KEY,
+            "PATH": f"{programs}:{os.environ['PATH']}",
+            **job,
+        }
+        environ = environment(tmp_path, **more, ATTRTRAIN_VENV=str(tmp_path))
+        sweep = [str(WANDB), "sweep", str(ROOT / "slurm" / "sweep.yaml")]
+        subprocess.run(sweep, capture_output=True, env=environ, cwd=tmp_path, check=True)
+        server.trials = [dict(TRIALS[0])]
+        script = subprocess.Popen(
+            ["bash", ROOT / "slurm" / "sweep.sbatch"],
+            env=environ | {"WANDB_SWEEP": "tester/attrtrain/sweep1"}, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        try:
+            while not (tmp_path / "running").exists():
+                assert script.poll() is None
+                time.sleep(0.05)
+            if number == signal.SIGTERM:  # which SLURM sends to the step, not to the script
+                os.kill(int((tmp_path / "agent").read_text()), number)
+            else:
+                script.send_signal(number)
+            said, _ = script.communicate(timeout=60)
+        finally:
+            script.kill()
+    assert (tmp_path / "saved").exists(), said
 
 
 def workspace(home: Path, *flags: str, **more: str) -> subprocess.CompletedProcess[str]:

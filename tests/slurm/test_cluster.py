@@ -357,4 +357,4 @@ def test_a_sweep_can_be_agents_of_wandb(cluster: Cluster, tmp_path: Path) -> Non
         env={"WANDB_SWEEP": "team/project/abc", "ATTRTRAIN_VENV": str(tmp_path / "venv")},
     )  # fmt: skip
     cluster.wait(job, log)
-    assert (tmp_path / "called").read_text() == "agent --count 1 team/project/abc\n" * 2
+    assert (tmp_path / "called").read_text() == "agent --forward-signals --count 1 team/project/abc\n" * 2
