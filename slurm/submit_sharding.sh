@@ -12,6 +12,10 @@ array=$(sbatch --parsable --array="0-$((${PARTS:-16} - 1))" "$script" "$@")
 array=${array%%;*} # on a federation: job;cluster
 # Without --kill-on-invalid-dep the merge would wait for ever for a part that has failed.
 merge=$(sbatch --parsable --job-name=merge --output=%x-%j.log --dependency="afterok:$array" --kill-on-invalid-dep=yes \
-    "$script" "$@" --merge)
+    "$script" "$@" --merge) || {
+    echo "the merge was not submitted: parts, job $array, are cancelled" >&2
+    scancel "$array"
+    exit 1
+}
 echo "parts: job $array; merge: job ${merge%%;*}" >&2
 echo "${merge%%;*}"

@@ -162,3 +162,22 @@ def test_a_sweep_without_a_line_for_an_element_says_so(tmp_path: Path, grid: str
         cwd=tmp_path, env={**os.environ, **environment}, capture_output=True, text=True,
     )  # fmt: skip
     assert ran.returncode == 2 and ran.stderr.splitlines()[-1].endswith(f"error: {told}"), ran.stderr
+
+
+def test_parts_whose_merge_is_refused_are_taken_back(tmp_path: Path) -> None:
+    """Else they run, nobody says under which id, and who submits all of it again has two arrays in one folder."""
+    for name, text in (
+        (
+            "sbatch",
+            "case $* in *--merge*) echo 'sbatch: error: QOSMaxSubmitJobPerUserLimit' >&2; exit 1;; esac; echo 7",
+        ),
+        ("scancel", 'echo "$*" >>cancelled'),
+    ):
+        (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    ran = subprocess.run(
+        [ROOT / "slurm" / "submit_sharding.sh", "--out", "shards"],
+        cwd=tmp_path, env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert ran.returncode == 1 and ran.stdout == "" and "QOSMaxSubmitJobPerUserLimit" in ran.stderr
+    assert (tmp_path / "cancelled").read_text() == "7\n"
