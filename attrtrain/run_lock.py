@@ -3,6 +3,9 @@
 The lock is the system's (flock) on `<run>/.lock` and goes with the process, however that ends. The file says who holds
 it. Over NFS a machine that died may hold its locks for a minute or two more, so a holder on another machine is waited
 for before a run that was requeued gives up.
+
+What is in the lock file also shows that all processes write into one folder: on a machine's own disk, others of the
+same name lie beside each other, and the first checkpoint would be torn.
 """
 
 import errno
@@ -21,12 +24,13 @@ from attrtrain.runtime import Runtime
 
 _HERE = socket.gethostname()  # once: a laptop may be called otherwise in the next network
 _PATIENCE_SECONDS = 150.0  # NFSv4 servers forget a dead client after a lease of 90 s, plus its grace
+_LAG_SECONDS = 90.0  # NFS clients may see a folder as it was up to a minute ago
 
 
 @contextmanager
 def locked(folder: Path, runtime: Runtime, patience_seconds: float = _PATIENCE_SECONDS) -> Iterator[None]:
     """Holds a run directory for the block, made if need be. Collective: the main process has the lock, all learn
-    whether it has.
+    whether it has, and see that it is their folder too.
 
     Args:
         folder: the run directory.
@@ -35,7 +39,7 @@ def locked(folder: Path, runtime: Runtime, patience_seconds: float = _PATIENCE_S
 
     Raises:
         CheckpointError: another training has it.
-        ConfigError: the folder cannot be written.
+        ConfigError: the folder cannot be written, or is not the same one for all processes.
     """
     descriptor: int | None = None
     problem: AttrtrainError | None = None
@@ -50,6 +54,11 @@ def locked(folder: Path, runtime: Runtime, patience_seconds: float = _PATIENCE_S
     try:
         if runtime.any_rank(problem is not None)[0]:
             raise problem or CheckpointError(f"{folder}: the main process could not take the run directory")
+        (holder,) = runtime.from_main(_holder())
+        if runtime.any_rank(not _is_seen(folder, holder))[0]:
+            raise ConfigError(
+                f"run.dir: {folder} is not one folder for all processes: some do not see what the main one writes there; give --run.dir a folder on storage that their machines share"
+            )
         yield
     finally:
         if descriptor is not None:
@@ -76,6 +85,18 @@ def _holder() -> str:
     return f"process {os.getpid()} on {_HERE}\n"
 
 
+def _is_seen(folder: Path, holder: str) -> bool:
+    """Whether this process, too, sees the main one's lock file."""
+    give_up_at = time.monotonic() + _LAG_SECONDS
+    while True:
+        with suppress(OSError):
+            if (folder / LOCK).read_text(errors="replace") == holder:
+                return True
+        if time.monotonic() >= give_up_at:
+            return False
+        time.sleep(min(1.0, _LAG_SECONDS))
+
+
 def _acquire(folder: Path, patience_seconds: float) -> int:
     """Returns the descriptor that holds the lock."""
     give_up_at: float | None = None
@@ -86,6 +107,7 @@ def _acquire(folder: Path, patience_seconds: float) -> int:
             if _is_still(folder / LOCK, descriptor):
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, _holder().encode(), 0)
+                os.fsync(descriptor)  # for other machines to see
                 return descriptor
             os.close(descriptor)  # removed by its last holder, between open and lock
             continue

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from attrtrain import run_lock
 from attrtrain.errors import CheckpointError, ConfigError
 from attrtrain.run_layout import LOCK
 from attrtrain.run_lock import locked, require_held
@@ -25,9 +26,13 @@ sys.stdin.read()
 """
 
 
-def runtime(is_main: bool = True, others: bool = False) -> Any:
-    """One process, whose fellow processes have nothing or something to complain of."""
-    return SimpleNamespace(is_main=is_main, any_rank=lambda *flags: [flag or others for flag in flags])
+def runtime(is_main: bool = True, others: bool = False, told: str = "") -> Any:
+    """One process, whose fellow processes have nothing or something to complain of, and whose main one told it this."""
+    return SimpleNamespace(
+        is_main=is_main,
+        any_rank=lambda *flags: [flag or others for flag in flags],
+        from_main=lambda *texts: [told or text for text in texts],
+    )
 
 
 @pytest.fixture
@@ -98,6 +103,30 @@ def test_the_other_ranks_leave_too_and_take_no_lock(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="main process could not"), locked(tmp_path, runtime(False, others=True)):
         pass
     assert not (tmp_path / LOCK).exists()
+
+
+@pytest.mark.parametrize("is_main", [True, False])
+def test_a_folder_that_is_not_the_same_for_all_processes_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_main: bool
+) -> None:
+    """Seen from either side; the other process's machine has an own folder of that name, of an earlier run."""
+    monkeypatch.setattr(run_lock, "_LAG_SECONDS", 0.05)
+    (tmp_path / LOCK).write_text("process 7 on elsewhere\n")
+    seen = runtime(True, others=False) if is_main else runtime(False, told="process 8 on elsewhere\n")
+    answers = iter([False, True])  # the main process has the lock; some other does not see it
+    if is_main:
+        seen.any_rank = lambda *_: [next(answers)]
+    with pytest.raises(ConfigError, match=rf"run\.dir: {tmp_path} is not one folder for all"), locked(tmp_path, seen):
+        pytest.fail("it was taken")
+
+
+def test_what_the_main_process_wrote_may_be_seen_a_while_later(tmp_path: Path) -> None:
+    told = "process 8 on elsewhere\n"
+    late = threading.Timer(0.3, lambda: (tmp_path / LOCK).write_text(told))
+    late.start()
+    with locked(tmp_path, runtime(False, told=told)):
+        assert (tmp_path / LOCK).read_text() == told
+    late.join()
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:

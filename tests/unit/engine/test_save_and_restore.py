@@ -23,7 +23,11 @@ def task(folder: Path, scaler: Any) -> Any:
         scaler=scaler, num_processes=1, process_index=0, wait_for_everyone=lambda: None, gather=lambda tensor: tensor
     )
     runtime = SimpleNamespace(
-        accelerator=accelerator, device=torch.device("cpu"), is_main=True, any_rank=lambda *flags: list(flags)
+        accelerator=accelerator,
+        device=torch.device("cpu"),
+        is_main=True,
+        any_rank=lambda *flags: list(flags),
+        from_main=lambda *texts: list(texts),
     )
     return SimpleNamespace(config=TrainConfig(), runtime=runtime, train_shards=SHARDS, folder=folder)
 
