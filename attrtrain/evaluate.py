@@ -66,6 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     from attrtrain.bundle import locate_bundle, read_card
     from attrtrain.data.overlap import leaks
     from attrtrain.device import device_type
+    from attrtrain.engine.agreement import require_same_shards
     from attrtrain.engine.judging import headline, judge_split, thresholds_from
     from attrtrain.inference.gain import describe_gain, run_passes, together
     from attrtrain.inference.members import mirror_notes, read_members, shared_card, views_of
@@ -93,6 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
         for line in [*odd, *(f"note: {note}" for note in mirror_notes(members, views))]:
             print(line, file=sys.stderr)
     with explained_process_loss(runtime, f"{PATIENCE_SECONDS:.0f} s", "to evaluate anew"):
+        require_same_shards(runtime, splits.judged)  # all splits of the folders
         try:
             tuning = together(run_passes(runtime, members, views, splits.tuning, workers)) if splits.tuning else None
             passes = run_passes(runtime, members, views, splits.judged, workers)

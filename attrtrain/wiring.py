@@ -24,6 +24,7 @@ from attrtrain.data.meaning import contradictions
 from attrtrain.data.order import TrainOrder
 from attrtrain.data.overlap import leaks, require_each_once
 from attrtrain.data.reader import ShardSet
+from attrtrain.engine.agreement import require_same_settings, require_same_shards
 from attrtrain.engine.compiling import explained_compile_failure
 from attrtrain.engine.fit import fit
 from attrtrain.engine.going_on import checkpoint_to_resume, nothing_to_do, put_in_order
@@ -106,6 +107,8 @@ def _train(
     folder = Path(config.run.dir)
     again = "to go on from the last checkpoint"
     with explained_process_loss(runtime, "run.timeout_seconds", again), locked(folder, runtime):
+        require_same_settings(runtime, config)
+        require_same_shards(runtime, train_shards)  # all splits of the folders
         source = checkpoint_to_resume(config, folder, runtime)
         seed_everything(config.run.seed)
         model = build_model(config, train_shards)

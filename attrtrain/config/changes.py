@@ -10,6 +10,7 @@ Key = tuple[str, str]
 
 _DECIDING = ("data", "labels", "loss", "model", "optim", "train")
 _DECIDING_NOTHING = {("data", name) for name in ("shards", "workers", "cache_dir", "cache_gb")}
+_PLACES = {("model", "weights"), ("checkpoint", "resume")}  # which machines may call by other names
 
 
 def changes(before: dict[str, Any], config: TrainConfig) -> dict[Key, tuple[Any, Any]]:
@@ -30,3 +31,9 @@ def decides_numbers(key: Key) -> bool:
 def changes_numbers(before: dict[str, Any], config: TrainConfig) -> bool:
     """Whether settings that decide a step or a judgement differ from earlier ones, given by section and name."""
     return any(map(decides_numbers, changes(before, config)))
+
+
+def is_of_all(key: Key) -> bool:
+    """Whether all processes of a run must have a setting alike: it decides numbers, or when they do what takes all."""
+    together = key[0] == "checkpoint" or key in (("run", "seed"), ("track", "every_steps"))
+    return (together or decides_numbers(key)) and key not in _PLACES

@@ -420,6 +420,31 @@ def test_a_damaged_crop_that_one_process_meets_before_training_goes_on_is_told_b
     assert "another one is gone" in lost and "of 2: object " in met
 
 
+def test_a_training_asks_whether_settings_and_shards_are_the_main_processs(
+    toy_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fingerprint = ShardSet([toy_shards], "train").fingerprint
+    for own, told, code in (('"seed": 0', "run.seed: 0 here, 7 there", 2), (fingerprint, "here they are other", 1)):
+        other = '"seed": 7' if code == 2 else "of an older copy"
+        monkeypatch.setattr(
+            runtime.Runtime,
+            "from_main",
+            lambda _, *texts, own=own, other=other: [text.replace(own, other) for text in texts],
+        )
+        assert small_training.train(tmp_path / "run", toy_shards) == code
+        assert told in capsys.readouterr().err
+        assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_an_evaluation_asks_whether_shards_are_the_main_processs(
+    toy_shards: Path, alone: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(runtime.Runtime, "from_main", lambda *_: ["of an older copy"])
+    assert main(["evaluate", "--model", str(alone), "--shards", str(toy_shards)]) == 1
+    assert "here they are other shards" in capsys.readouterr().err
+
+
 IN_A_GROUP = """
 import sys, threading, time
 import torch
