@@ -148,6 +148,7 @@ class DistributedOptions:
 
 
 PATIENCE_SECONDS = 600.0
+_OTHER_ENGINES = {"ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM"}
 
 
 def build_runtime(
@@ -165,10 +166,11 @@ def build_runtime(
         distributed: how gradients are shared; torch's defaults without.
 
     Raises:
-        ConfigError: fp16 where the device does not compute in it, or a launch in which every process believes it is
-            alone.
+        ConfigError: fp16 where the device does not compute in it, a launch in which every process believes it is alone,
+            or one for an engine of another's.
         ProcessLostError: the processes did not all meet within the timeout, or one of them died before.
     """
+    _require_own_engine()
     adopt_slurm_step()
     device = device_type()
     if device == "cpu":
@@ -198,6 +200,17 @@ def build_runtime(
             )
         accelerator.wait_for_everyone()
     return Runtime(accelerator, chosen)
+
+
+def _require_own_engine() -> None:
+    """Refuses what `accelerate launch` was configured for, perhaps for another project, and which makes steps and
+    checkpoints in ways of its own. Raises ConfigError.
+    """
+    for variable, engine in _OTHER_ENGINES.items():
+        if os.environ.get(variable, "false").lower() == "true":
+            raise ConfigError(
+                f"Accelerate's configuration asks for {engine}, through which attrtrain cannot train; launch with --config_file and one of accelerate_configs/"
+            )
 
 
 # What gloo and NCCL say, as plain RuntimeErrors, of a peer that is gone or silent.

@@ -652,3 +652,12 @@ def test_the_first_version_of_fsdp_is_refused(
     assert small_training.train(tmp_path / "run", toy_shards) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert "the first version of FSDP" in line and "set fsdp_version: 2" in line
+
+
+@pytest.mark.parametrize(
+    ("variable", "engine"), [("ACCELERATE_USE_DEEPSPEED", "DeepSpeed"), ("ACCELERATE_USE_MEGATRON_LM", "Megatron-LM")]
+)
+def test_what_makes_steps_of_its_own_is_refused(monkeypatch: pytest.MonkeyPatch, variable: str, engine: str) -> None:
+    monkeypatch.setenv(variable, "true")
+    with pytest.raises(ConfigError, match=f"asks for {engine}, .* accelerate_configs/"):
+        build_runtime("no")
