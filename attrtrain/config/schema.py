@@ -62,7 +62,7 @@ class DataConfig:
     """Folder on the node's own disk for shards that are read from URLs. Empty: one below the system's temporary
     folder.
     """
-    cache_gb: float = ranged(100.0, above=0)
+    cache_gb: float = ranged(100.0, above=0, at_most=1e9)
     """Gigabytes that folder may hold; what was not used for longest makes room."""
     train_split: str = "train"
     """Split to learn from."""

@@ -83,6 +83,7 @@ def test_flags_alone_start_from_the_default_preset() -> None:
         ("train: {epochs: }", ["train.epochs", "holds nothing"]),
         ("optim: {lr: null}", ["optim.lr", "holds nothing"]),
         ("data: {cache_gb: .inf}", ["data.cache_gb", "finite"]),
+        ("data: {cache_gb: 1.0e+300}", ["data.cache_gb", "at most 1000000000"]),  # whose bytes no whole number counts
         ("data: {image_px: 5000}", ["data.image_px", "at most 4096"]),
         ("model: {hidden: 70000}", ["model.hidden", "at most 65536"]),
         ("run: {seed: 5000000000}", ["run.seed", "at most 4294967295"]),
