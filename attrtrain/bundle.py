@@ -24,7 +24,7 @@ from attrtrain.files import atomic_folder, legible, sha256_of
 from attrtrain.framing import Framing
 from attrtrain.models.network import IMAGE_MEAN, IMAGE_STD, AttributeModel, build_network
 from attrtrain.models.plain import model_from_tensors
-from attrtrain.models.weights import read_tensors
+from attrtrain.models.weights import read_tensors, savable
 from attrtrain.run_layout import BUNDLE, BUNDLES, CONFIG
 from attrtrain.shards.manifest import CropSettings, VocabularyRecord
 
@@ -117,7 +117,7 @@ def save_bundle(folder: Path, tensors: dict[str, Tensor], card: ModelCard) -> No
     """
     try:
         with atomic_folder(folder) as partial:
-            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial / WEIGHTS)
+            save_file(savable(tensors), partial / WEIGHTS)
             (partial / CARD).write_bytes(to_json(card))
     except (OSError, SafetensorError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error

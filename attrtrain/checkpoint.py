@@ -30,6 +30,7 @@ from torch import Tensor
 
 from attrtrain.errors import CheckpointError, first_line
 from attrtrain.files import atomic_write, fsync, sha256_of
+from attrtrain.models.weights import savable
 
 COMPLETE, LATEST, STATE = "complete.json", "latest", "state.json"
 MODEL, OPTIMIZER = "model.safetensors", "optimizer.pt"
@@ -77,10 +78,7 @@ def save(folder: Path, step: int, content: Checkpoint, rank: int, barrier: Calla
         torch.save(content.ranks[0], partial / _of_rank(rank))
         if rank == 0:
             for stem, values in content.tensors.items():
-                save_file(
-                    {name: value.detach().cpu().contiguous() for name, value in values.items()},
-                    partial / f"{stem}.safetensors",
-                )
+                save_file(savable(values), partial / f"{stem}.safetensors")
             torch.save(content.optimizer, partial / OPTIMIZER)
             (partial / STATE).write_text(json.dumps(content.state, indent=1))
         barrier()

@@ -3,6 +3,7 @@ refused.
 """
 
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.error import URLError
 
@@ -126,6 +127,20 @@ def _in_single_precision(tensors: dict[str, Tensor], origin: str) -> tuple[dict[
         single[name] = torch.where(too_large, largest, single[name])
         told.append(f"{int(too_large.sum())} of {name} beyond half precision, taken for {largest:,.0f}")
     return single, told
+
+
+def savable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict as safetensors takes it: on the CPU, contiguous, and each tensor in memory of its own, also where a
+    network has one layer in several places, as CoaT of timm's does.
+    """
+    found: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for name, tensor in tensors.items():
+        plain = tensor.detach().cpu().contiguous()
+        place = plain.untyped_storage().data_ptr()
+        found[name] = plain.clone() if place in taken else plain
+        taken.add(place)
+    return found
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -163,3 +163,18 @@ def test_scaled_sides_that_a_backbone_does_not_take_are_one_line_before_training
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("error: data.scales: timm:test_vit takes no pictures of 35 x 35 pixels (")
     assert not list((tmp_path / "run").glob("checkpoints/*"))
+
+
+@pytest.mark.slow
+def test_a_backbone_that_has_a_layer_in_several_places_is_saved_and_gone_on_with(
+    toy_shards: Path, tmp_path: Path
+) -> None:
+    ends = []
+    for name, courses in (("whole", ["2"]), ("in_two", ["1", "2"])):
+        for epochs in courses:
+            assert (
+                train(tmp_path / name, toy_shards, "--model.backbone", "timm:coat_tiny", "--train.epochs", epochs) == 0
+            )
+        ends.append(load_file(tmp_path / name / "bundle" / "weights.safetensors"))
+    assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
+    assert torch.equal(ends[0]["backbone.cpe1.proj.weight"], ends[0]["backbone.serial_blocks1.0.cpe.proj.weight"])

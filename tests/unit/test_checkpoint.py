@@ -35,6 +35,15 @@ def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
     assert (tmp_path / "latest").read_text() == "step-00000007"
 
 
+def test_a_weight_that_a_network_has_in_several_places_is_saved_for_each(tmp_path: Path) -> None:
+    weight = torch.arange(6.0).view(2, 3)
+    model = {"first": weight, "second": weight, "part": weight[1], "turned": weight.T}
+    content = checkpoint.Checkpoint({"model": model}, optimizer={}, state={}, ranks=[{}])
+    checkpoint.save(tmp_path, 1, content, rank=0, barrier=lambda: None)
+    loaded = checkpoint.load(checkpoint.of_step(tmp_path, 1)).tensors["model"]
+    assert loaded.keys() == model.keys() and all(torch.equal(loaded[name], model[name]) for name in model)
+
+
 @pytest.mark.parametrize(
     "harm", ["flip", "cut", "delete", "no_marker", "marker_garbage", "marker_empty", "marker_deep", "marker_short"]
 )
