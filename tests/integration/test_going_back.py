@@ -492,6 +492,19 @@ def test_too_little_memory_for_a_step_is_one_line(
     assert "Tried to allocate 20.00 MiB" in line and "lower train.micro_batch" in line and "attrtrain find" in line
 
 
+def test_too_little_memory_for_an_evaluation_is_told_as_that(
+    toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nmore")
+
+    monkeypatch.setattr("attrtrain.engine.evaluate.filled_up", no_memory)
+    assert train(tmp_path / "run", toy_shards, "--train.epochs", "1") == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
+    assert "64 objects of 32 x 32 pixels" in line and "Tried to allocate 20.00 MiB" in line
+    assert "data.image_px" in line and "train.micro_batch" not in line  # which decides nothing there
+
+
 def test_patience_counts_from_where_the_best_is_looked_for_anew(
     whole: Path, toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
