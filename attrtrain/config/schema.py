@@ -156,8 +156,8 @@ class LossConfig:
     """What a known label costs."""
 
     name: Literal["bce", "focal", "asl"] = "bce"
-    """Binary cross-entropy, focal loss, or asymmetric loss (ASL); all on vote shares, means over the cells that
-    count.
+    """Binary cross-entropy, focal loss, or asymmetric loss (ASL); all on vote shares, means over the known cells, or
+    over all of them where unknown ones have a meaning.
     """
     gamma: float = ranged(2.0, at_least=0)
     """Focusing exponent of the focal loss."""
