@@ -28,7 +28,7 @@ def apply_split(table: ObjectTable, rule: str, val_share: float, seed: int) -> t
             objects have one and others have none.
     """
     without = table.split == ""
-    has_own = not without.any() and len(table) > 0
+    has_own = not without.any()
     note = "split: the label file's own"
     match rule:
         case "official" if not has_own:

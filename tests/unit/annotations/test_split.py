@@ -136,8 +136,18 @@ def test_one_photograph_is_trained_on_and_the_note_says_what_is_missing(make_tab
     assert note.endswith("no object is in val: all are in one photograph, which is never divided")
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_where_no_photograph_is_wanted_in_val_the_smallest_goes_there(make_table, seed):
+    table = make_table(np.repeat([5, 6, 7, 8], [10, 12, 1, 11]))
+    assert table.image_id[split_by_image(table, 0.01, seed) == "val"].tolist() == [7]
+    assert table.image_id[split_by_image(table, 0.99, seed) == "train"].tolist() == [7]
+
+
 def test_no_objects(make_table):
     assert split_by_image(make_table([]), 0.2, 0).shape == (0,)
+    for rule in ("auto", "image", "official"):
+        table, note = apply_split(make_table([]), rule, 0.2, 0)
+        assert len(table) == 0 and note.endswith("; no object is in train or val")
 
 
 def test_official_is_taken_as_it_is(make_table):
