@@ -74,6 +74,8 @@ def test_columns_of_pairs_change_places() -> None:
     assert mirrored_columns(NAMES) == (2, 1, 0, 3, 4, 5, 6, 7, 8, 9, 10, 12, 11, 13, 14)
     swapped = mirrored_columns(("left of left", "right of right", "right of left", "left of right", "left"))
     assert swapped == (1, 0, 3, 2, 4)
+    cased = ("LEFT EYE", "Right ear", "right_eye", "RIGHT EYE", "Left ear", "left_eye")
+    assert mirrored_columns(cased) == (3, 4, 5, 0, 1, 2)
     swaps = mirrored_columns(NAMES)
     assert [swaps[column] for column in swaps] == list(range(len(NAMES)))
 

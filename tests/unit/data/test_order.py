@@ -87,6 +87,12 @@ def test_steps_that_are_worked_out_together_are_those_asked_for_one_by_one(windo
         assert steps[step] == step_of(order, 1, first + step)
 
 
+def test_a_step_may_have_more_samples_than_positions_are_worked_out_at_a_time() -> None:
+    order = TrainOrder(25_000, 5, 10_000, 100, 0, 1)
+    steps = [step.index.tolist() for step in order.steps(1)]
+    assert steps == [step_of(order, 1, 0), step_of(order, 1, 1)] and len(set(chain(*steps))) == 20_000
+
+
 @both_orders
 @pytest.mark.parametrize(("epoch", "step"), [(0, 0), (0, 3), (1, 0), (2, 7)])
 def test_going_on_from_a_position_is_the_rest_of_the_whole(window: int, epoch: int, step: int) -> None:
