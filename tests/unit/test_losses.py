@@ -32,6 +32,7 @@ def cells(rows: int = 7, seed: int = 0, epoch: int = 0) -> tuple[Tensor, Cells, 
     shares = torch.rand(rows, 5, generator=generator, dtype=torch.float64)
     shares[::2] = shares[::2].round()  # people agree on some
     rates = torch.rand(rows, 5, generator=generator, dtype=torch.float64)
+    rates[:, 1] = 0.3  # as high as `selective` still takes for rare here
     return logits, Cells(torch.where(known, shares, 0.0), known, epoch, int(known.sum()), rates), rates
 
 

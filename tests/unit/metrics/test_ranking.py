@@ -8,7 +8,7 @@ from torchmetrics.functional.classification import binary_auroc, binary_average_
 
 from attrtrain.metrics.ranking import Falling, Ranking
 
-KINDS = ["random", "ties", "constant", "sorted", "reversed", "float16", "infinite"]
+KINDS = ["random", "ties", "constant", "sorted", "reversed", "float16", "big-endian", "long double", "infinite"]
 
 
 def draw(kind, seed, n=200):
@@ -26,6 +26,10 @@ def draw(kind, seed, n=200):
             scores, positive = np.arange(n, dtype=np.float64), np.arange(n) < 7
         case "float16":
             scores = scores.astype(np.float16)
+        case "big-endian":
+            scores = scores.astype(">f4")
+        case "long double":
+            scores = scores.astype(np.longdouble)
         case "infinite":
             scores[:20], scores[20:40] = np.inf, -np.inf
     known = rng.random(n) < 0.7
