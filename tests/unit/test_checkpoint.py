@@ -88,6 +88,16 @@ def test_leftovers_of_killed_saves_are_no_checkpoints_and_are_cleaned(tmp_path: 
     assert not leftover.exists()
 
 
+def test_what_killed_saves_of_the_same_step_left_behind_gets_into_no_checkpoint(tmp_path: Path) -> None:
+    save(tmp_path, 9)
+    for leftover in (".step-00000009.partial", ".step-00000009.replaced.partial"):
+        (tmp_path / leftover).mkdir()
+        (tmp_path / leftover / "rank-00001.pt").write_bytes(b"of a world of two")
+    again = save(tmp_path, 9)
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [again.name]
+    assert len(checkpoint.load(again).ranks) == 1 and not (again / "rank-00001.pt").exists()
+
+
 def test_a_checkpoint_that_was_being_replaced_is_put_back(tmp_path: Path) -> None:
     """As a kill between two renames leaves it: the old one has gone aside, the new one has not got its name."""
     whole = save(tmp_path, 9)

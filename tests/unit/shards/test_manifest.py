@@ -111,8 +111,13 @@ def test_statistics_count_a_vote_of_one_half_as_positive():
 def test_attributes_without_a_known_label_are_found_over_all_folders(tmp_path, manifest_json):
     names = manifest_json["vocabulary"]["names"]
     nothing = {"positives": [0] * len(names), "negatives": [0] * len(names), "unknowns": [4] * len(names)}
-    known = {**nothing, "negatives": [1] + [0] * (len(names) - 1)}
+    assert len(names) > 3
+    known = {
+        **nothing,
+        "positives": [0, 2, 1] + [0] * (len(names) - 3),
+        "negatives": [1, 0, 1] + [0] * (len(names) - 3),
+    }
     splits = [{"train": {"objects": 4, "images": 2, **counts}} for counts in (nothing, known)]
     manifests = [read_changed(tmp_path, {**manifest_json, "splits": split}) for split in splits]
     assert unlabelled_attributes(manifests[:1], "train") == names
-    assert unlabelled_attributes(manifests, "train") == names[1:]
+    assert unlabelled_attributes(manifests, "train") == names[3:]
