@@ -99,11 +99,9 @@ class ShardCache:
         try:
             descriptor = self._open_cached(file)
             return self._fetch(file) if descriptor is None else descriptor
-        except FileNotFoundError as error:
-            if error.filename != file.url:
-                raise
-            raise ShardError(f"{file.url}: not there, though the manifest beside it lists it") from None
         except OSError as error:
+            if isinstance(error, FileNotFoundError) and error.filename == file.url:
+                raise ShardError(f"{file.url}: not there, though the manifest beside it lists it") from None
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise ShardError(
                     f"{self.folder}: {error.strerror} for {file.url}; lower data.cache_gb, or give another data.cache_dir"

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import resource
 from dataclasses import fields as fields_of
 from pathlib import Path
 
@@ -69,6 +70,21 @@ def test_a_card_takes_all_that_a_configuration_may_ask_for(tmp_path):
         rewritten(folder, image_px=bounds["image_px"][rule], architecture={**known, **asked})
         card = read_card(folder)
         assert card.architecture.hidden == asked["hidden"] and card.image_px == bounds["image_px"][rule]
+
+
+def test_a_full_disk_is_one_line_and_the_bundle_before_stays(tmp_path):
+    folder = draw_bundle(tmp_path / "b")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))  # no file may grow further, as on a disk that fills up
+    try:
+        with pytest.raises(WeightsError, match=r"/b: .+; free space and run the same command again") as caught:
+            draw_bundle(folder, seed=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "\n" not in str(caught.value)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 def test_a_path_that_is_no_folder_is_told_for_what_it_is(tmp_path):

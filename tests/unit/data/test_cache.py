@@ -16,6 +16,7 @@ from attrtrain.data import cache as cache_module
 from attrtrain.data.cache import RemoteFile, ShardCache
 from attrtrain.errors import ConfigError, ShardError
 from attrtrain.urls import chunks_of
+from tests.disk_events import events_of_the_disk, on_disk
 
 SIZE = 1000
 
@@ -200,6 +201,57 @@ def test_a_checksum_that_is_a_path_leads_nowhere(tmp_path: Path, remote: list[Re
     assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.tar.partial", "remote"]
 
 
+def test_a_download_that_does_not_end_is_broken_off(
+    tmp_path: Path, remote: list[RemoteFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = 0
+
+    def endless(url: str):  # type: ignore[no-untyped-def]
+        nonlocal given
+        for _ in range(10_000):
+            given += 100
+            yield b"x" * 100
+
+    monkeypatch.setattr(cache_module, "chunks_of", endless)
+    cache = ShardCache(tmp_path / "cache", 3 * SIZE)
+    with pytest.raises(ShardError, match="fetched 2 times, and never what its manifest says"):
+        content(cache, remote[0])
+    assert given <= 2 * (SIZE + 100) and held(cache) == set()
+
+
+@pytest.mark.parametrize("size", [SIZE - 1, SIZE + 1])
+def test_a_file_of_another_size_than_its_manifest_says_is_refused(
+    tmp_path: Path, remote: list[RemoteFile], size: int
+) -> None:
+    cache = ShardCache(tmp_path / "cache", 3 * SIZE)
+    with pytest.raises(ShardError, match="never what its manifest says"):
+        content(cache, RemoteFile(remote[0].url, remote[0].sha256, size))
+    assert held(cache) == set()
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, remote: list[RemoteFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = ShardCache(tmp_path / "cache", 3 * SIZE)
+    events = events_of_the_disk(monkeypatch)
+    content(cache, remote[0])
+    assert on_disk(cache.folder / remote[0].name) in events[: events.index(("move", remote[0].name))]
+
+
+def test_a_cache_that_is_deleted_meanwhile_is_one_line(
+    tmp_path: Path, remote: list[RemoteFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = ShardCache(tmp_path / "cache", 3 * SIZE)
+
+    def deleting(url: str):  # type: ignore[no-untyped-def]
+        shutil.rmtree(cache.folder)
+        return chunks_of(url)
+
+    monkeypatch.setattr(cache_module, "chunks_of", deleting)
+    with pytest.raises(ShardError, match=r"^\S+/cache/\S+: No such file or directory$"):
+        content(cache, remote[0])
+
+
 def test_a_full_disk_says_so(tmp_path: Path, remote: list[RemoteFile]) -> None:
     folder = tmp_path / "mount"
     folder.mkdir()
@@ -221,6 +273,7 @@ def test_a_full_disk_says_so(tmp_path: Path, remote: list[RemoteFile]) -> None:
 def test_a_bound_below_one_file_is_refused(tmp_path: Path, remote: list[RemoteFile]) -> None:
     with pytest.raises(ConfigError, match=r"data\.cache_gb: 9e-07 GB is less than one file of 1e-06 GB"):
         content(ShardCache(tmp_path / "cache", 900), remote[0])
+    assert content(ShardCache(tmp_path / "cache", SIZE), remote[0]) == original(remote[0])
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, remote: list[RemoteFile]) -> None:
