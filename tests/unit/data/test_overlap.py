@@ -3,6 +3,7 @@
 import csv
 import shutil
 from collections.abc import Callable
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -109,3 +110,15 @@ def test_judging_what_is_trained_on_is_told(sharded: Sharded) -> None:
         (line,) = leaks(train, judged)
         assert line == "warning: split 'train' is trained on and judged: scores tell what was learnt by heart"
     assert leaks(train, ShardSet([one], "val")) == leaks(train, ShardSet([two], "train")) == []
+
+
+def test_folders_that_have_one_of_the_two_splits_only_are_compared_with_the_others(sharded: Sharded) -> None:
+    folders = [
+        sharded("both", A),
+        sharded("learnt", [("c.jpg", "train"), ("e.jpg", "train")]),
+        sharded("judged", [("a.jpg", "val"), ("f.jpg", "val")]),
+    ]
+    for order in permutations(folders):
+        train, val = ShardSet(order, "train"), ShardSet(order, "val")
+        assert sorted(photographs_of_both(train, val)) == ["a.jpg", "c.jpg"]
+        assert leaks(train, val)[0].startswith("warning: 2 photographs are in split 'train' of one folder")

@@ -16,6 +16,21 @@ def test_sizes_of_too_few_photographs_share_a_class():
     assert size_classes(np.array([5, 1]), 2).tolist() == [0, 0]
 
 
+@pytest.mark.parametrize("least", [1, 2, 3, 10])
+@pytest.mark.parametrize("seed", range(10))
+def test_classes_are_as_small_as_they_may_be(seed, least):
+    """Beside a plain loop: a class ends as soon as it holds enough, if enough are left for another."""
+    objects = np.random.default_rng(seed).geometric(0.15, 60)
+    expected, number, held = {}, 0, 0
+    for size in sorted(set(objects.tolist())):
+        expected[size] = number
+        held += (objects == size).sum()
+        if held >= least and (objects > size).sum() >= least:
+            number, held = number + 1, 0
+    assert size_classes(objects, least).tolist() == [expected[size] for size in objects.tolist()]
+    assert number > 1
+
+
 def test_shuffled_photographs_trade_places_whole_with_their_like():
     photograph = np.repeat(np.arange(60), np.repeat([1, 2, 4], 20))  # 20 photographs of each size
     moved = 0
