@@ -205,11 +205,27 @@ def test_nothing_in_a_text_column_of_json_is_no_text(read):
     assert table.split.tolist() == table.category.tolist() == ["val", "", ""]
 
 
+def test_slashes_that_double_name_the_same_photograph(read):
+    table = read("image,x,y,w,h,furry\n//srv/a.jpg,0,0,9,9,1\n/srv//a.jpg,0,0,9,9,0\n/srv/./a.jpg,0,0,9,9,0\n")
+    assert table.image.tolist() == ["/srv/a.jpg"] * 3 and len(set(table.image_id.tolist())) == 1
+
+
+@pytest.mark.parametrize("in_pixels", [1, 2])
+def test_one_box_in_a_hundred_may_be_in_pixels_among_shares(refused, read, in_pixels):
+    rows = ["a,0.1,0.2,0.5,0.6,1"] * (100 - in_pixels) + ["b,10,20,30,40,0"] * in_pixels
+    text = "\n".join(["image,x,y,w,h,furry", *rows])
+    if in_pixels == 1:
+        assert refused(text).startswith("the boxes lie between 0 and 1")
+    else:
+        assert len(read(text)) == 100
+
+
 def test_boxes_in_shares_of_the_picture_are_refused(refused, read):
     message = refused("image,xmin,ymin,xmax,ymax,furry\na,0.1,0.2,0.5,1,1\nb,0,0,1,1,0\nc,,,,,1\n")
     assert message.startswith("the boxes lie between 0 and 1: these are shares of the picture")
     rounded = "".join(f"a,{x / 300:.6f},0.1,{1.000001 - x / 300:.6f},0.5,1\n" for x in range(200))
     assert refused(f"image,x,y,w,h,furry\n{rounded}b,-0.000001,0,1,1,1\n").startswith("the boxes lie between 0 and 1")
+    assert refused("image,x,y,w,h,furry\na,-0.005,-0.005,0.5,1,1\n").startswith("the boxes lie between 0 and 1")
     assert len(read("image,x,y,w,h,furry\na,0,0,1,1,1\nb,0.5,0.5,30,1,0\n")) == 2
 
 

@@ -12,6 +12,7 @@ from attrtrain.config.schema import TrainConfig
 from attrtrain.engine.resume import restore, save_checkpoint
 from attrtrain.engine.state import Learner, RunState
 from attrtrain.engine.window import Window
+from attrtrain.errors import AttrtrainError
 from attrtrain.run_lock import locked
 
 SHARDS = SimpleNamespace(fingerprint="data", vocabulary=SimpleNamespace(fingerprint="attributes"))
@@ -73,6 +74,22 @@ def test_a_checkpoint_without_a_scaler_leaves_that_of_a_run_as_it_begins(tmp_pat
         second = task(tmp_path, scaler)
         restore(second, learner(), RunState(), Window(second.runtime), tmp_path / "checkpoints" / "step-00000001")
         assert scaler is None or scaler.get_scale() == 2.0**10
+
+
+@pytest.mark.parametrize("name", ["0.weight", "1.running_var"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_nobody_goes_on_from_weights_of_which_one_is_no_finite_number(tmp_path: Path, name: str, value: float) -> None:
+    module = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    first = task(tmp_path, None)
+    first.runtime.precision = "no"
+    trained: Any = Learner(module, module, None, torch.optim.AdamW(module.parameters()))
+    with locked(tmp_path, first.runtime):
+        save_checkpoint(first, trained, RunState(step=1), Window(first.runtime))
+        module.state_dict()[name].view(-1)[-1] = value
+        told = r"^weights are no finite numbers any more at step 2; .*wrong again from step-00000001, give"
+        with pytest.raises(AttrtrainError, match=told):
+            save_checkpoint(first, trained, RunState(step=2), Window(first.runtime))
+    assert [path.name for path in (tmp_path / "checkpoints").glob("step-*")] == ["step-00000001"]
 
 
 def convolutions(layout: torch.memory_format) -> Any:

@@ -17,6 +17,7 @@ from torchmetrics.functional.classification import (
 from attrtrain.metrics.functional import expected_calibration_error
 from attrtrain.metrics.judged_set import JudgedSet
 from attrtrain.metrics.measure import measure
+from attrtrain.metrics.overall import harmonic_mean, is_judged, rates
 
 CASES = [
     pytest.param({}, id="random"),
@@ -213,3 +214,13 @@ def test_nothing_to_judge_is_nan(scores):
         overall = measure(cells_of(scores, scores), 0.5).overall
     nothing_is_predicted = {"op": 0, "op_tuned": 0}
     equal([overall[key] for key in overall], [nothing_is_predicted.get(key, np.nan) for key in overall])
+
+
+def test_five_of_either_kind_are_enough_and_four_are_not():
+    assert is_judged(np.array([5, 4, 5, 900]), np.array([5, 5, 4, 5])).tolist() == [True, False, False, True]
+
+
+def test_where_nothing_is_known_there_is_no_share_and_where_both_are_0_their_harmonic_mean_is_0():
+    np.testing.assert_array_equal(rates(np.float64([0, 1, 0, 3]), np.float64([0, 1, 1, 4])), [np.nan, 1, 0, 0.75])
+    pairs = np.float64([[0, 0], [1, 0], [0.25, 0.75], [np.nan, 0.5], [0, np.nan]])
+    np.testing.assert_allclose(harmonic_mean(*pairs.T), [0, 0, 0.375, np.nan, np.nan])
