@@ -400,3 +400,13 @@ def test_what_is_predicted_is_decided_by_the_threshold_that_was_asked_for(thresh
     guessed = np.broadcast_to(prior > threshold, known.shape)
     right = (guessed == present)[known].mean()
     assert document.baselines["prior"]["cell_accuracy"] == pytest.approx(right)
+
+
+def test_a_category_of_a_single_photograph_has_scores_and_no_interval():
+    predictions = draw_shares(n=300, images=3)
+    alone = predictions.image_id == predictions.image_id[0]
+    predictions = replace(predictions, category=np.where(alone, "alone", "others"))
+    found = {entry.name: entry for entry in judge(predictions, source={}, replicates=50).groups["category"]}
+    scored = replace(predictions, labels=np.where(alone[:, None], predictions.labels, np.nan))
+    assert found["alone"].map == pytest.approx(plain_map(scored, 0.5))
+    assert found["alone"].map_interval is None and found["others"].map_interval is not None

@@ -336,6 +336,20 @@ def test_a_shard_is_written_again_only_when_its_bad_photographs_have_changed(
         assert content_of(tmp_path / "out") == content_of(folder)
 
 
+@pytest.mark.parametrize("come", [0, 1])
+def test_a_shard_is_written_again_though_only_one_of_its_missing_photographs_has_come(tmp_path, table, images, come):
+    photographs, shards = tmp_path / "images", make_plan(table, CROP, 10).shards
+    shutil.copytree(images, photographs)
+    missing = sorted(set(table.image[shards[0].rows]))[:2]
+    for name in missing:
+        (photographs / name).unlink()
+    shard(tmp_path / "out", table, photographs)
+    assert write.pending_jobs(tmp_path / "out", shards, table, [photographs], CROP) == []
+    shutil.copy(images / missing[come], photographs / missing[come])
+    pending = write.pending_jobs(tmp_path / "out", shards, table, [photographs], CROP)
+    assert [job.name for job in pending] == [shards[0].name]
+
+
 def test_another_plan_is_refused_with_what_differs_and_nothing_is_touched(tmp_path, folder, table):
     shutil.copytree(folder, tmp_path / "out")
     (tmp_path / "out" / ".train-000000.tar.1.partial").touch()
