@@ -14,6 +14,7 @@ from attrtrain.engine.state import Learner, RunState
 from attrtrain.engine.window import Window
 from attrtrain.errors import AttrtrainError
 from attrtrain.run_lock import locked
+from attrtrain.tracking import wandb_tracker
 
 SHARDS = SimpleNamespace(fingerprint="data", vocabulary=SimpleNamespace(fingerprint="attributes"))
 
@@ -90,6 +91,23 @@ def test_nobody_goes_on_from_weights_of_which_one_is_no_finite_number(tmp_path: 
         with pytest.raises(AttrtrainError, match=told):
             save_checkpoint(first, trained, RunState(step=2), Window(first.runtime))
     assert [path.name for path in (tmp_path / "checkpoints").glob("step-*")] == ["step-00000001"]
+
+
+def test_a_run_stays_itself_in_wandb_and_one_that_begins_from_its_checkpoint_is_another(tmp_path: Path) -> None:
+    first = task(tmp_path / "first", None)
+    first.folder.mkdir()
+    wandb_tracker.write_id(first.folder, "abc")
+    with locked(first.folder, first.runtime):
+        save_checkpoint(first, learner(), RunState(step=1), Window(first.runtime))
+    (first.folder / "wandb_id").unlink()
+    second = task(tmp_path / "second", None)
+    second.folder.mkdir()
+    for of, known in ((first, "abc"), (second, "")):
+        restore(of, learner(), RunState(), Window(of.runtime), first.folder / "checkpoints" / "step-00000001")
+        assert wandb_tracker.read_id(of.folder) == known
+    wandb_tracker.write_id(first.folder, "abc-course2")
+    restore(first, learner(), RunState(), Window(first.runtime), first.folder / "checkpoints" / "step-00000001")
+    assert wandb_tracker.read_id(first.folder) == "abc-course2"
 
 
 def convolutions(layout: torch.memory_format) -> Any:
