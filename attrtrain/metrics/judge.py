@@ -27,9 +27,7 @@ from attrtrain.metrics.overall import MIN_NEGATIVES, MIN_POSITIVES, permutation_
 from attrtrain.metrics.views import MASKED_RULE, none_if_nan, other_views, with_category
 from attrtrain.predictions import Predictions
 
-_CROSS_FITTED = (
-    "cross-fitted: each half of the photographs is judged at the thresholds that maximise F1 on the other half"
-)
+_CROSS_FITTED = "cross-fitted: each half of the {} is judged at the thresholds that maximise F1 on the other half"
 
 
 def judge(
@@ -98,7 +96,7 @@ def judge_cells(
         images=cells.images,
         positive_at=positive_at,
         threshold=threshold,
-        tuned_on=tuned.tuned_on if tuned else _CROSS_FITTED,
+        tuned_on=tuned.tuned_on if tuned else _CROSS_FITTED.format("photographs" if unit_is_image else "objects"),
         overall=overall,
         intervals={key: overall_interval(key, drawn, measured.overall.get(key, np.nan)) for key in overall}
         if drawn

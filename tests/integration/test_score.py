@@ -136,6 +136,7 @@ def test_the_table_shows_each_score_beside_guessing(tmp_path, capsys):
         assert f"{value:.4f}" in line
     assert "240 objects, 19 of 20 attributes judged" in printed
     assert "replicates over objects, since no photographs were given" in printed
+    assert "cross-fitted: each half of the objects is judged" in printed and "half of the photographs" not in printed
     assert "negatives: 1 (attribute 19)" in printed
     assert metrics["bootstrap"]["unit"] == "object"
 

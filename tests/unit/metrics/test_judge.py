@@ -212,7 +212,10 @@ def test_the_exhaustive_view_takes_objects_with_more_than_175_known_attributes()
 
 
 def test_tuned_thresholds_given_or_cross_fitted_are_told(predictions, document):
-    assert document.tuned_on.startswith("cross-fitted") and document.attributes[5].threshold_tuned is None
+    assert (
+        document.tuned_on.startswith("cross-fitted: each half of the photographs is judged")
+        and document.attributes[5].threshold_tuned is None
+    )
     given = GivenThresholds(np.linspace(-1, 1, 12), "thresholds tuned on split 'train'", JudgedSet.of(predictions, 0.5))
     told = judge(predictions, source={}, tuned=given, replicates=0)
     assert told.tuned_on == "thresholds tuned on split 'train'"
