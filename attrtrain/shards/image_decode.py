@@ -19,6 +19,10 @@ _JPEG_MAGIC = b"\xff\xd8\xff"
 _WIDEST = 2**31 // 32  # pixels whose bits Pillow can count; of more, it says that memory is short
 
 
+class _TooWideError(Image.DecompressionBombError):
+    """Not too many pixels, but too many in a line."""
+
+
 def load_image(
     source: Path | FetchedImage, declared_size: tuple[int, int] = (0, 0), formats: tuple[str, ...] | None = None
 ) -> NDArray[np.uint8]:
@@ -42,8 +46,12 @@ def load_image(
         pixels, orientation = _as_stored(source, formats)
     except UnidentifiedImageError:
         raise LeftOutError("image_broken", f"{path}: {_what_else(source)}") from None
-    except Image.DecompressionBombError as error:
+    except _TooWideError as error:
         raise LeftOutError("image_too_large", f"{path}: {error}") from None
+    except Image.DecompressionBombError:  # whose own words speak of an attack, and not of what to do
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        told = f"more than {most:,} pixels; make it smaller, and its boxes with it, or cut it into several"
+        raise LeftOutError("image_too_large", f"{path}: {told}") from None
     except MemoryError:
         raise  # this machine's failure, not the picture's
     except OSError as error:
@@ -108,7 +116,7 @@ def _as_stored(source: Path | FetchedImage, formats: tuple[str, ...] | None) -> 
                 raise OSError(f"{image.format} is a drawing program, not a photograph")
             if pixels is None or image.format != "JPEG":
                 if image.width > _WIDEST:
-                    raise Image.DecompressionBombError(f"{image.width} pixels are more than a line may have")
+                    raise _TooWideError(f"{image.width:,} pixels are more than a line may have")
                 image.load()
                 pixels = np.asarray(_rgb(image))
             return pixels, _orientation(image)
