@@ -2,14 +2,18 @@
 fetched from there can run.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
-from attrtrain.errors import ConfigError, HubError, first_line, one_line
+from attrtrain.errors import ConfigError, HubError, one_line
 
 _PREFIX = "hf:"
+# As huggingface_hub's own rule, whose errors speak of a function's arguments.
+_REPOSITORY = re.compile(r"(?!.*(?:--|\.\.))\b[\w.-]+\b/\b[\w.-]{1,96}\b(?<!\.git)", re.ASCII)
+_NO_REPOSITORY = "names no repository; give OWNER/NAME, both of letters, digits, single - and ., and _"
 
 
 def is_repository(place: str | Path) -> bool:
@@ -82,6 +86,14 @@ def upload(folder: Path, repository: str, names: Sequence[str], private: bool) -
     return url
 
 
+def require_repository(repository: str) -> None:
+    """Raises ConfigError where a text is not `owner/name`. The Hub would take a name alone for one of the user's own,
+    but no `hf:name` reads that.
+    """
+    if not _REPOSITORY.fullmatch(repository):
+        raise ConfigError(f"{repository}: {_NO_REPOSITORY}")
+
+
 @contextmanager
 def _failures_told(place: str) -> Iterator[None]:
     from huggingface_hub import constants
@@ -89,8 +101,8 @@ def _failures_told(place: str) -> Iterator[None]:
 
     try:
         yield
-    except HFValidationError as error:
-        raise ConfigError(f"{place}: {first_line(error)}") from None
+    except HFValidationError:
+        raise ConfigError(f"{place}: {_NO_REPOSITORY}") from None
     except OfflineModeIsEnabled:
         raise HubError(f"{place}: HF_HUB_OFFLINE forbids the network; unset it") from None
     except HfHubHTTPError as error:

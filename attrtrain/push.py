@@ -35,11 +35,13 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.public and not arguments.upload:
         raise ConfigError("--public: belongs to --upload OWNER/NAME")
+    if arguments.upload is not None:
+        hub.require_repository(arguments.upload)  # before a folder is written whose card names it
     options = CardOptions.of(arguments)
     model = read_published_model(arguments.run, options.evaluation)
-    card = write_card(model, options, f"hf:{arguments.upload}" if arguments.upload else ".")
+    card = write_card(model, options, "." if arguments.upload is None else f"hf:{arguments.upload}")
     write_hub_folder(arguments.to, model, card)
     print("\n".join([str(arguments.to), *(f"missing from its card: {told}" for told in model.missing)]), flush=True)
-    if arguments.upload:
+    if arguments.upload is not None:
         print(hub.upload(arguments.to, arguments.upload, NAMES, private=not arguments.public))
     return 0

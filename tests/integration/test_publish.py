@@ -424,7 +424,7 @@ def test_the_hub_is_found_as_its_users_name_it(run: Path, tmp_path: Path, hub: H
         (["--upload", "me/toy"], "", "no token to upload with; log in with `hf auth login`"),
         (["--upload", "me/toy"], "hf_old", "the token is not accepted"),
         (["--upload", "you/toy"], TOKEN, "you/toy: the token may not write there"),
-        (["--upload", "a/b/c"], TOKEN, "a/b/c: Repo id must be"),
+        (["--upload", "a/b/c"], TOKEN, "a/b/c: names no repository; give OWNER/NAME"),
         (["--upload", "me/toy", "--license", "nonsense"], TOKEN, '"license" must be one of'),
         (["--public"], TOKEN, "--public: belongs to --upload"),
     ],
@@ -435,6 +435,16 @@ def test_an_upload_that_is_refused_is_told_in_one_line_and_changes_nothing(
     monkeypatch.setenv("HF_TOKEN", token)
     assert told in failing(["push", str(run), "--to", str(tmp_path / "out"), *flags], capsys)
     assert hub.commits == 0 and not any(entry["files"] for entry in hub.repositories.values())
+
+
+@pytest.mark.parametrize("name", ["toy", "a/b/c", "hf:me/toy", "me/my toy", "me/a--b", "me/", ""])
+def test_a_name_that_is_no_repository_is_refused_before_a_folder_is_written(
+    run: Path, tmp_path: Path, hub: Hub, capsys: pytest.CaptureFixture[str], monkeypatch, name: str
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "")  # nobody has to log in to learn of it
+    told = failing(["push", str(run), "--to", str(tmp_path / "out"), "--upload", name], capsys)
+    assert told.startswith(f"error: {name}: names no repository; give OWNER/NAME")
+    assert not (tmp_path / "out").exists() and not hub.repositories
 
 
 def test_without_a_network_there_is_one_line(
