@@ -240,6 +240,7 @@ def test_values_that_look_like_sql_are_values(table):
         ),
         ("category = 5", "expected a text in single quotes to compare category with, but there is '5'"),
         ("furry & sleeping", "at character 7: '& sleeping' is no part of the language"),
+        ("wet / damp", "'/ damp' is no part of the language (a name with such signs goes in double quotes)"),
         ("category = 'dog", "at character 12: a quote that nothing closes"),
     ],
 )
