@@ -47,6 +47,8 @@ def locked(folder: Path, runtime: Runtime, patience_seconds: float = _PATIENCE_S
     if runtime.is_main:
         try:
             descriptor = _acquire(folder, patience_seconds)
+        except FileExistsError:
+            problem = ConfigError(f"run.dir: {folder}: is a file; give the run a folder of its own")
         except OSError as error:
             problem = ConfigError(f"run.dir: {error.filename or folder}: {error.strerror}")
         except CheckpointError as error:

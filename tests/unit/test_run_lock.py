@@ -136,6 +136,9 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
         locked(tmp_path / "file" / "run", runtime()),
     ):
         pass
+    told = r"run\.dir: .*file: is a file; give the run a folder of its own"
+    with pytest.raises(ConfigError, match=told), locked(tmp_path / "file", runtime()):
+        pass
 
 
 def test_a_machine_that_is_renamed_keeps_its_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
