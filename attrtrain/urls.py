@@ -4,6 +4,7 @@ read.
 
 import errno
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,6 +16,7 @@ from attrtrain.errors import ConfigError, LabelError, ShardError, first_line
 
 _WEB = ("http://", "https://")
 _CHUNK = 8 << 20  # bytes asked for at a time
+_PASSWORD = re.compile("://[^/?#@]*:[^/?#]*@")
 
 
 def is_url(place: str | Path) -> bool:
@@ -23,7 +25,17 @@ def is_url(place: str | Path) -> bool:
 
 
 def as_place(text: str) -> Path | str:
-    """A command line's or configuration's text as a path, or as the URL it is."""
+    """A command line's or configuration's text as a path, or as the URL it is.
+
+    Raises:
+        ConfigError: the URL holds a password. Places are written into configurations, metrics and reports, and logged.
+    """
+    if is_url(text) and _PASSWORD.search(text):
+        without = _PASSWORD.sub("://", text)
+        raise ConfigError(
+            f"{without}: was given with a password, which the run's files and its log would tell; leave it out of the URL "
+            "(docs/scale.md says where it may be)"
+        )
     return text.rstrip("/") if is_url(text) else Path(text)
 
 

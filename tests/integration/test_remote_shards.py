@@ -1,6 +1,8 @@
 """Shard folders at URLs: a real S3 server on this machine, and file://, read through a bounded cache."""
 
+import base64
 import json
+import os
 import pickle
 import shutil
 import subprocess
@@ -24,7 +26,7 @@ from attrtrain.data.loader import CropDataset, load_batches
 from attrtrain.data.order import TrainOrder
 from attrtrain.data.reader import ShardSet
 from attrtrain.errors import ConfigError, ShardError
-from attrtrain.urls import chunks_of, is_url, read_url, size_of
+from attrtrain.urls import as_place, chunks_of, is_url, read_url, size_of
 
 BUCKET = "photographs"
 
@@ -314,6 +316,47 @@ def test_what_a_web_server_refuses_is_not_told_as_missing(web, read):
             read(f"{web}/{status}/a.csv")
     with pytest.raises(ShardError, match=r"a\.csv: cannot be read \(ClientConnectorError"):
         read("http://127.0.0.1:9/a.csv")
+
+
+def test_a_password_in_a_url_is_refused_and_told_nowhere(tmp_path, capsys):
+    place = "https://me:s3cret@web.example/photos"
+    for command in (
+        ["shard", "--labels", "boxes.csv", "--images", place, "--out", str(tmp_path / "out")],
+        ["verify", place],
+        ["train", "demo", "--data.shards", place, "--run.dir", str(tmp_path / "run"), "--track.wandb", "disabled"],
+    ):
+        assert main(command) == 2
+        told = capsys.readouterr().err
+        assert "https://web.example/photos: was given with a password" in told and "s3cret" not in told
+    assert not list(tmp_path.iterdir())
+    for harmless in ("https://web.example:8443/a@b/c:d@e", "sftp://me@web.example/photos", "s3://bucket/a:b@c"):
+        assert as_place(harmless) == harmless
+
+
+def test_the_password_of_a_web_server_is_found_where_the_guide_says(tmp_path, monkeypatch):
+    class Guarded(SimpleHTTPRequestHandler):
+        def do_GET(self):
+            known = self.headers["Authorization"] == "Basic " + base64.b64encode(b"me:s3cret").decode()
+            self.send_response(200 if known else 401)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"ok")
+
+        def log_message(self, *_):
+            pass
+
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password s3cret\n")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Guarded) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/a.csv"
+        with pytest.raises(ShardError, match="Unauthorized"):
+            read_url(url)
+        program = f"from attrtrain.urls import read_url; print(read_url({url!r}))"
+        environment = {**os.environ, "FSSPEC_HTTP": '{"client_kwargs": {"trust_env": true}}'}
+        done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+        assert done.stdout == "b'ok'\n", done.stderr
+        server.shutdown()
 
 
 def test_a_query_is_no_part_of_a_file_name(web, toy_shards, tmp_path, capsys):
