@@ -117,7 +117,8 @@ class AttributeLoss:
             case "asl":
                 shifted = (logits.sigmoid() - settings.clip).clamp(min=0)
                 if settings.clip:
-                    negative = -torch.log1p(-shifted)
+                    # 1 - q, but exact where p rounds to 1 and a small clip is lost in it.
+                    negative = -((-logits).sigmoid() + settings.clip).clamp(max=1).log()
                 positive = positive * (settings.gamma_positive * log_q).exp().detach()
                 negative = negative * shifted.pow(settings.gamma_negative).detach()
         return positive if self.positive_weight is None else positive * self.positive_weight, negative

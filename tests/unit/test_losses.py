@@ -104,6 +104,18 @@ def test_value_and_gradient_are_those_of_a_plain_loop(settings: LossConfig, unkn
         assert logits.grad[row, column].item() == pytest.approx(slope, rel=1e-3, abs=1e-7)
 
 
+def test_asl_stays_finite_where_a_probability_rounds_to_one_and_its_clip_is_lost_in_it() -> None:
+    logits = torch.tensor([[5.0, 30.0, 200.0]], requires_grad=True)
+    absent = Cells(torch.zeros(1, 3), torch.ones(1, 3, dtype=torch.bool), 0, 3)
+    for clip in (1e-9, 1e-6, 0.05):
+        settings = LossConfig(name="asl", gamma_negative=0.0, clip=clip)
+        loss = AttributeLoss(settings, "mask", 1.0, 1)(logits, absent)
+        exact = [-math.log(1 / (1 + math.exp(x)) + clip) for x in logits[0].tolist()]
+        assert loss.item() == pytest.approx(sum(exact) / 3, rel=1e-6)
+        loss.backward()
+        assert logits.grad is not None and logits.grad.isfinite().all()
+
+
 def test_bce_is_torchs_with_its_positive_weight_and_focal_is_torchvisions() -> None:
     logits, given, _ = cells(rows=40)
     logits, target = logits.float(), given.target.float()
