@@ -224,8 +224,8 @@ def _tokens(text: str) -> list[tuple[str, str]]:
     while text[place:].strip():
         if not (match := _TOKEN.match(text, place)):
             rest = text[place:].strip()
-            stranger = f"{rest[:20]!r} is no part of the language (a name with such signs goes in double quotes)"
-            why = "a quote that nothing closes" if rest[0] in "'\"" else stranger
+            foreign = f"{rest[:20]!r} is no part of the language (a name with such signs goes in double quotes)"
+            why = "a quote that nothing closes" if rest[0] in "'\"" else foreign
             raise ConfigError(f"the expression, at character {len(text) - len(text[place:].lstrip()) + 1}: {why}")
         kind, found = str(match.lastgroup), match[str(match.lastgroup)]
         if kind in ("text", "quoted"):

@@ -178,7 +178,7 @@ def category_guess(cells: JudgedSet, training: TrainingRates | None) -> Category
         parts=parts,
         positives=positives,
         known=known,
-        source="cross-fitted over the judged objects: rates of the other half of the photographs, AP and AUROC within each half",
+        source="cross-fitted over the judged objects: rates of the other half, AP and AUROC within each half",
     )
 
 
