@@ -37,8 +37,6 @@ from attrtrain.tracking.trackers import (
 
 Mode = Literal["online", "offline", "disabled"]
 
-_PUBLIC_SERVER = "https://api.wandb.ai"
-
 _COURSE = "-course"  # in the id of a run that has left its first course, before which one it is
 
 _LINE = "metrics_line"  # hidden: which line of metrics.jsonl a row of the history is
@@ -54,6 +52,8 @@ def resolve_mode(asked: Literal["auto", "online", "offline", "disabled"]) -> tup
         return asked, ""
     if (mode := os.environ.get("WANDB_MODE")) in ("online", "offline", "disabled"):
         return mode, f"W&B: {mode}, as WANDB_MODE says"  # type: ignore[return-value]  # one of the literals
+    if (mode := _kept("mode")) in ("offline", "disabled"):  # by `wandb offline` and `wandb disabled`
+        return mode, f"W&B: {mode}, as its own settings here say; `wandb online` undoes that"  # type: ignore[return-value]  # one of the literals
     if has_key():
         return "online", ""
     return (
@@ -68,23 +68,22 @@ def has_key() -> bool:
     """
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
-    host = urlsplit(_server()).netloc  # with its port, as W&B writes it down
+    server = os.environ.get("WANDB_BASE_URL") or _kept("base_url") or "https://api.wandb.ai"
+    host = urlsplit(server).netloc  # with its port, as W&B writes it down
     try:
         return netrc.netrc(os.environ.get("NETRC", str(Path.home() / ".netrc"))).authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
         return False
 
 
-def _server() -> str:
-    """Where W&B's client goes: as the environment says, or the files in which `wandb login --host` keeps it."""
-    if told := os.environ.get("WANDB_BASE_URL"):
-        return told
+def _kept(setting: str) -> str:
+    """One of W&B's own settings, which its commands keep in files, such as `wandb login --host`; "" where it is not."""
     own = Path(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb").expanduser() / "settings"
     kept = configparser.ConfigParser()
     with suppress(configparser.Error, UnicodeDecodeError):
         kept.read([own, Path(os.environ.get("WANDB_DIR") or ".", WANDB, "settings")])  # the later one counts
-        return kept.get("default", "base_url", fallback=_PUBLIC_SERVER)
-    return _PUBLIC_SERVER
+        return kept.get("default", setting, fallback="")
+    return ""
 
 
 def project_of_environment() -> str:

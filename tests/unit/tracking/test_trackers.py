@@ -135,6 +135,7 @@ def test_auto_is_online_only_with_a_key(monkeypatch: pytest.MonkeyPatch, tmp_pat
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
     mode, said = wandb_tracker.resolve_mode("auto")
     assert mode == "offline" and "wandb login" in said
     (tmp_path / "netrc").write_text("machine api.wandb.ai login user password key\n")
@@ -172,6 +173,28 @@ def test_a_key_of_a_server_of_ones_own_is_found_where_wandb_keeps_it(
     (tmp_path / "wandb" / "settings").unlink()
     (tmp_path / "settings").write_text("no settings")
     assert not wandb_tracker.has_key()
+
+
+@pytest.mark.parametrize("mode", ["offline", "disabled"])
+def test_auto_heeds_what_wandbs_own_commands_have_set(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mode: str
+) -> None:
+    for name in ("WANDB_MODE", "WANDB_DIR", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "wandb").mkdir()
+    settings = tmp_path / "wandb" / "settings"
+    settings.write_text(f"[default]\nmode = {mode}\n")  # as `wandb offline` and `wandb disabled` do
+    resolved, said = wandb_tracker.resolve_mode("auto")
+    assert resolved == mode and "`wandb online`" in said
+    assert wandb_tracker.resolve_mode("online") == ("online", "")
+    settings.write_text("[default]\n\n")  # as `wandb online` leaves it
+    assert wandb_tracker.resolve_mode("auto") == ("online", "")
+    monkeypatch.setenv("WANDB_MODE", "online")
+    settings.write_text(f"[default]\nmode = {mode}\n")
+    assert wandb_tracker.resolve_mode("auto")[0] == "online"
 
 
 def test_tensorboard_that_cannot_write_is_left_out_in_one_line(
