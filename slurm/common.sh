@@ -138,8 +138,22 @@ requeue() {
 
 # ---- training --------------------------------------------------------------------------------------------------------
 
-# Whether train's first argument is a YAML file that says where the run goes.
+# Whether a YAML file says where the run goes: the first argument, or one behind --config.
 names_folder() {
+    local word is_file=1
+    for word in "$@"; do
+        case $word in
+            --config) is_file=1 && continue ;;
+            --config=*) word=${word#*=} ;;
+            *) [ -n "$is_file" ] || continue ;;
+        esac
+        is_file=''
+        if says_folder "$word"; then return; fi
+    done
+    return 1
+}
+
+says_folder() {
     [ -f "$1" ] && awk '/^[^ #]/ { inside = /^run:/ } inside && /[ {,]dir:/ { found = 1 } END { exit !found }' "$1"
 }
 
@@ -155,7 +169,7 @@ train() {
     ((cpus > 0)) || die "$per_node processes but $SLURM_CPUS_ON_NODE CPUs on a node; ask for more: --cpus-per-gpu=8"
 
     # The same folder after a requeue, which keeps the job's id, and another one for every job.
-    if [[ " $*" != *" --run.dir"[\ =]* ]] && ! names_folder "${1:-}"; then
+    if [[ " $*" != *" --run.dir"[\ =]* ]] && ! names_folder "$@"; then
         set -- "$@" --run.dir "runs/${SLURM_JOB_NAME:-train}-$SLURM_JOB_ID"
     fi
     if [ -n "${ATTRTRAIN_LOCAL_DISK:-}" ]; then

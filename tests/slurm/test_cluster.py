@@ -240,20 +240,24 @@ def test_a_job_that_was_submitted_from_within_another_one_has_its_own_tasks_and_
 
 
 @pytest.mark.parametrize(
-    ("text", "added"),
+    ("words", "text", "added"),
     [
-        ("run:\n  seed: 1\n  # mine\n  dir: runs/mine\ntrain:\n  epochs: 1\n", ""),
-        ("run: {dir: runs/mine}\n", ""),
-        ("run:\n  seed: 1\ndata:\n  cache_dir: /x\n", r" --run.dir runs/own-\d+"),
+        ("{}", "run:\n  seed: 1\n  # mine\n  dir: runs/mine\ntrain:\n  epochs: 1\n", ""),
+        ("{}", "run: {dir: runs/mine}\n", ""),
+        ("{}", "run:\n  seed: 1\ndata:\n  cache_dir: /x\n", r" --run.dir runs/own-\d+"),
+        ("demo --config {}", "run: {dir: runs/mine}\n", ""),
+        ("demo --config={}", "run: {dir: runs/mine}\n", ""),
+        ("demo --run.seed 3 --config {}", "train: {epochs: 1}\n", r" --run.dir runs/own-\d+"),
     ],
 )
 def test_a_folder_that_a_yaml_file_names_is_the_runs(
-    echo: Callable[..., str], tmp_path: Path, text: str, added: str
+    echo: Callable[..., str], tmp_path: Path, words: str, text: str, added: str
 ) -> None:
     file = tmp_path / "own.yaml"
     file.write_text(text)
-    log = echo("--gpus-per-node=0", "--job-name=own", "slurm/train.sbatch", str(file))
-    assert re.search(rf"args=-m attrtrain.train {re.escape(str(file))}{added}$", log, re.M), log
+    given = words.format(file)
+    log = echo("--gpus-per-node=0", "--job-name=own", "slurm/train.sbatch", *given.split())
+    assert re.search(rf"args=-m attrtrain.train {re.escape(given)}{added}$", log, re.M), log
 
 
 def test_shards_are_copied_to_each_nodes_disk_and_read_there(
