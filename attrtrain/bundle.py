@@ -19,7 +19,7 @@ from attrtrain import __version__, hub
 from attrtrain.config.schema import MOST_HIDDEN, Head, Mirroring, Precision
 from attrtrain.contract import Contract, first_fault, to_json
 from attrtrain.device import device_type
-from attrtrain.errors import ConfigError, LabelError, WeightsError, first_line
+from attrtrain.errors import ConfigError, LabelError, WeightsError
 from attrtrain.files import atomic_folder, legible, sha256_of
 from attrtrain.framing import Framing
 from attrtrain.models.network import IMAGE_MEAN, IMAGE_STD, AttributeModel, build_network
@@ -27,6 +27,7 @@ from attrtrain.models.plain import model_from_tensors
 from attrtrain.models.weights import read_tensors, savable
 from attrtrain.run_layout import BUNDLE, BUNDLES, CONFIG
 from attrtrain.shards.manifest import CropSettings, VocabularyRecord
+from attrtrain.wording import first_line
 
 WEIGHTS, CARD = "weights.safetensors", "model.json"
 

@@ -28,9 +28,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from attrtrain.errors import CheckpointError, first_line
+from attrtrain.errors import CheckpointError
 from attrtrain.files import atomic_write, fsync, sha256_of
 from attrtrain.models.weights import savable
+from attrtrain.wording import first_line
 
 COMPLETE, LATEST, STATE = "complete.json", "latest", "state.json"
 MODEL, OPTIMIZER = "model.safetensors", "optimizer.pt"

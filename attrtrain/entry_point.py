@@ -7,8 +7,9 @@ import signal
 import sys
 from collections.abc import Callable
 
-from attrtrain.errors import AttrtrainError, OneProcessError, PreemptedError, ProcessLostError, refused_by_system, shown
+from attrtrain.errors import AttrtrainError, OneProcessError, PreemptedError, ProcessLostError, refused_by_system
 from attrtrain.process_exit import end_within_group
+from attrtrain.wording import shown
 
 
 def exit_code_of(action: Callable[[], int], going_on: str) -> int:

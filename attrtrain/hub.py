@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
-from attrtrain.errors import ConfigError, HubError, one_line
+from attrtrain.errors import ConfigError, HubError
+from attrtrain.wording import one_line
 
 _PREFIX = "hf:"
 # As huggingface_hub's own rule, whose errors speak of a function's arguments.

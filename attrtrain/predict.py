@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attrtrain.errors import AttrtrainError, ConfigError, ImageError, shown
+from attrtrain.errors import AttrtrainError, ConfigError, ImageError
 from attrtrain.inference.command import add_models_arguments, check_scales
+from attrtrain.wording import shown
 
 if TYPE_CHECKING:  # torch takes seconds, which `--help` need not
     from attrtrain.inference.predictor import Predictor

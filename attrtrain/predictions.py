@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attrtrain.errors import PredictionsError, first_line, given_twice
+from attrtrain.errors import PredictionsError
 from attrtrain.files import atomic_write
+from attrtrain.wording import first_line, given_twice
 
 PREDICTIONS = "predictions.npz"
 

@@ -33,10 +33,10 @@ from attrtrain.errors import (
     OneProcessError,
     ProcessLostError,
     ShardError,
-    first_line,
 )
 from attrtrain.keyed_random import mix64
 from attrtrain.launcher import adopt_slurm_step, process_cores, use_all_cores
+from attrtrain.wording import first_line
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attrtrain.errors import ConfigError, shown
+from attrtrain.errors import ConfigError
 from attrtrain.inference.command import add_images_argument
 from attrtrain.urls import require_folders
+from attrtrain.wording import shown
 
 if TYPE_CHECKING:  # DuckDB and Arrow take a moment, which `--help` need not
     from attrtrain.inference.results import ResultInfo

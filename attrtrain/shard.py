@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrtrain.cores import usable_cores
-from attrtrain.errors import AttrtrainError, ConfigError, ShardError, some_of
+from attrtrain.errors import AttrtrainError, ConfigError, ShardError
 from attrtrain.shards.crop_defaults import CONTEXT, QUALITY, STORE_PX
 from attrtrain.urls import as_place, is_url, require_folders
+from attrtrain.wording import some_of
 
 if TYPE_CHECKING:  # imported where they are used: `--help` need not wait for NumPy, Pillow and pydantic
     from attrtrain.annotations.table import ObjectTable

@@ -12,7 +12,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, cast
 from urllib.parse import quote, unquote, urlsplit
 
-from attrtrain.errors import ConfigError, LabelError, ShardError, first_line
+from attrtrain.errors import ConfigError, LabelError, ShardError
+from attrtrain.wording import first_line
 
 _WEB = ("http://", "https://")
 _CHUNK = 8 << 20  # bytes asked for at a time

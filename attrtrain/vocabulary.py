@@ -8,7 +8,8 @@ from functools import cached_property
 from typing import Any
 from unicodedata import category
 
-from attrtrain.errors import LabelError, given_twice
+from attrtrain.errors import LabelError
+from attrtrain.wording import given_twice
 
 
 @dataclass(frozen=True)

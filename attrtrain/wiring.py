@@ -42,7 +42,6 @@ from attrtrain.errors import (
     MemoryExceededError,
     PreemptedError,
     ShardError,
-    first_line,
     lacks_memory,
 )
 from attrtrain.framing import Framing
@@ -59,6 +58,7 @@ from attrtrain.signals import StopRequest
 from attrtrain.tracking.tensorboard_tracker import require_tensorboard
 from attrtrain.tracking.trackers import NullTracker
 from attrtrain.urls import is_url
+from attrtrain.wording import first_line
 
 
 def run(config: TrainConfig) -> None:

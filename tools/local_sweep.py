@@ -31,10 +31,11 @@ import yaml
 
 from attrtrain.config.changes import changes, decides_numbers
 from attrtrain.config.load import load_config
-from attrtrain.errors import AttrtrainError, ConfigError, one_line
+from attrtrain.errors import AttrtrainError, ConfigError
 from attrtrain.keyed_random import uniform
 from attrtrain.run_layout import CONFIG, HISTORY, RESULT
 from attrtrain.signals import STOP_SIGNALS
+from attrtrain.wording import one_line
 
 Trial = dict[str, Any]
 _BEGUN_WITH = {("run", "seed"), ("data", "shards")}

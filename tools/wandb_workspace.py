@@ -13,9 +13,10 @@ import sys
 from importlib.util import find_spec
 from typing import Any
 
-from attrtrain.errors import AttrtrainError, ConfigError, one_line
+from attrtrain.errors import AttrtrainError, ConfigError
 from attrtrain.tracking.trackers import EPOCH, GLOBAL_STEP
 from attrtrain.tracking.wandb_tracker import has_key, project_of_environment
+from attrtrain.wording import one_line
 
 _CURVES: dict[str, dict[str, tuple[str, ...]]] = {
     "How good": {

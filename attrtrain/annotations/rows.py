@@ -7,7 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attrtrain.errors import LabelError, given_twice
+from attrtrain.errors import LabelError
+from attrtrain.wording import given_twice
 
 if TYPE_CHECKING:
     from _csv import Reader

@@ -17,8 +17,8 @@ from attrtrain.auditing.document import (
     TornPhotographs,
     Votes,
 )
-from attrtrain.errors import some_of
 from attrtrain.metrics.overall import MIN_NEGATIVES, MIN_POSITIVES
+from attrtrain.wording import some_of
 
 Severity = Literal["serious", "check", "note"]
 _SHOWN = 3  # attributes of a line

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, get_args, get_origin, get_type_
 
 from attrtrain.config.help import CONFIG_HELP, config_help
 from attrtrain.config.schema import LEAST_PX, MOST_PX, RESNETS, TIMM, TrainConfig
-from attrtrain.errors import ConfigError, one_line
+from attrtrain.errors import ConfigError
 from attrtrain.files import legible
+from attrtrain.wording import one_line
 
 if TYPE_CHECKING:  # imported where they are used: `--help` needs neither this nor yaml
     from jsonargparse import ArgumentParser

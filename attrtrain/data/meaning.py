@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from attrtrain.config.schema import DataConfig, Mirroring
-from attrtrain.errors import some_of
+from attrtrain.wording import some_of
 
 
 def _set_of(words: str) -> frozenset[str]:

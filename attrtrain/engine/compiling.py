@@ -18,7 +18,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from attrtrain.errors import AttrtrainError, first_line
+from attrtrain.errors import AttrtrainError
+from attrtrain.wording import first_line
 
 _GRAPHS = 128  # of one network; torch has a limit of 256 for all together
 

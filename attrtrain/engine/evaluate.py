@@ -16,12 +16,13 @@ from tqdm import tqdm
 from attrtrain.data.loader import CropDataset, load_batches
 from attrtrain.data.order import evaluation_requests
 from attrtrain.data.reader import ShardSet
-from attrtrain.errors import AttrtrainError, MemoryExceededError, first_line, lacks_memory
+from attrtrain.errors import AttrtrainError, MemoryExceededError, lacks_memory
 from attrtrain.framing import Framing
 from attrtrain.metrics.functional import MeanScores, mean_scores
 from attrtrain.models.category_head import category_codes
 from attrtrain.runtime import Runtime
 from attrtrain.signals import StopRequest
+from attrtrain.wording import first_line
 
 BAR_SECONDS = 0.5 if sys.stderr.isatty() else 30  # a log file needs no smooth bar
 _LOOK_EVERY = 4  # batches between two looks at whether to stop

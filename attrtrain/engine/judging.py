@@ -10,7 +10,6 @@ import numpy as np
 
 from attrtrain.data.reader import ShardSet
 from attrtrain.engine.evaluate import Evaluation
-from attrtrain.errors import some_of
 from attrtrain.metrics.baselines import TrainingRates
 from attrtrain.metrics.decisions import GivenThresholds, tune
 from attrtrain.metrics.document import METRICS, MetricsDocument, write_metrics
@@ -20,6 +19,7 @@ from attrtrain.metrics.judged_set import JudgedSet
 from attrtrain.metrics.overall import is_judged
 from attrtrain.predictions import PREDICTIONS, Predictions, write_predictions
 from attrtrain.tracking.trackers import Table
+from attrtrain.wording import some_of
 
 THRESHOLD = 0.5
 # Of a score in single precision, which use compares: one that should just reach its threshold must not miss it.

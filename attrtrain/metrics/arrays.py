@@ -14,8 +14,9 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 from numpy.typing import NDArray
 
-from attrtrain.errors import PredictionsError, given_twice, some_of
+from attrtrain.errors import PredictionsError
 from attrtrain.predictions import errors_naming
+from attrtrain.wording import given_twice, some_of
 
 _SHOWN = 5  # columns of a line
 _IDS = ("object_id", "image_id", "Unnamed: 0", "__index_level_0__")

@@ -1,8 +1,8 @@
 """The most important numbers as text: each score beside its interval and beside what guessing scores."""
 
-from attrtrain.errors import counted, some_of
 from attrtrain.metrics.decisions import TOP_K
 from attrtrain.metrics.document import MetricsDocument
+from attrtrain.wording import counted, some_of
 
 _ROWS = {
     "map": "mAP", "auroc": "AUROC", "cf1": "CF1", "of1": "OF1", "cf1_tuned": "CF1, tuned", "of1_tuned": "OF1, tuned", "mA": "mA",

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from attrtrain.config.schema import RGB, Interpolation
-from attrtrain.errors import ConfigError, WeightsError, first_line
+from attrtrain.errors import ConfigError, WeightsError
+from attrtrain.wording import first_line
 
 
 def build_timm(name: str, image_px: int) -> nn.Module:

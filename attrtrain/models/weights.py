@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from attrtrain.config.schema import TIMM
 from attrtrain.downloads import head_of, left_instead
-from attrtrain.errors import WeightsError, first_line
+from attrtrain.errors import WeightsError
 from attrtrain.models.network import AttributeModel
+from attrtrain.wording import first_line
 
 
 def load_backbone_weights(model: AttributeModel, backbone: str, source: str) -> str:

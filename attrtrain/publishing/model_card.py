@@ -13,7 +13,6 @@ from huggingface_hub import ModelCard
 from jinja2 import DictLoader, Environment, StrictUndefined
 
 from attrtrain.config.schema import TIMM, Head, UnknownLabels
-from attrtrain.errors import counted
 from attrtrain.files import legible
 from attrtrain.metrics.document import AttributeEntry, Interval, MetricsDocument
 from attrtrain.publishing.front_matter import front_matter
@@ -24,6 +23,7 @@ from attrtrain.report.metric_names import metric_name
 from attrtrain.report.render import interval, percent, score
 from attrtrain.report.run_report import installed_versions
 from attrtrain.shards.manifest import Manifest, SourceRecord, unlabelled_attributes
+from attrtrain.wording import counted
 
 # What GitHub's Markdown makes a link of without being told, and what stands there instead: no width, and no address any
 # more.

@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from attrtrain.errors import PredictionsError, counted
+from attrtrain.errors import PredictionsError
 from attrtrain.metrics.document import AttributeEntry, Interval, MetricsDocument
 from attrtrain.metrics.paired import Difference, paired_difference
 from attrtrain.report.metric_names import TUNED, in_sections, metric_name
 from attrtrain.report.render import score, signed, signed_interval
 from attrtrain.report.run_directory import JudgedRun
+from attrtrain.wording import counted
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from attrtrain.errors import counted
 from attrtrain.files import atomic_write, legible
+from attrtrain.wording import counted
 
 MAX_BYTES = 5_000_000
 

@@ -10,12 +10,13 @@ import yaml
 
 from attrtrain.config.load import YAML_ERRORS
 from attrtrain.data.reader import ShardSet
-from attrtrain.errors import AttrtrainError, ConfigError, LabelError, PredictionsError, one_line
+from attrtrain.errors import AttrtrainError, ConfigError, LabelError, PredictionsError
 from attrtrain.metrics.document import METRICS, SHARDS, MetricsDocument, read_metrics
 from attrtrain.predictions import PREDICTIONS, Predictions, read_predictions
 from attrtrain.report.run_report import installed_versions, write_report
 from attrtrain.run_layout import AUDIT, CONFIG, EVALUATION, HISTORY
 from attrtrain.urls import as_place
+from attrtrain.wording import one_line
 
 
 @dataclass(frozen=True)

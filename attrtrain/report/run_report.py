@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from attrtrain.data.reader import ShardSet
-from attrtrain.errors import PredictionsError, counted
+from attrtrain.errors import PredictionsError
 from attrtrain.metrics.document import SHARDS, AttributeEntry, Grouping, MetricsDocument
 from attrtrain.predictions import Predictions
 from attrtrain.report import headline
@@ -21,6 +21,7 @@ from attrtrain.report.payload import build_payload
 from attrtrain.report.pictures import Pictures
 from attrtrain.report.render import write_page
 from attrtrain.report.samples import tabulate
+from attrtrain.wording import counted
 
 # What the parts of a page may take, so that all of it stays below render.MAX_BYTES.
 _SAMPLE_ENTRIES = 200_000  # numbers of one to four characters and a comma: 0.8 MB

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from attrtrain.errors import ConfigError, one_line
+from attrtrain.errors import ConfigError
 from attrtrain.run_layout import TENSORBOARD
 from attrtrain.tracking.trackers import (
     Forgiving,
@@ -22,6 +22,7 @@ from attrtrain.tracking.trackers import (
     log_line,
     warn,
 )
+from attrtrain.wording import one_line
 
 
 def require_tensorboard() -> None:

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 
 from tqdm import tqdm
 
-from attrtrain.errors import one_line
+from attrtrain.wording import one_line
 
 Values = Mapping[str, float | int | None]
 Summary = Mapping[str, float | int | str | None]

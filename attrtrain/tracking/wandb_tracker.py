@@ -14,7 +14,6 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from attrtrain.config.schema import TrackConfig
-from attrtrain.errors import one_line
 from attrtrain.files import atomic_write
 from attrtrain.run_layout import WANDB, WANDB_ID
 from attrtrain.tracking.trackers import (
@@ -34,6 +33,7 @@ from attrtrain.tracking.trackers import (
     log_line,
     warn,
 )
+from attrtrain.wording import one_line
 
 Mode = Literal["online", "offline", "disabled"]
 

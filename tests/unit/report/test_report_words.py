@@ -3,10 +3,10 @@
 import pytest
 from report_data import document_of, drawn_predictions
 
-from attrtrain.errors import counted
 from attrtrain.report.headline import ladder, metric_rows, sentence
 from attrtrain.report.metric_names import in_sections, metric_name
 from attrtrain.report.render import along, breakable, exact, interval, percent, score, signed
+from attrtrain.wording import counted
 
 
 @pytest.fixture(scope="module")
