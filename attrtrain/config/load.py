@@ -85,7 +85,7 @@ def _disagreement(config: TrainConfig) -> str:
     for scale in data.scales:
         if not LEAST_PX <= scale * data.image_px <= MOST_PX:
             return f"data.scales: {scale:g} of data.image_px, {data.image_px}, is not between {LEAST_PX} and {MOST_PX} pixels"
-    if optim.warmup_epochs >= train.epochs and optim.schedule != "one_cycle":  # which has a warm-up of its own
+    if optim.warmup_epochs >= train.epochs:
         return f"optim.warmup_epochs: {optim.warmup_epochs:g} must be less than train.epochs, {train.epochs}"
     if data.repeat_below and data.order == "block":
         return "data.repeat_below: objects can be seen more often in global order only; set --data.order global"
