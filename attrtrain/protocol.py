@@ -7,6 +7,8 @@ A protocol never changes: other rules get another name or version.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from attrtrain.wording import by_reason
+
 if TYPE_CHECKING:  # pydantic and NumPy take longer than `attrtrain evaluate --help` may, which names the protocol
     from attrtrain.config.schema import Fit
     from attrtrain.shards.manifest import CropSettings, Manifest
@@ -60,9 +62,7 @@ def deviations(manifest: "Manifest", choices: Choices) -> list[str]:
     crop = CropSettings.model_validate(CROP)
     label_file = manifest.sources[0] if manifest.sources else None
     is_published = label_file is not None and label_file.sha256 == PUBLISHED_SHA256
-    lost = [
-        f"{count:,} {reason.replace('_', ' ')}" for reason, count in manifest.left_out.items() if reason not in UNUSABLE
-    ]
+    lost = by_reason({reason: count for reason, count in manifest.left_out.items() if reason not in UNUSABLE})
     there = sum(split.objects for split in manifest.splits.values()) + sum(manifest.left_out.values())
     dev, train = (manifest.splits[name].objects if name in manifest.splits else 0 for name in (DEV, "train"))
     drawn = manifest.split_note.partition(f"; {DEV}: ")[2]

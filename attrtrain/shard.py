@@ -15,7 +15,7 @@ from attrtrain.cores import usable_cores
 from attrtrain.errors import AttrtrainError, ConfigError, ShardError
 from attrtrain.shards.crop_defaults import CONTEXT, QUALITY, STORE_PX
 from attrtrain.urls import as_place, is_url, require_folders
-from attrtrain.wording import some_of
+from attrtrain.wording import by_reason, some_of
 
 if TYPE_CHECKING:  # imported where they are used: `--help` need not wait for NumPy, Pillow and pydantic
     from attrtrain.annotations.table import ObjectTable
@@ -160,10 +160,9 @@ def _why_none(summary: "Summary", failures: Path) -> str:
     """A line about data of which not one crop was written."""
     from attrtrain.shards.manifest import Failure
 
-    reasons = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in summary.left_out.items())
     first = Failure.first_of(failures)
     advice = "; --images takes the folders that file names start from" if first.reason == "image_missing" else ""
-    return f"not one crop was written: {reasons}; the first: {first}{advice}"
+    return f"not one crop was written: {', '.join(by_reason(summary.left_out))}; the first: {first}{advice}"
 
 
 def _write(
@@ -204,8 +203,8 @@ def _write_part(arguments: argparse.Namespace, plan: "ShardPlan", table: "Object
     shards = plan.shards[number::parts]
     _write(arguments, plan, shards, table, crop)
     written, left_out = finish.count(arguments.out, shards)
-    reasons = "".join(f", {count:,} {reason.replace('_', ' ')}" for reason, count in left_out.items())
-    print(f"part {number}/{parts}: {len(shards)} of {len(plan.shards)} shards, {written:,} crops{reasons}")
+    done = f"part {number}/{parts}: {len(shards)} of {len(plan.shards)} shards, {written:,} crops"
+    print(", ".join([done, *by_reason(left_out)]))
     if shards and written == 0:
         raise ShardError(f"not one crop was written; {arguments.out / write.RECORDS} says why for each object")
     return 0  # whether too many are left out is judged of the whole, by the merge

@@ -1,7 +1,7 @@
 """Pieces of the lines that are told: what an error says, names, and numbers."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from unicodedata import category
 
 
@@ -31,6 +31,11 @@ def some_of(names: Sequence[str], shown: int) -> str:
 def counted(number: int, noun: str) -> str:
     """`1 object`, `1,234 objects`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def by_reason(counts: Mapping[str, int]) -> list[str]:
+    """`1,234 image missing` for each reason, such as those that objects are left out for."""
+    return [f"{count:,} {reason.replace('_', ' ')}" for reason, count in counts.items()]
 
 
 def given_twice(names: Iterable[str]) -> list[str]:

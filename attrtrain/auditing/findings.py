@@ -18,7 +18,7 @@ from attrtrain.auditing.document import (
     Votes,
 )
 from attrtrain.metrics.overall import MIN_NEGATIVES, MIN_POSITIVES
-from attrtrain.wording import some_of
+from attrtrain.wording import by_reason, some_of
 
 Severity = Literal["serious", "check", "note"]
 _SHOWN = 3  # attributes of a line
@@ -56,11 +56,10 @@ def _of_coverage(coverage: Coverage | None) -> Iterator[Finding]:
             text=text + "Likely wrong: " + "; ".join(coverage.likely_wrong),
         )
     if lost := sum(coverage.left_out.values()):
-        reasons = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in coverage.left_out.items())
         share = lost / max(coverage.matched, 1)
         yield Finding(
             severity="check" if share > 0.01 else "note",
-            text=f"left out of the shards: {reasons}",
+            text=f"left out of the shards: {', '.join(by_reason(coverage.left_out))}",
         )
 
 
