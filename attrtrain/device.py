@@ -1,4 +1,4 @@
-"""The kind of device that this process computes on: one rule for training, judging and using models."""
+"""The kind of device that this process computes on: one rule for training, judging and using models; copies to it."""
 
 import os
 from typing import Literal
@@ -16,3 +16,10 @@ def device_type() -> Literal["cuda", "mps", "cpu"]:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor of the CPU, on a device. Copies to a CUDA GPU are not waited for; those to an Apple one are: it may read
+    the memory when that has been used again (https://github.com/pytorch/pytorch/issues/189690).
+    """
+    return tensor.to(device, non_blocking=device.type == "cuda")

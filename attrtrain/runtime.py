@@ -24,7 +24,7 @@ from accelerate.utils import (
 
 from attrtrain.allocator import keep_freed_memory
 from attrtrain.config.schema import Precision
-from attrtrain.device import device_type
+from attrtrain.device import device_type, to_device
 from attrtrain.errors import (
     AttrtrainError,
     CheckpointError,
@@ -90,10 +90,10 @@ class Runtime:
                 broadcast(buffer, from_process=0)
 
     def to_device(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Copies a tensor of the CPU to the device without waiting for it. A GPU fetches from pinned memory; the driver
-        may wait where memory is not.
+        """Copies a tensor of the CPU to the device; a CUDA GPU is not waited for, which fetches from pinned memory: the
+        driver may wait where memory is not.
         """
-        return (tensor.pin_memory() if self.device.type == "cuda" else tensor).to(self.device, non_blocking=True)
+        return to_device(tensor.pin_memory() if self.device.type == "cuda" else tensor, self.device)
 
     def autocast(self) -> torch.autocast:
         """The context in which networks compute, in training and evaluation alike."""

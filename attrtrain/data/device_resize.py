@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from attrtrain.config.schema import Interpolation
+from attrtrain.device import to_device
 
 _AT_ONCE = 32  # crops of like size that are padded to the largest; more of them would hold more memory and pad more
 
@@ -37,7 +38,7 @@ def resize_packed(
     # By length, so that crops are padded to the size of others about as long.
     order = sorted(range(len(sizes)), key=lambda row: max(sizes[row]))
     places = torch.tensor([[row, *sizes[row]] for row in order])  # (B, 3)
-    places = (places.pin_memory() if on_gpu else places).to(pixels.device, non_blocking=True)
+    places = to_device(places.pin_memory() if on_gpu else places, pixels.device)
     crops = torch.split(pixels, [3 * height * width for height, width in sizes])
     for begin in range(0, len(sizes), _AT_ONCE):
         few = order[begin : begin + _AT_ONCE]

@@ -24,6 +24,7 @@ from attrtrain.data.jitter import Jitter
 from attrtrain.data.order import BatchRequest
 from attrtrain.data.reader import ShardSet
 from attrtrain.data.streams import sample_key
+from attrtrain.device import to_device
 from attrtrain.errors import ShardError
 from attrtrain.framing import Framing
 
@@ -67,8 +68,8 @@ class Batch:
         return self._map(lambda tensor: tensor.pin_memory())
 
     def to(self, device: torch.device) -> "Batch":
-        """Copies image, target and known to the device, without waiting for it."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+        """Copies image, target and known to the device, without waiting for a CUDA GPU."""
+        return self._map(lambda tensor: to_device(tensor, device))
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         return replace(self, image=change(self.image), target=change(self.target), known=change(self.known))

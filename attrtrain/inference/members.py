@@ -24,6 +24,7 @@ from torchvision.transforms.v2 import functional as transforms
 from attrtrain.bundle import ModelCard, bundle_fingerprint, locate_bundle, read_bundle
 from attrtrain.config.schema import TIMM
 from attrtrain.data.meaning import swapped_columns
+from attrtrain.device import to_device
 from attrtrain.errors import ConfigError
 from attrtrain.models.network import AttributeModel
 from attrtrain.models.timm_backbone import refusal
@@ -204,9 +205,7 @@ class Pass(nn.Module):
         arithmetic of the context.
         """
         codes = (
-            None
-            if names is None or not self.model.categories
-            else self.model.codes(names).to(images.device, non_blocking=True)
+            None if names is None or not self.model.categories else to_device(self.model.codes(names), images.device)
         )
         logits, features = self.model.outputs(self._seen(images), codes)
         return self._of_the_crop(logits), features

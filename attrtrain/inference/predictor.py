@@ -12,7 +12,7 @@ from torch import Tensor
 
 from attrtrain.allocator import keep_freed_memory
 from attrtrain.data.decode import framed_crop
-from attrtrain.device import device_type
+from attrtrain.device import device_type, to_device
 from attrtrain.inference.members import (
     PLAIN,
     Pass,
@@ -137,7 +137,7 @@ class Predictor:
             categories: (B) what the objects are, for heads that read it; "" or None where that is not known, or was in
                 no training object.
         """
-        images = images.to(self.device, non_blocking=True)
+        images = to_device(images, self.device)
         logits, told = [], None
         with torch.inference_mode():
             for one in self._passes:
