@@ -128,7 +128,7 @@ class DataConfig:
     """Repeat-factor sampling: objects with an attribute that less than this share of objects is known to have are seen
     more often, by the square root of what it lacks. An epoch is as long as ever. 0: every object once. Only in global
     order."""
-    workers: int = ranged(-1, at_least=-1)
+    workers: int = ranged(-1, at_least=-1, at_most=1024)
     """Threads that decode crops, for each training process. -1: none on a CPU, which is busy with the model, up to 8
     beside a GPU.
     """

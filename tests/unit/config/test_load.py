@@ -132,6 +132,7 @@ def test_paths_arrive_as_they_were_given() -> None:
         (["--optim.lr", "fast"], ["optim.lr", "fast"]),
         (["--data.context", "-1"], ["data.context", "at least 0"]),
         (["--data.fit", "stretch"], ["data.fit", "squash"]),
+        (["--data.workers", "100000"], ["data.workers", "at most 1024"]),
         (["--train.channels_last", "maybe"], ["train.channels_last", "bool"]),
         (["--optim.warmup_epochs", "99"], ["optim.warmup_epochs", "train.epochs"]),
         (["--data.repeat_below", "0.1", "--data.order", "block"], ["data.repeat_below", "data.order global"]),
