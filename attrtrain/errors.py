@@ -5,6 +5,8 @@ refuses; any other exception is a defect of ours and keeps its traceback.
 """
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from attrtrain.wording import first_line
 
@@ -97,6 +99,17 @@ _SIGNS_OF_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 def lacks_memory(error: BaseException) -> bool:
     """Whether torch found no memory, be it the processor's or a GPU's."""
     return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS_OF_NO_MEMORY)
+
+
+@contextmanager
+def explained_lack_of_memory(what: str, mend: str) -> Iterator[None]:
+    """Says what finds too little memory, and what to do. Raises MemoryExceededError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not lacks_memory(error):
+            raise
+        raise MemoryExceededError(f"{what} ({first_line(error)}); {mend}") from None
 
 
 def refused_by_system(error: OSError | MemoryError | RuntimeError) -> str | None:

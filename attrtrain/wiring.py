@@ -2,7 +2,7 @@
 
 import errno
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,7 +42,7 @@ from attrtrain.errors import (
     MemoryExceededError,
     PreemptedError,
     ShardError,
-    lacks_memory,
+    explained_lack_of_memory,
 )
 from attrtrain.framing import Framing
 from attrtrain.models.network import AttributeModel
@@ -58,7 +58,6 @@ from attrtrain.signals import StopRequest
 from attrtrain.tracking.tensorboard_tracker import require_tensorboard
 from attrtrain.tracking.trackers import NullTracker
 from attrtrain.urls import is_url
-from attrtrain.wording import first_line
 
 
 def run(config: TrainConfig) -> None:
@@ -220,18 +219,13 @@ def _explained_write_failure(folder: Path) -> Iterator[None]:
         ) from None
 
 
-@contextmanager
-def _explained_lack_of_memory(config: TrainConfig) -> Iterator[None]:
+def _explained_lack_of_memory(config: TrainConfig) -> AbstractContextManager[None]:
     """Raises MemoryExceededError where a step does not fit into its device's memory."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not lacks_memory(error):
-            raise
-        raise MemoryExceededError(
-            f"a step does not fit into the memory there is ({first_line(error)}); lower train.micro_batch or data.image_px, or set train.checkpoint_activations; "
-            f"`attrtrain find` tells what fits. {config.run.dir} goes on from its last checkpoint"
-        ) from None
+    return explained_lack_of_memory(
+        "a step does not fit into the memory there is",
+        "lower train.micro_batch or data.image_px, or set train.checkpoint_activations; `attrtrain find` tells what fits. "
+        f"{config.run.dir} goes on from its last checkpoint",
+    )
 
 
 @contextmanager

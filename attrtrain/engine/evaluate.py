@@ -2,8 +2,7 @@
 
 import math
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,13 +15,12 @@ from tqdm import tqdm
 from attrtrain.data.loader import CropDataset, load_batches
 from attrtrain.data.order import evaluation_requests
 from attrtrain.data.reader import ShardSet
-from attrtrain.errors import AttrtrainError, MemoryExceededError, lacks_memory
+from attrtrain.errors import AttrtrainError, explained_lack_of_memory
 from attrtrain.framing import Framing
 from attrtrain.metrics.functional import MeanScores, mean_scores
 from attrtrain.models.category_head import category_codes
 from attrtrain.runtime import Runtime
 from attrtrain.signals import StopRequest
-from attrtrain.wording import first_line
 
 BAR_SECONDS = 0.5 if sys.stderr.isatty() else 30  # a log file needs no smooth bar
 _LOOK_EVERY = 4  # batches between two looks at whether to stop
@@ -93,7 +91,11 @@ def evaluate(
         dynamic_ncols=True, mininterval=BAR_SECONDS,
     )  # fmt: skip
     dataset = CropDataset(shards, image_px, framing=framing)
-    with torch.inference_mode(), bar, _explained_lack_of_memory(image_px):
+    too_large = (
+        f"an evaluation puts {EVALUATION_BATCH} objects of {image_px} x {image_px} pixels through the network at once, and there is too little memory for them",
+        "end what else holds it, compute on the CPU (ACCELERATE_USE_CPU=true), or train with a lower data.image_px or a smaller model.backbone",
+    )
+    with torch.inference_mode(), bar, explained_lack_of_memory(*too_large):
         for number, batch in enumerate(load_batches(dataset, requests, runtime.device, workers)):
             looks_now = stop is not None and number < looks and number % _LOOK_EVERY == 0
             if looks_now and runtime.any_rank(stop is not None and stop.received is not None)[0]:
@@ -118,20 +120,6 @@ def evaluate(
     labels = shards.labels(np.arange(len(shards)))
     _require_numbers(logits, shards)
     return Evaluation(logits, labels, mean_scores(logits, labels, positive_at))
-
-
-@contextmanager
-def _explained_lack_of_memory(image_px: int) -> Iterator[None]:
-    """Says what does not fit, which no setting of a training step makes smaller. Raises MemoryExceededError."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not lacks_memory(error):
-            raise
-        raise MemoryExceededError(
-            f"an evaluation puts {EVALUATION_BATCH} objects of {image_px} x {image_px} pixels through the network at once, and there is too little memory for them "
-            f"({first_line(error)}); end what else holds it, compute on the CPU (ACCELERATE_USE_CPU=true), or train with a lower data.image_px or a smaller model.backbone"
-        ) from None
 
 
 def _batches_of_every_rank(size: int, world_size: int) -> int:
