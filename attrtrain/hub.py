@@ -2,7 +2,6 @@
 fetched from there can run.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -12,8 +11,6 @@ from attrtrain.errors import ConfigError, HubError
 from attrtrain.wording import one_line
 
 _PREFIX = "hf:"
-# As huggingface_hub's own rule, whose errors speak of a function's arguments.
-_REPOSITORY = re.compile(r"(?!.*(?:--|\.\.))\b[\w.-]+\b/\b[\w.-]{1,96}\b(?<!\.git)", re.ASCII)
 _NO_REPOSITORY = "names no repository; give OWNER/NAME, both of letters, digits, single - and ., and _"
 
 
@@ -91,7 +88,11 @@ def require_repository(repository: str) -> None:
     """Raises ConfigError where a text is not `owner/name`. The Hub would take a name alone for one of the user's own,
     but no `hf:name` reads that.
     """
-    if not _REPOSITORY.fullmatch(repository):
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # documented, yet not listed
+
+    with _failures_told(repository):
+        validate_repo_id(repository)
+    if "/" not in repository:
         raise ConfigError(f"{repository}: {_NO_REPOSITORY}")
 
 
@@ -102,7 +103,7 @@ def _failures_told(place: str) -> Iterator[None]:
 
     try:
         yield
-    except HFValidationError:
+    except HFValidationError:  # whose words speak of a function's arguments
         raise ConfigError(f"{place}: {_NO_REPOSITORY}") from None
     except OfflineModeIsEnabled:
         raise HubError(f"{place}: HF_HUB_OFFLINE forbids the network; unset it") from None

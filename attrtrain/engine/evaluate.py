@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
-from attrtrain.data.loader import CropDataset, load_batches
+from attrtrain.data.loader import Batch, CropDataset, load_batches
 from attrtrain.data.order import evaluation_requests
 from attrtrain.data.reader import ShardSet
 from attrtrain.errors import AttrtrainError, explained_lack_of_memory
@@ -91,21 +92,14 @@ def evaluate(
         dynamic_ncols=True, mininterval=BAR_SECONDS,
     )  # fmt: skip
     dataset = CropDataset(shards, image_px, framing=framing)
-    too_large = (
-        f"an evaluation puts {EVALUATION_BATCH} objects of {image_px} x {image_px} pixels through the network at once, and there is too little memory for them",
-        "end what else holds it, compute on the CPU (ACCELERATE_USE_CPU=true), or train with a lower data.image_px or a smaller model.backbone",
-    )
-    with torch.inference_mode(), bar, explained_lack_of_memory(*too_large):
+    with torch.inference_mode(), bar, _explained_lack_of_memory(image_px):
         for number, batch in enumerate(load_batches(dataset, requests, runtime.device, workers)):
             looks_now = stop is not None and number < looks and number % _LOOK_EVERY == 0
             if looks_now and runtime.any_rank(stop is not None and stop.received is not None)[0]:
                 model.train(was_training)
                 raise EvaluationStoppedError
             images = filled_up(batch.image).contiguous(memory_format=memory_format)
-            told: tuple[Tensor, ...] = ()
-            if categories:
-                names = [*shards.categories(batch.index.numpy()), *[""] * (len(images) - len(batch.index))]
-                told = (runtime.to_device(category_codes(categories, names)),)
+            told = _told(runtime, shards, batch, categories)
             with runtime.autocast():
                 logits = model(images, *told)
             parts.append(logits[: len(batch.index)].float())
@@ -120,6 +114,25 @@ def evaluate(
     labels = shards.labels(np.arange(len(shards)))
     _require_numbers(logits, shards)
     return Evaluation(logits, labels, mean_scores(logits, labels, positive_at))
+
+
+def _explained_lack_of_memory(image_px: int) -> AbstractContextManager[None]:
+    """Raises MemoryExceededError where a batch does not fit, which no setting of a training step makes smaller."""
+    return explained_lack_of_memory(
+        f"an evaluation puts {EVALUATION_BATCH} objects of {image_px} x {image_px} pixels through the network at once, and there is too little memory for them",
+        "end what else holds it, compute on the CPU (ACCELERATE_USE_CPU=true), or train with a lower data.image_px or a smaller model.backbone",
+    )
+
+
+def _told(runtime: Runtime, shards: ShardSet, batch: Batch, categories: Sequence[str]) -> tuple[Tensor, ...]:
+    """What the model is called with beside images, filled up as they are: the codes of what the objects are, where its
+    head tells that apart.
+    """
+    if not categories:
+        return ()
+    names = shards.categories(batch.index.numpy())
+    names += [""] * (EVALUATION_BATCH - len(names))
+    return (runtime.to_device(category_codes(categories, names)),)
 
 
 def _batches_of_every_rank(size: int, world_size: int) -> int:
