@@ -108,6 +108,7 @@ def test_categories_that_say_nothing_score_chance_and_those_that_say_all_score_o
 def test_no_categories_no_guess():
     labels = np.zeros((5, 2))
     assert category_guess(cells_of(labels, labels), None) is None
+    assert category_guess(cells_of(labels, labels, category=["dog"] * 5, image_id=[3] * 5), None) is None
     halves = second_half(np.arange(20))
     for one_half in (np.flatnonzero(halves), np.flatnonzero(~halves)):  # none is left to learn from
         image_id = np.resize(one_half, 5)
