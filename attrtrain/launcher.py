@@ -7,7 +7,7 @@ import subprocess
 
 import torch
 
-from attrtrain.cores import usable_cores
+from attrtrain.cores import core_count
 from attrtrain.device import device_type
 from attrtrain.errors import ConfigError
 
@@ -60,18 +60,22 @@ def process_cores() -> int:
 
     srun may bind every task to cores of its own (`--cpus-per-task`), of which no other takes a share.
     """
-    environment, usable = os.environ, len(usable_cores())
+    environment, usable = os.environ, core_count()
     is_task = environment.get("SLURM_STEP_NUM_TASKS") == environment.get("WORLD_SIZE")  # not a part of one, by torchrun
     own = int(environment.get("SLURM_CPUS_PER_TASK", "1")) if is_task else 1
     return max(min(own, usable), usable // int(environment.get("LOCAL_WORLD_SIZE", "1")))
 
 
-def use_all_cores() -> None:
+def use_own_cores() -> None:
     """Gives a CPU process its share of the cores.
 
     `accelerate launch` and torchrun set OMP_NUM_THREADS to 1 where it was unset, which leaves all cores but one idle.
-    Any other value is somebody's choice.
+    Any other value is somebody's choice. torch by itself takes all cores that it sees, in a container with the time of
+    a few too.
     """
     launched = "ACCELERATE_MIXED_PRECISION" in os.environ or "TORCHELASTIC_RUN_ID" in os.environ
-    if launched and os.environ.get("OMP_NUM_THREADS") == "1":
+    chosen = os.environ.get("OMP_NUM_THREADS")
+    if chosen == "1" and launched:
         torch.set_num_threads(process_cores())
+    elif chosen is None:
+        torch.set_num_threads(min(torch.get_num_threads(), process_cores()))

@@ -35,7 +35,7 @@ from attrtrain.errors import (
     ShardError,
 )
 from attrtrain.keyed_random import mix64
-from attrtrain.launcher import adopt_slurm_step, process_cores, use_all_cores
+from attrtrain.launcher import adopt_slurm_step, process_cores, use_own_cores
 from attrtrain.wording import first_line
 
 
@@ -174,7 +174,7 @@ def build_runtime(
     adopt_slurm_step()
     device = device_type()
     if device == "cpu":
-        use_all_cores()
+        use_own_cores()
         keep_freed_memory()
     chosen = resolve_precision(precision, device)
     AcceleratorState._reset_state()  # kept for the whole process; another command in it may need another precision

@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attrtrain.cores import usable_cores
+from attrtrain.cores import core_count
 from attrtrain.errors import AttrtrainError, ConfigError, ShardError
 from attrtrain.shards.crop_defaults import CONTEXT, QUALITY, STORE_PX
 from attrtrain.urls import as_place, is_url, require_folders
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
     )
     parser.add_argument("--out", required=True, type=_local, metavar="DIR", help="the shard folder to write")
-    value("--workers", len(usable_cores()), "N", "processes; any number gives the same bytes")
+    value("--workers", core_count(), "N", "processes; any number gives the same bytes")
     value("--store-px", STORE_PX, "PX", "short side of a stored crop at most; smaller crops are never enlarged")
     value("--quality", QUALITY, "1-100", "JPEG quality")
     value("--context", CONTEXT, "SHARE", "picture kept around a box on each side, as a share of its size")

@@ -19,7 +19,7 @@ from scipy.cluster.hierarchy import DisjointSet
 from tqdm import tqdm
 
 from attrtrain.auditing.document import Pictures, SamePicture
-from attrtrain.cores import usable_cores
+from attrtrain.cores import core_count
 from attrtrain.errors import LeftOutError
 from attrtrain.shards.image_decode import load_image
 from attrtrain.shards.image_lookup import find_image
@@ -76,7 +76,7 @@ def hash_crops(jpegs: Callable[[int], bytes], rows: Sequence[int]) -> list[Hashe
 
 
 def _in_threads(one: Callable[[T], Hashed | None], items: Sequence[T], what: str) -> list[Hashed | None]:
-    with ThreadPoolExecutor(min(8, len(usable_cores()))) as pool:
+    with ThreadPoolExecutor(min(8, core_count())) as pool:
         return list(tqdm(pool.map(one, items), total=len(items), desc=what, unit="", disable=None))
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from attrtrain.bundle import ModelCard
-from attrtrain.cores import usable_cores
+from attrtrain.cores import core_count
 from attrtrain.data.reader import ShardSet
 from attrtrain.engine.evaluate import evaluate
 from attrtrain.engine.judging import headline, judge_split, predictions_of
@@ -44,7 +44,7 @@ def quantisation_cost(
         lines.append(f"int8 changes mAP by {difference}, judged on the same objects")
     lines.append(
         f"int8 has {len(quantised) / 1e6:.1f} MB, float32 {len(plain) / 1e6:.1f} MB ({len(quantised) / len(plain):.2f} of it); "
-        f"on this machine, {len(usable_cores())} cores, batches of {_BATCH}, it is {_speed_up(networks, card.image_px):.2f} times as fast"
+        f"on this machine, {core_count()} cores, batches of {_BATCH}, it is {_speed_up(networks, card.image_px):.2f} times as fast"
     )
     return lines
 

@@ -22,6 +22,7 @@ from attrtrain.inference.members import (
     shared_card,
     shared_fingerprint,
 )
+from attrtrain.launcher import use_own_cores
 from attrtrain.shards.crop import Box, cut
 
 UNTUNED = 0.5
@@ -73,6 +74,7 @@ class Predictor:
         """
         self.device = torch.device(device if device is not None else device_type())
         if self.device.type == "cpu":
+            use_own_cores()
             keep_freed_memory()
         self.members = read_members([model] if isinstance(model, str | Path) else model, self.device)
         self._views = views

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from attrtrain.cores import usable_cores
+from attrtrain.cores import core_count
 
 T = TypeVar("T")
 _LEAST_OBJECTS = 4096  # of fewer, a call is over before a thread has begun
@@ -18,7 +18,7 @@ def each_attribute(function: Callable[[int], T], attributes: int, objects: int) 
         attributes: how many.
         objects: that each call goes through.
     """
-    threads = min(len(usable_cores()), attributes)
+    threads = min(core_count(), attributes)
     if threads < 2 or objects < _LEAST_OBJECTS:
         return [function(attribute) for attribute in range(attributes)]
     with ThreadPoolExecutor(threads) as pool:

@@ -621,7 +621,7 @@ def test_tasks_that_srun_hides_each_others_gpus_from_are_refused(monkeypatch: py
 def test_a_task_decodes_on_the_cores_that_srun_bound_it_to(
     monkeypatch: pytest.MonkeyPatch, tasks: str, usable: int, workers: int
 ) -> None:
-    monkeypatch.setattr(launcher, "usable_cores", lambda: list(range(usable)))
+    monkeypatch.setattr(launcher, "core_count", lambda: usable)
     for name, value in {
         "SLURM_STEP_NUM_TASKS": tasks, "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4", "SLURM_CPUS_PER_TASK": "6",
     }.items():  # fmt: skip

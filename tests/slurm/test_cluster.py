@@ -205,6 +205,12 @@ def echo(cluster: Cluster, tmp_path: Path) -> Callable[..., str]:
     return submit
 
 
+def test_sharding_takes_the_cores_of_its_job_also_where_it_is_not_bound_to_them(cluster: Cluster) -> None:
+    command = Path(sys.prefix) / "bin" / "attrtrain"
+    shown = cluster.run("srun", "--ntasks=1", "--cpus-per-task=1", command, "shard", "--help").stdout
+    assert "--workers N processes; any number gives the same bytes (default: 1)" in " ".join(shown.split())
+
+
 @pytest.mark.parametrize("asked", ["--gpus-per-node=2", "--gres=gpu:2"])
 @pytest.mark.parametrize("nodes", [1, 2])
 def test_there_is_one_process_a_gpu_and_each_sees_all_of_its_node(

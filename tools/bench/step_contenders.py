@@ -12,7 +12,7 @@ import torch
 from attrtrain.allocator import keep_freed_memory
 from attrtrain.config.load import load_config
 from attrtrain.config.schema import TrainConfig
-from attrtrain.cores import usable_cores
+from attrtrain.cores import core_count
 from attrtrain.engine.compiling import compile_in_place
 from attrtrain.models.network import build_network
 from attrtrain.optim import build_optimizer
@@ -148,4 +148,4 @@ def _config(task: dict[str, Any], folder: str) -> TrainConfig:
 
 def use_all_cores() -> None:
     """Loaders leave torch one thread, which is for decoding and not for a step."""
-    torch.set_num_threads(len(usable_cores()))
+    torch.set_num_threads(core_count())
