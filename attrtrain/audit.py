@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from attrtrain.errors import ConfigError
 from attrtrain.run_layout import AUDIT
 from attrtrain.urls import as_place, file_name_of, require_folders, require_writable
+from attrtrain.wording import counted
 
 if TYPE_CHECKING:  # imported where they are used: SciPy takes a second, which `--help` need not
     from attrtrain.auditing.assemble import FeaturesOf, Subject
@@ -132,11 +133,13 @@ def _features(weights: Path | None, subject: "Subject") -> "tuple[FeaturesOf | N
 
 def _summary(document: "AuditDocument") -> str:
     lines = [
-        f"objects {document.objects:,}, photographs {document.images:,}, attributes {len(document.attributes)}, "
+        f"objects {document.objects:,}, photographs {document.images:,}, attributes {len(document.attributes):,}, "
         f"labels known {document.known_share:.0%}"
     ]
     for test in document.tests:
-        judged = "" if test.judged is None else f", {test.above_chance} of {test.judged} attributes above chance"
+        judged = (
+            "" if test.judged is None else f", {test.above_chance} of {counted(test.judged, 'attribute')} above chance"
+        )
         lines.append(f"  {test.name:<17} {test.effect:+.3f} {test.effect_unit} (p = {test.p_value:.3g}{judged})")
     lines += [f"{finding.severity}: {finding.text}" for finding in document.findings if finding.severity != "note"]
     lines.append(

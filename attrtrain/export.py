@@ -10,6 +10,7 @@ from attrtrain.errors import ConfigError, ShardError
 from attrtrain.files import atomic_write
 from attrtrain.inference.command import add_model_argument
 from attrtrain.urls import as_place, is_url
+from attrtrain.wording import counted
 
 if TYPE_CHECKING:  # torch takes seconds, which `--help` need not
     from torch import Tensor
@@ -146,10 +147,10 @@ def _crops(judged: "ShardSet | None", photographs: list[Path], card: "ModelCard"
     crops, origins = [], []
     if judged is not None:
         crops += crops_of_shards(judged, card.framing)
-        origins.append(f"{len(crops)} crops of split '{judged.split}'")
+        origins.append(f"{counted(len(crops), 'crop')} of split '{judged.split}'")
     if photographs:
         crops += crops_of_photographs(photographs, card.crop)
-        origins.append(f"{len(photographs)} photograph{'s' if len(photographs) > 1 else ''}")
+        origins.append(f"{counted(len(photographs), 'photograph')}")
     if not crops:
         return noise_crops(card.image_px), "drawn noise alone, since --check named no pictures"
     return crops, " and ".join(origins)

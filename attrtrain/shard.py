@@ -15,7 +15,7 @@ from attrtrain.cores import core_count
 from attrtrain.errors import AttrtrainError, ConfigError, ShardError
 from attrtrain.shards.crop_defaults import CONTEXT, QUALITY, STORE_PX
 from attrtrain.urls import as_place, is_url, require_folders
-from attrtrain.wording import by_reason, some_of
+from attrtrain.wording import by_reason, counted, some_of
 
 if TYPE_CHECKING:  # imported where they are used: `--help` need not wait for NumPy, Pillow and pydantic
     from attrtrain.annotations.table import ObjectTable
@@ -203,7 +203,7 @@ def _write_part(arguments: argparse.Namespace, plan: "ShardPlan", table: "Object
     shards = plan.shards[number::parts]
     _write(arguments, plan, shards, table, crop)
     written, left_out = finish.count(arguments.out, shards)
-    done = f"part {number}/{parts}: {len(shards)} of {len(plan.shards)} shards, {written:,} crops"
+    done = f"part {number}/{parts}: {len(shards):,} of {counted(len(plan.shards), 'shard')}, {counted(written, 'crop')}"
     print(", ".join([done, *by_reason(left_out)]))
     if shards and written == 0:
         raise ShardError(f"not one crop was written; {arguments.out / write.RECORDS} says why for each object")
@@ -310,7 +310,7 @@ def _summary_table(summary: "Summary", folder: Path) -> str:
         *((f"left out: {reason.replace('_', ' ')}", count) for reason, count in summary.left_out.items()),
         ("written", summary.written),
         *(
-            (f"  {split}: {counts['images']} photographs", counts["objects"])
+            (f"  {split}: {counted(counts['images'], 'photograph')}", counts["objects"])
             for split, counts in summary.splits.items()
         ),
     ]
@@ -319,7 +319,7 @@ def _summary_table(summary: "Summary", folder: Path) -> str:
     return "\n".join(
         [
             *lines,
-            f"{len(manifest.shards)} shards, {size / 1e6:,.1f} MB, "
-            f"{len(manifest.vocabulary.names)} attributes in {folder}",
+            f"{counted(len(manifest.shards), 'shard')}, {size / 1e6:,.1f} MB, "
+            f"{counted(len(manifest.vocabulary.names), 'attribute')} in {folder}",
         ]
     )

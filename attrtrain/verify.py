@@ -6,6 +6,7 @@ from pathlib import Path
 
 from attrtrain.errors import AttrtrainError
 from attrtrain.urls import as_place
+from attrtrain.wording import counted
 
 EXAMPLES = """example:
   attrtrain verify shards/coco"""
@@ -43,5 +44,5 @@ def _verify_one(folder: Path | str) -> int:
         )
         return 1
     samples = sum(shard.samples for shard in manifest.shards)
-    print(f"{folder}: {len(manifest.shards)} shards, {samples:,} samples, every byte as written")
+    print(f"{folder}: {counted(len(manifest.shards), 'shard')}, {counted(samples, 'sample')}, every byte as written")
     return 0

@@ -58,6 +58,7 @@ from attrtrain.signals import StopRequest
 from attrtrain.tracking.tensorboard_tracker import require_tensorboard
 from attrtrain.tracking.trackers import NullTracker
 from attrtrain.urls import is_url
+from attrtrain.wording import counted
 
 
 def run(config: TrainConfig) -> None:
@@ -254,8 +255,8 @@ def _closing(task: Task) -> Iterator[None]:
 def _opening(task: Task) -> str:
     config, order = task.config, task.order
     return (
-        f"{config.run.dir}: {config.model.backbone} + {config.model.head} head, {len(task.train_shards.vocabulary)} attributes, "
-        f"{len(task.train_shards):,} objects to train on, {len(task.val_shards):,} to be judged on\n"
+        f"{config.run.dir}: {config.model.backbone} + {config.model.head} head, {counted(len(task.train_shards.vocabulary), 'attribute')}, "
+        f"{counted(len(task.train_shards), 'object')} to train on, {len(task.val_shards):,} to be judged on\n"
         f"{order.world_size} x {task.runtime.device.type}, precision {task.runtime.precision}, {config.data.image_px} px, batch {order.global_batch} = "
-        f"{order.world_size} x {order.accumulation} x {order.micro_batch}, {config.train.epochs} epochs of {order.steps_per_epoch} steps"
+        f"{order.world_size} x {order.accumulation} x {order.micro_batch}, {counted(config.train.epochs, 'epoch')} of {counted(order.steps_per_epoch, 'step')}"
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrtrain.errors import LabelError
-from attrtrain.wording import given_twice
+from attrtrain.wording import counted, given_twice
 
 if TYPE_CHECKING:
     from _csv import Reader
@@ -57,7 +57,9 @@ def _table_rows(path: Path, delimiter: str) -> Iterator[tuple[int, dict[str, Any
         nameless = [column for column, name in enumerate(header) if not name]
         for cells in rows:
             if len(cells) != len(header):
-                raise LabelError(f"line {reader.line_num}: {len(cells)} cells under {len(header)} column names")
+                raise LabelError(
+                    f"line {reader.line_num}: {counted(len(cells), 'cell')} under {counted(len(header), 'column name')}"
+                )
             row = dict(zip(header, cells, strict=True))
             if nameless:
                 row[""] = "".join(cells[column].strip() for column in nameless)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from attrtrain.annotations.table import ObjectTable
 from attrtrain.errors import LabelError
 from attrtrain.keyed_random import mix64
+from attrtrain.wording import counted
 
 
 def apply_split(table: ObjectTable, rule: str, val_share: float, seed: int) -> tuple[ObjectTable, str]:
@@ -34,7 +35,7 @@ def apply_split(table: ObjectTable, rule: str, val_share: float, seed: int) -> t
         case "official" if not has_own:
             missing = table.object_id[without]
             raise LabelError(
-                f"{len(missing)} objects have no split in the label file (first: object {missing[0]}); use --split image"
+                f"{counted(len(missing), 'object')} {'has' if len(missing) == 1 else 'have'} no split in the label file (first: object {missing[0]}); use --split image"
             )
         case "image":
             table = table.with_split(split_by_image(table, val_share, seed))
@@ -52,8 +53,8 @@ def apply_split(table: ObjectTable, rule: str, val_share: float, seed: int) -> t
             moved = mended != table.split
             photographs = len(np.unique(table.image_id[moved]))
             note += (
-                f", but {photographs} photographs were in two splits; each went whole to the one that holds most of its objects "
-                f"({moved.sum()} objects moved)"
+                f", but {counted(photographs, 'photograph')} {'was' if photographs == 1 else 'were'} in two splits; each went whole to the one that "
+                f"holds most of its objects ({counted(moved.sum(), 'object')} moved)"
             )
             table = table.with_split(mended)
     check_image_in_one_split(table)
@@ -82,7 +83,8 @@ def set_aside_dev(table: ObjectTable, share: float, seed: int) -> tuple[ObjectTa
     split = table.split.copy()
     chosen = rows[split_by_image(table.take(rows), share, seed) == "val"]
     split[chosen] = "dev"
-    return table.with_split(split), f"dev: {len(chosen)} objects of train set aside by photograph with seed {seed}"
+    note = f"dev: {counted(len(chosen), 'object')} of train set aside by photograph with seed {seed}"
+    return table.with_split(split), note
 
 
 def mend_split(table: ObjectTable) -> NDArray[Any]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from attrtrain.config.schema import DataConfig, Mirroring
-from attrtrain.wording import some_of
+from attrtrain.wording import counted, some_of
 
 
 def _set_of(words: str) -> frozenset[str]:
@@ -81,7 +81,7 @@ def contradictions(names: Sequence[str], config: DataConfig) -> list[str]:
         (bool(config.scales), "data.scales", _named(names, _SIZES), "tell sizes", "data.scales []"),
     ]  # fmt: skip
     return [
-        f"{setting} contradicts {len(named)} attribute{'s' if len(named) > 1 else ''} that {what}: {some_of(named, _SHOWN)} (without: --{without})"
+        f"{setting} contradicts {counted(len(named), 'attribute')} that {what}: {some_of(named, _SHOWN)} (without: --{without})"
         for applies, setting, named, what, without in told
         if applies and named
     ]

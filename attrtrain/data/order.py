@@ -21,6 +21,7 @@ from attrtrain.data.block_order import BlockOrder
 from attrtrain.data.streams import Stream, sample_key
 from attrtrain.errors import ConfigError
 from attrtrain.keyed_random import permute, uniform
+from attrtrain.wording import counted
 
 _POSITIONS_AT_A_TIME = 8192
 
@@ -72,7 +73,7 @@ class TrainOrder:
             raise ValueError("shares are one a sample, and go with an order of everything at once")
         if self.size < self.global_batch:
             raise ConfigError(
-                f"train.global_batch: {self.global_batch} is more than the {self.size} samples there are to train on; lower it"
+                f"train.global_batch: {self.global_batch} is more than the {counted(self.size, 'sample')} there {'is' if self.size == 1 else 'are'} to train on; lower it"
             )
         if self.global_batch % (self.world_size * self.micro_batch):
             raise ConfigError(

@@ -14,6 +14,7 @@ import numpy as np
 
 from attrtrain.data.reader import ShardSet
 from attrtrain.errors import ShardError
+from attrtrain.wording import counted
 
 _COMPARED = 20  # objects: of two copies of a data set, or of a part of one, the first will do
 _LOOKED_AT = 1000  # photographs, each by two JSONs
@@ -79,9 +80,9 @@ def leaks(train: ShardSet, val: ShardSet) -> list[str]:
         return []
     if not names:
         return []
-    count = f"{'at least ' if len(names) == _LOOKED_AT else ''}{len(names):,}"
+    count = f"{'at least ' if len(names) == _LOOKED_AT else ''}{counted(len(names), 'photograph')} {'is' if len(names) == 1 else 'are'}"
     return [
-        f"warning: {count} photographs are in split '{train.split}' of one folder and in '{val.split}' of another, such as {names[0]}: "
+        f"warning: {count} in split '{train.split}' of one folder and in '{val.split}' of another, such as {names[0]}: "
         "scores will flatter; shard these data sets together, or leave one out"
     ]
 

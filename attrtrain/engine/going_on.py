@@ -15,6 +15,7 @@ from attrtrain.errors import CheckpointError
 from attrtrain.run_layout import CHECKPOINTS, HISTORY, RESULT
 from attrtrain.runtime import Runtime
 from attrtrain.tracking import wandb_tracker
+from attrtrain.wording import counted
 
 
 def checkpoint_to_resume(config: TrainConfig, folder: Path, runtime: Runtime) -> Path | None:
@@ -106,5 +107,5 @@ def nothing_to_do(config: TrainConfig, state: RunState) -> list[str]:
     early = early_stop(config, state)
     return [
         *([early] if early else []),
-        f"{config.run.dir} is finished after {state.epoch} epochs, and is left as it is: nothing was trained; give another --run.dir for another run",
+        f"{config.run.dir} is finished after {counted(state.epoch, 'epoch')}, and is left as it is: nothing was trained; give another --run.dir for another run",
     ]

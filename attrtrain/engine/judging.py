@@ -19,7 +19,7 @@ from attrtrain.metrics.judged_set import JudgedSet
 from attrtrain.metrics.overall import is_judged
 from attrtrain.predictions import PREDICTIONS, Predictions, write_predictions
 from attrtrain.tracking.trackers import Table
-from attrtrain.wording import some_of
+from attrtrain.wording import counted, some_of
 
 THRESHOLD = 0.5
 # Of a score in single precision, which use compares: one that should just reach its threshold must not miss it.
@@ -129,7 +129,7 @@ def judged_unlearnt(training: ShardSet, judged: ShardSet, positive_at: float) ->
     if not named:
         return []
     return [
-        f"warning: split '{judged.split}' judges {len(named)} attribute{'s' if len(named) > 1 else ''} that no object of '{training.split}' is known to have: "
+        f"warning: split '{judged.split}' judges {counted(len(named), 'attribute')} that no object of '{training.split}' is known to have: "
         f"{some_of(named, _SHOWN)}; such scores mean nothing, and count in its mAP"
     ]
 
@@ -138,7 +138,7 @@ def headline(document: MetricsDocument) -> str:
     """MAP with its interval, beside what guessing scores, in one line."""
     if (value := document.overall["map"]) is None:
         few = f"{document.left_out.min_positives} known positives and {document.left_out.min_negatives} known negatives"
-        return f"no attribute has {few} among {document.objects:,} objects, so there is no mAP"
+        return f"no attribute has {few} among {counted(document.objects, 'object')}, so there is no mAP"
     interval = document.intervals.get("map")
     guesses = {"a prior of": "prior_map", "a random order's": "permutation_map", "the category rate's": "category_map"}
     beside = [
@@ -147,7 +147,7 @@ def headline(document: MetricsDocument) -> str:
     judged = sum(entry.judged for entry in document.attributes)
     return (
         f"mAP {value:.4f}{f' [{interval[0]:.4f}, {interval[1]:.4f}]' if interval else ''} beside {', '.join(beside)}, "
-        f"over {judged} of {len(document.attributes)} attributes of {document.objects:,} objects in {document.images:,} photographs"
+        f"over {judged:,} of {counted(len(document.attributes), 'attribute')} of {counted(document.objects, 'object')} in {counted(document.images, 'photograph')}"
     )
 
 

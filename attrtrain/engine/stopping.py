@@ -9,6 +9,7 @@ from attrtrain.engine.state import Learner, RunState, Task
 from attrtrain.engine.window import Window
 from attrtrain.errors import PreemptedError
 from attrtrain.run_layout import CHECKPOINTS
+from attrtrain.wording import counted
 
 _AGREE_EVERY = 5  # steps between two looks, by all ranks together, at whether any of them was asked to stop
 
@@ -26,7 +27,7 @@ def early_stop(config: TrainConfig, state: RunState) -> str:
         return ""
     return (
         f"stopped early after epoch {state.epoch} of {config.train.epochs}: no better val mAP than {state.best_map:.4f}, "
-        f"of epoch {state.best_epoch}, for {state.stale_epochs} epochs (train.patience)"
+        f"of epoch {state.best_epoch}, for {counted(state.stale_epochs, 'epoch')} (train.patience)"
     )
 
 

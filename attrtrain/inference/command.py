@@ -9,7 +9,7 @@ from pathlib import Path
 
 from attrtrain.errors import ConfigError
 from attrtrain.urls import as_place, require_folders
-from attrtrain.wording import by_reason
+from attrtrain.wording import by_reason, counted
 
 
 def add_model_argument(parser: argparse.ArgumentParser) -> None:
@@ -113,7 +113,7 @@ def judge(written: int, left_out: dict[str, int], arguments: argparse.Namespace,
     """Says how many objects there are, and returns 1 when more were left out than allowed, else 0."""
     from attrtrain.shards.manifest import too_many_left_out  # not for `--help`
 
-    print(", ".join([f"{arguments.out}: {written:,} objects", *by_reason(left_out)]))
+    print(", ".join([f"{arguments.out}: {counted(written, 'object')}", *by_reason(left_out)]))
     lost = sum(left_out.values())
     if not (told := too_many_left_out(lost, written + lost, arguments.max_failure_rate, listed_in)):
         return 0

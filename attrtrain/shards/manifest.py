@@ -31,6 +31,7 @@ from attrtrain.files import legible
 from attrtrain.shards.crop_defaults import CONTEXT, QUALITY, STORE_PX
 from attrtrain.urls import read_url
 from attrtrain.vocabulary import AttributeVocabulary
+from attrtrain.wording import counted
 
 MANIFEST, INDEX, LABELS = "manifest.json", "index.npy", "labels.npy"
 _COUNTED_ROWS = 4096
@@ -127,7 +128,7 @@ def too_many_left_out(lost: int, objects: int, max_failure_rate: float, listed_i
     if (rate := lost / objects) <= max_failure_rate:
         return ""
     return (
-        f"{lost} of {objects} objects ({rate:.1%}) were left out, more than --max-failure-rate {max_failure_rate:g}; "
+        f"{lost:,} of {counted(objects, 'object')} ({rate:.1%}) {'was' if objects == 1 else 'were'} left out, more than --max-failure-rate {max_failure_rate:g}; "
         f"{listed_in} lists them, the first: {Failure.first_of(listed_in)}"
     )
 

@@ -199,6 +199,19 @@ def test_summary_on_the_screen_and_in_the_file(data, tmp_path):
     assert "14 shards" in done.stdout.splitlines()[-1] and str(tmp_path / "new" / "out") in done.stdout
 
 
+def test_one_is_told_as_one(tmp_path):
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (60, 40)).save(tmp_path / "images" / "a.png")
+    (tmp_path / "labels.csv").write_text("file_name,x,y,w,h,red\na.png,1,1,9,9,1\n")
+    assert run(tmp_path, tmp_path / "part", "--part", "0/1").stdout == "part 0/1: 1 of 1 shard, 1 crop\n"
+    *_, split, last = run(tmp_path, tmp_path / "out").stdout.splitlines()
+    assert split.split() == ["train:", "1", "photograph", "1"]
+    assert last.startswith("1 shard, ") and last.endswith(f" 1 attribute in {tmp_path / 'out'}")
+    assert verify(tmp_path / "out").stdout == f"{tmp_path / 'out'}: 1 shard, 1 sample, every byte as written\n"
+    (tmp_path / "images" / "a.png").unlink()
+    assert "not one crop was written: 1 image missing" in error_line(run(tmp_path, tmp_path / "none", exit_code=1))
+
+
 def test_a_photograph_named_from_the_root_and_from_its_folder_is_one(tmp_path, capsys):
     photographs = tmp_path / "photographs"
     photographs.mkdir()

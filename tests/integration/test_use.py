@@ -326,6 +326,22 @@ def test_features_of_several_folders_have_the_ids_that_evaluate_gives_their_obje
     assert sorted((row["image"], row["category"], row["box"]["x"]) for row in rows) == sorted(told)
 
 
+def test_one_object_is_told_as_one(
+    bundle: Path, toy_coco: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = min(path.name for path in (toy_coco / "train2017").iterdir())
+    boxes, preds = tmp_path / "boxes.csv", tmp_path / "preds.parquet"
+    boxes.write_text(f"file_name,x,y,w,h\n{name},1,1,30,30\n")
+    inputs = ("--boxes", boxes, "--images", toy_coco / "train2017")
+    assert main(command("annotate", bundle, preds, *inputs)) == 0
+    assert capsys.readouterr().out == f"{preds}: 1 object\n"
+    assert main(["search", str(preds), "furry >= 0"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "1 of 1 object matches"
+    boxes.write_text(f"file_name,x,y,w,h\n{name},1,1,30,30\n{name},-9,-9,3,3\n")
+    assert main(command("annotate", bundle, tmp_path / "two.parquet", *inputs)) == 1
+    assert "error: 1 of 2 objects (50.0%) were left out" in capsys.readouterr().err
+
+
 def test_search_finds_shows_and_draws(
     annotated: Path, bundle: Path, toy_coco: Path, instances: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

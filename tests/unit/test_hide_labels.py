@@ -64,7 +64,7 @@ def test_a_photograph_is_hidden_whole_and_thirds_stay_thirds(
     np.testing.assert_array_equal(after.labels[:3], before.labels[:3])
     assert np.isnan(after.labels[3]).all()
     np.testing.assert_array_equal(after.image_id, before.image_id)
-    assert "1 photographs were in two splits" in capsys.readouterr().out
+    assert "1 photograph was in two splits" in capsys.readouterr().out
 
 
 def test_crowds_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

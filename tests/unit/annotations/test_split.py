@@ -175,7 +175,7 @@ def test_official_that_tears_a_photograph_is_refused(make_table):
 
 def test_official_without_a_split_is_refused(make_table):
     with pytest.raises(
-        LabelError, match=r"1 objects have no split in the label file \(first: object 1\); use --split image"
+        LabelError, match=r"1 object has no split in the label file \(first: object 1\); use --split image"
     ):
         apply_split(make_table([1, 2], split=["train", ""]), "official", 0.2, 0)
 
@@ -184,7 +184,7 @@ def test_auto_mends_and_says_so(make_table):
     table = make_table([1, 1, 1, 2, 2, 3], split=["val", "train", "val", "train", "train", "val"])
     applied, note = apply_split(table, "auto", 0.2, 0)
     assert applied.split.tolist() == ["val", "val", "val", "train", "train", "val"]
-    assert "1 photographs were in two splits" in note and "(1 objects moved)" in note
+    assert "1 photograph was in two splits" in note and "(1 object moved)" in note
 
 
 def test_auto_draws_where_the_file_has_no_split(make_table, photographs):

@@ -121,6 +121,8 @@ def test_a_world_that_does_not_divide_is_refused_with_those_that_would() -> None
         TrainOrder(103, 0, 12, 5, 0, 1)
     with pytest.raises(ConfigError, match=r"more than the 7 samples"):
         TrainOrder(7, 0, 12, 12, 0, 1)
+    with pytest.raises(ConfigError, match=r"12 is more than the 1 sample there is to train on"):
+        TrainOrder(1, 0, 12, 12, 0, 1)
 
 
 @both_orders

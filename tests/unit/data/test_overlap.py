@@ -79,7 +79,7 @@ def test_a_photograph_is_found_among_three_folders_that_count_alike(sharded: Sha
     assert photographs_of_both(*splits) == ["y.jpg"]
     (line,) = leaks(*splits)
     assert line.startswith(
-        "warning: 1 photographs are in split 'train' of one folder and in 'val' of another, such as y.jpg:"
+        "warning: 1 photograph is in split 'train' of one folder and in 'val' of another, such as y.jpg:"
     )
 
 

@@ -121,6 +121,13 @@ def test_the_headline_has_interval_and_every_guess(splits: dict[str, ShardSet]) 
     )
 
 
+def test_the_headline_tells_one_attribute_of_one_photograph(splits: dict[str, ShardSet]) -> None:
+    labels = (np.arange(12)[:, None] % 2).astype(np.float32)
+    one = Predictions(("red",), np.arange(12), np.zeros(12, dtype=np.int64), np.array([""] * 12), labels, labels)
+    document = judge_split(one, splits["val"], None, source={}, positive_at=0.5, replicates=50)
+    assert headline(document).endswith(", over 1 of 1 attribute of 12 objects in 1 photograph")
+
+
 def test_two_folders_that_number_their_objects_alike_are_told_apart(toy_shards: Path, tmp_path: Path) -> None:
     shutil.copytree(toy_shards, tmp_path / "copy")
     both = ShardSet([toy_shards, tmp_path / "copy"], "val")
