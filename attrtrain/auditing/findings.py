@@ -107,17 +107,18 @@ def _of_labels(attributes: Sequence[AttributeEntry], rates: RateSummary, votes: 
             severity="note",
             text=f"{votes.at_half:.0%} of known labels are ties, vote shares of 0.5, which count as positive",
         )
-    for start, what in (
-        ("always", "always unknown"),
-        ("never positive", "never positive"),
-        ("never neg", "never negative"),
+    for start, what, advice in (
+        ("always", "always unknown", ""),
+        ("never positive", "never positive", ""),
+        # Others' labels are 1 and -1, or a mark in the cells that apply and nothing in the rest.
+        ("never neg", "never negative", " (a label of 0 says no; -1 and an empty cell say unknown)"),
     ):
         named = [entry.name for entry in attributes if any(note.startswith(start) for note in entry.notes)]
         if named:
             yield Finding(
                 severity="check",
                 text=f"{_number(len(named), 'attribute is', 'attributes are')} {what}: {some_of(named, _SHOWN)}; "
-                "there is nothing to learn from that",
+                f"there is nothing to learn from that{advice}",
             )
 
 

@@ -130,6 +130,16 @@ def test_the_same_photograph_under_two_names_in_two_splits_is_serious(tmp_path, 
     )
 
 
+@pytest.mark.parametrize("no", [-1.0, np.nan], ids=["-1", "empty"])
+def test_who_says_no_by_what_means_unknown_is_told_how_to_say_it(no, tmp_path, capsys):
+    labels = np.where(np.random.default_rng(0).random((40, 2)) < 0.5, 1.0, no)
+    assert audit(write_csv(tmp_path / "boxes.csv", labels), "--out", tmp_path / "out") == 3
+    assert (
+        "check: 2 attributes are never negative: a0, a1; there is nothing to learn from that "
+        "(a label of 0 says no; -1 and an empty cell say unknown)\n"
+    ) in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "labels",
     [
