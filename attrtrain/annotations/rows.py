@@ -52,7 +52,10 @@ def _table_rows(path: Path, delimiter: str) -> Iterator[tuple[int, dict[str, Any
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, delimiter=delimiter, strict=True)
         rows = _csv_rows(reader)
-        header = [name.strip() for name in next(rows, [])]
+        first = next(rows, [])
+        if first == ["sep=", ""]:  # how Excel is told the separator that it was split at, and does not show
+            first = next(rows, [])
+        header = [name.strip() for name in first]
         _check_header(header)
         nameless = [column for column, name in enumerate(header) if not name]
         for cells in rows:

@@ -60,7 +60,9 @@ def apply_split(table: ObjectTable, rule: str, val_share: float, seed: int) -> t
     check_image_in_one_split(table)
     if empty := [name for name in ("train", "val") if not (table.split == name).any()]:
         note += f"; no object is in {' or '.join(empty)}"
-        if len(np.unique(table.image_id)) == 1:
+        if others := sorted(set(table.split) - {"train", "val", "dev"}):
+            note += f", but in {' and '.join(others)}: name what to train and judge on with --data.train_split and --data.val_split"
+        elif len(np.unique(table.image_id)) == 1:
             note += ": all are in one photograph, which is never divided"
     return table, note
 

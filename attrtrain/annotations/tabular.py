@@ -287,6 +287,11 @@ class _RowReader:
             self.box_names, self.corners = found[0]
         known = {self.path_name, *self.box_names, *_OPTIONAL_NAMES, ""}
         self.attributes = [name for name in columns if name not in known]
+        for name in self.attributes:  # which zeros and ones would make an attribute of
+            if name.lower() in known:
+                raise LabelError(
+                    f"column '{name}': write '{name.lower()}' if it says that, or another name if it is an attribute"
+                )
 
     def box(self, line: int, row: dict[str, Any]) -> tuple[float, float, float, float]:
         """x, y, width, height; an empty cell is NaN, so that the object is counted and left out, not lost."""

@@ -162,7 +162,12 @@ def test_official_without_a_validation_set_is_said(make_table):
     _, note = apply_split(make_table([1, 2], split=["train", "train"]), "official", 0.2, 0)
     assert note == "split: the label file's own; no object is in val"
     _, note = apply_split(make_table([1, 2], split=["test", "test"]), "official", 0.2, 0)
-    assert note == "split: the label file's own; no object is in train or val"
+    assert note == (
+        "split: the label file's own; no object is in train or val, but in test: "
+        "name what to train and judge on with --data.train_split and --data.val_split"
+    )
+    _, note = apply_split(make_table([1, 2, 3], split=["Train", "valid", "Train"]), "auto", 0.2, 0)
+    assert "; no object is in train or val, but in Train and valid: name what" in note
 
 
 def test_official_that_tears_a_photograph_is_refused(make_table):

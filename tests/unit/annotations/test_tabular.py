@@ -229,14 +229,26 @@ def test_boxes_in_shares_of_the_picture_are_refused(refused, read):
     assert len(read("image,x,y,w,h,furry\na,0,0,1,1,1\nb,0.5,0.5,30,1,0\n")) == 2
 
 
-@pytest.mark.parametrize("row", ["a,0,0,1,1", "a,0,0,1,1,1,1", "a"])
-def test_ragged_lines(refused, row):
-    cells = row.count(",") + 1
-    assert refused(f"image,x,y,w,h,furry\na,0,0,1,1,1\n{row}\n") == f"line 3: {cells} cells under 6 column names"
+@pytest.mark.parametrize(("row", "cells"), [("a,0,0,1,1", "5 cells"), ("a,0,0,1,1,1,1", "7 cells"), ("a", "1 cell")])
+def test_ragged_lines(refused, row, cells):
+    assert refused(f"image,x,y,w,h,furry\na,0,0,1,1,1\n{row}\n") == f"line 3: {cells} under 6 column names"
 
 
 def test_duplicated_column_names(refused):
     assert refused("image,x,y,w,h,furry, furry \na,0,0,1,1,0,1\n").startswith("column names given twice: furry;")
+
+
+@pytest.mark.parametrize(("column", "meant"), [("Category", "category"), ("Object_ID", "object_id"), ("Y", "y")])
+def test_a_column_that_is_no_attribute_is_not_made_one_by_its_capitals(refused, column, meant):
+    assert refused(f"image,x,y,w,h,furry,{column}\na,0,0,1,1,0,1\nb,0,0,1,1,1,0\n") == (
+        f"column '{column}': write '{meant}' if it says that, or another name if it is an attribute"
+    )
+
+
+def test_the_separator_that_excel_is_told_is_no_header(read):
+    assert_is_csv(read("sep=,\n" + CSV))
+    assert_is_csv(read("\ufeffsep=,\r\n" + CSV.replace("\n", "\r\n")))
+    assert_is_csv(read("sep=\t\n" + CSV.replace(",", "\t"), "a.tsv"))
 
 
 def test_what_spreadsheets_leave_empty_says_nothing(read):
