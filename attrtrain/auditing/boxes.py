@@ -40,7 +40,11 @@ def odd_boxes(table: ObjectTable) -> list[OddBoxes]:
             ),
             ("whole_photograph", "as large as the photograph", whole),
             ("extreme_aspect", f"more than {EXTREME_ASPECT} times as long as wide", good & (aspect > EXTREME_ASPECT)),
-            ("same_object_twice", "the same box of the same photograph as another object", _repeated(table, good)),
+            (
+                "same_object_twice",
+                "the same box of the same photograph as another object: an object is one row, with all of its labels",
+                _repeated(table, good),
+            ),
             (
                 "same_box_everywhere",
                 f"the same box in at least {_REPEATED_LEAST} photographs and {_REPEATED_SHARE:.0%} of all: a placeholder?",

@@ -42,7 +42,10 @@ def test_without_a_known_size_only_what_the_box_alone_shows_is_odd(make_table):
 
 def test_the_same_object_twice_and_the_same_box_everywhere(make_table):
     box = [[10, 10, 50, 40], [10, 10, 50, 40], [10, 10, 50, 41]]
-    assert kinds(make_table(3, box=box, image_id=[7, 7, 7])) == {"same_object_twice": [0, 1]}
+    table = make_table(3, box=box, image_id=[7, 7, 7])
+    assert kinds(table) == {"same_object_twice": [0, 1]}
+    (twice,) = odd_boxes(table)  # as tables of one row a label have them
+    assert "an object is one row, with all of its labels" in twice.what
     assert kinds(make_table(3, box=box)) == {}  # in two photographs, by chance
     everywhere = make_table(40, box=[[10, 10, 50, 40]] * 8 + [[9, 9, 50 + i, 40] for i in range(32)])
     assert kinds(everywhere) == {"same_box_everywhere": list(range(8))}
