@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from attrtrain.annotations.table import tidy_name, without_year
@@ -46,8 +47,26 @@ def find_image(name: str, folders: Sequence[Path | str]) -> Path | FetchedImage:
             elif _is_file(found := _in(folder, candidate)):
                 _require_no_other(found, candidate, folders[number + 1 :])
                 return Path(found)
-    advice = "; folders are separated by /, not by \\" if "\\" in name else ""
-    raise LeftOutError("image_missing", f"{name} is in none of {', '.join(map(str, folders))}{advice}")
+    raise LeftOutError("image_missing", f"{name} is in none of {', '.join(map(str, folders))}{_advice(path, folders)}")
+
+
+def _advice(path: Path, folders: Sequence[Path | str]) -> str:
+    """What may be meant by the path of a photograph that is in none of the folders."""
+    if "\\" in str(path):
+        return "; folders are separated by /, not by \\"
+    for folder in folders:
+        if isinstance(folder, Path) and (other := _names_in(folder / path.parent).get(path.name.casefold())):
+            return f"; {path.with_name(other)} is: small and capital letters count"
+    return ""
+
+
+@lru_cache(maxsize=64)  # of a set without its photographs, each name is looked for
+def _names_in(folder: Path) -> dict[str, str]:
+    """The names of a folder's files by themselves without capitals."""
+    try:
+        return {name.casefold(): name for name in os.listdir(folder)}  # noqa: PTH208  Path.iterdir makes a Path of each
+    except OSError:
+        return {}
 
 
 def _below(name: str, folders: Sequence[Path | str]) -> str:

@@ -39,6 +39,15 @@ def test_names_whose_accents_are_written_apart_and_together_find_each_other(tmp_
     assert find_image(name, [tmp_path]) == tmp_path / name  # as it is written goes first
 
 
+def test_a_name_in_other_capitals_is_told_which_one_there_is(tmp_path):
+    (tmp_path / "val").mkdir()
+    (tmp_path / "val" / "IMG_1.JPG").touch()
+    with pytest.raises(LeftOutError, match=r"; val/IMG_1\.JPG is: small and capital letters count$"):
+        find_image("val/img_1.jpg", [tmp_path / "none", tmp_path])
+    with pytest.raises(LeftOutError, match=r"is in none of [^;]*$"):
+        find_image("val/img_2.jpg", [tmp_path / "none", tmp_path])
+
+
 def test_a_name_written_on_windows_is_told_as_such(tmp_path):
     with pytest.raises(LeftOutError, match=r"val.x\.jpg is in none of .*; folders are separated by /, not by \\"):
         find_image("val\\x.jpg", [tmp_path])
