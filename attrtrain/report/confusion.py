@@ -16,7 +16,7 @@ _MAP_SIDE = 14
 @dataclass(frozen=True)
 class ConfusedPair:
     """`named` is predicted although it is known to be absent, more often where `present` is known to be present than
-    elsewhere.
+    where it is known to be absent.
 
     Attributes:
         present: column of the attribute that is there.
@@ -24,7 +24,7 @@ class ConfusedPair:
         errors: objects with `present`, without `named`, for which `named` was predicted.
         objects: objects with `present`, without `named`.
         rate: errors / objects.
-        elsewhere: the share of all other objects without `named` for which it was predicted.
+        elsewhere: the share of objects with neither, both known, for which `named` was predicted.
         z: the two-proportion z statistic of rate and elsewhere.
     """
 
@@ -77,8 +77,8 @@ def find_confusion(
     wrong = absent * predicted
     objects = (present.T @ absent).astype(np.float64)  # (A, A): row present, column absent
     errors = (present.T @ wrong).astype(np.float64)
-    others = absent.sum(axis=0, dtype=np.float64) - objects
-    errors_of_others = wrong.sum(axis=0, dtype=np.float64) - errors
+    others = (absent.T @ absent).astype(np.float64)
+    errors_of_others = (absent.T @ wrong).astype(np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         rate, elsewhere = errors / objects, errors_of_others / others
         pooled = (errors + errors_of_others) / (objects + others)

@@ -6,12 +6,12 @@ from attrtrain.report.confusion import find_confusion
 
 
 def counted_by_loop(named, labels, i, j):
-    """(errors, objects) where i is present, and elsewhere, for j known to be absent."""
+    """(errors, objects) where i is present, and where it is absent, for j known to be absent."""
     here = elsewhere = errors_here = errors_elsewhere = 0
     for row in range(len(labels)):
-        if np.isnan(labels[row, j]) or labels[row, j] >= 0.5:
+        if np.isnan(labels[row, [i, j]]).any() or labels[row, j] >= 0.5:
             continue
-        if not np.isnan(labels[row, i]) and labels[row, i] >= 0.5:
+        if labels[row, i] >= 0.5:
             here += 1
             errors_here += named[row, j]
         else:
@@ -39,6 +39,20 @@ def test_counts_are_those_of_a_plain_loop(drawn):
         deviation = np.sqrt(pooled * (1 - pooled) * (1 / objects + 1 / others))
         assert pair.z == pytest.approx((pair.rate - pair.elsewhere) / deviation)
         assert pair.z >= 3 and errors >= 5 and objects >= 10 and others >= 10
+
+
+def test_an_object_of_which_the_other_attribute_is_unknown_counts_on_neither_side():
+    """Wrongly named in half of the objects, whether the other one is present or absent, and never where that is
+    unknown: there is no confusion of the two.
+    """
+    furry = np.repeat([1, 0, np.nan], [40, 40, 400])
+    labels = np.stack([furry, np.zeros(480)], axis=1).astype(np.float32)
+    named = np.zeros((480, 2), dtype=bool)
+    named[:80:2, 1] = True
+    assert find_confusion(named, labels, 0.5, top=5).pairs == []
+    named[1:40:2, 1] = True  # in all where it is present, and in half where it is absent
+    pair = find_confusion(named, labels, 0.5, top=5).pairs[0]
+    assert (pair.present, pair.named, pair.errors, pair.objects, pair.rate, pair.elsewhere) == (0, 1, 40, 40, 1.0, 0.5)
 
 
 def test_the_built_in_confusion_comes_first(drawn):
