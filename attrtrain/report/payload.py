@@ -15,6 +15,11 @@ from attrtrain.report.mistakes import Mistakes
 from attrtrain.report.pictures import Pictures
 from attrtrain.report.samples import SampleTable
 
+SHOWN = 3
+"""Decimals of a score on the page. What the script rounds as it shows it is rounded to them here: of a number that was
+cut to other digits before, the last one may differ from what stands elsewhere on the page.
+"""
+
 
 def build_payload(
     document: MetricsDocument,
@@ -65,18 +70,18 @@ def _attribute(entry: AttributeEntry, cells: Cells, column: int, mistakes: Mista
     kept = thinned(recall, precision)
     return {
         **{
-            name: _short(value) if isinstance(value, float) else value
+            name: round(value, SHOWN) if isinstance(value, float) else value
             for name, value in entry.model_dump().items()
             if name not in ("name", "ap_interval") and value is not None
         },
-        "interval": None if entry.ap_interval is None else [_short(end) for end in entry.ap_interval],
+        "interval": None if entry.ap_interval is None else [round(end, SHOWN) for end in entry.ap_interval],
         "pr": [_thousandths(recall[kept]), _thousandths(precision[kept])],
         "bins": [
             [round(1000 * part.score), round(1000 * part.present), part.objects]
             for part in calibration(probabilities(logits), present)
         ],
         "mistakes": [
-            [[row, score] for row, score in zip(rows, _thousandths(probabilities(cells.logits[rows, column])), strict=True)]
+            [[row, score] for row, score in zip(rows, _thousandths(np.round(probabilities(cells.logits[rows, column]), 2)), strict=True)]
             for rows in (mistakes.wrong, mistakes.missed)
         ],
     }  # fmt: skip

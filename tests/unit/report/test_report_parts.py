@@ -175,6 +175,25 @@ def test_saturated_scores_are_ranked_by_their_logits():
     assert payload["attributes"][0]["mistakes"][0] == [[row, 1000] for row in range(20, 26)]
 
 
+def test_what_the_script_shows_is_the_number_itself_rounded_once():
+    """The script shows scores with three decimals and those of mistakes with two, as the tables and the gallery do."""
+    predictions = drawn_predictions(attributes=60)
+    document, cells = judge(predictions, source={}, replicates=20), Cells.of(predictions, 0.5, 0.5)
+    mistakes = find_mistakes(cells)
+    payload = build_payload(
+        document, predictions, cells, curves={}, mistakes=mistakes,
+        samples=tabulate(cells, predictions.object_id, 10**6), pictures=no_pictures(predictions), gallery=[],
+    )  # fmt: skip
+    for column, (told, entry) in enumerate(zip(payload["attributes"], document.attributes, strict=True)):
+        measured = {name: value for name, value in dict(entry).items() if isinstance(value, float)}
+        assert {name: f"{told[name]:.3f}" for name in measured} == {
+            name: f"{value:.3f}" for name, value in measured.items()
+        }
+        assert [f"{end:.3f}" for end in told["interval"]] == [f"{end:.3f}" for end in entry.ap_interval]
+        for row, score in [*told["mistakes"][0], *told["mistakes"][1]]:
+            assert f"{score / 1000:.2f}" == f"{1 / (1 + np.exp(-float(predictions.logits[row, column]))):.2f}"
+
+
 def test_pictures_end_with_the_budget_worst_mistakes_first(toy_shards):
     shards = ShardSet([toy_shards], "val")
     everything = Pictures(shards, shards.object_ids, 10**9)
