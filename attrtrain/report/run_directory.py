@@ -80,6 +80,7 @@ def write_run_report(out: Path, run: JudgedRun, shards: ShardSet | None, no_pict
         audit=run.audit,
         versions=installed_versions(),
         no_pictures=no_pictures,
+        val_split=_val_split(run.config),
     )
 
 
@@ -96,7 +97,7 @@ def why_unread(folders: Sequence[str], error: AttrtrainError) -> str:
 
 def open_shards(run: JudgedRun) -> tuple[ShardSet | None, str]:
     """The shards that the run was judged on and "", or None and why they cannot be shown."""
-    folders, split = shard_folders(run.config), str(_data_section(run.config).get("val_split", "val"))
+    folders, split = shard_folders(run.config), _val_split(run.config)
     if judged_in := run.document.source.get(SHARDS):
         folders = _folders_of(judged_in) or folders
     if not folders:
@@ -145,6 +146,10 @@ def shard_folders(config: dict[str, Any]) -> list[str]:
     if isinstance(folders, str):
         folders = [folders]
     return [str(folder) for folder in folders] if isinstance(folders, list) else []
+
+
+def _val_split(config: dict[str, Any]) -> str:
+    return str(_data_section(config).get("val_split", "val"))
 
 
 def _data_section(config: dict[str, Any]) -> dict[str, Any]:

@@ -49,6 +49,7 @@ def write_report(
     audit: dict[str, Any] | None,
     versions: dict[str, str],
     no_pictures: str = "",
+    val_split: str = "val",
 ) -> None:
     """Writes the page: one file below 5 MB that opens without a network.
 
@@ -63,6 +64,7 @@ def write_report(
         audit: what audit.json holds, or None where there was none.
         versions: of the software, by name.
         no_pictures: why there are none, where `shards` is None.
+        val_split: on which the training of `history` was judged after each epoch; what is reported on may be another.
 
     Raises:
         PredictionsError: predictions and document are not of the same attributes and objects.
@@ -90,6 +92,7 @@ def write_report(
         audit=_audit_facts(audit),
         curves=curves,
         best=best_epoch(history),
+        val_split=val_split,
         gallery=gallery,
         no_pictures=_why_no_pictures(pictures, shards, no_pictures),
         sample_count=len(samples.rows),
@@ -108,7 +111,6 @@ def _scores(document: MetricsDocument, names: tuple[str, ...]) -> dict[str, Any]
         "ladder": headline.ladder(document),
         "sentence": headline.sentence(document),
         "metric_rows": headline.metric_rows(document),
-        "val_split": document.source.get("split") or "val",
         "attribute_rows": _attribute_rows(document.attributes, names),
         "groups_of_attributes": sorted(groups),
         "frequencies": [name for name in ("head", "medium", "tail") if name in frequencies],

@@ -66,6 +66,15 @@ def test_a_runs_report_is_written_anew(run, capsys):
     assert capsys.readouterr().out.startswith(f"{run / 'report.html'} (0.")
 
 
+def test_curves_are_of_the_split_that_training_was_judged_on(run):
+    """Whatever split `attrtrain evaluate --out RUN/evaluation` has judged since."""
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("val_split: val", "val_split: dev"))
+    assert main(["report", str(run)]) == 0
+    page = (run / "report.html").read_text()
+    assert "mAP on “dev” and the prior" in page and "of split “val”" in page
+
+
 def test_another_file_can_be_named(run, tmp_path):
     assert main(["report", str(run), "--out", str(tmp_path / "page.html")]) == 0
     assert (tmp_path / "page.html").is_file() and not (run / "report.html").exists()
