@@ -78,6 +78,16 @@ def test_the_page_tells_what_was_measured(tmp_path):
         assert name in page.words
 
 
+def test_objects_have_their_labelled_positives_and_no_column_says_that_these_are_true_positives(tmp_path):
+    predictions = drawn_predictions()
+    page = report(tmp_path / "report.html", predictions)
+    samples = page.data["samples"]
+    assert samples["present"] == (predictions.labels >= 0.5).sum(axis=1).tolist()
+    assert samples["present"] != list(map(len, samples["right"]))  # true positives: labelled present, and predicted
+    heads = page.words.split("Open an object for its attributes.")[1]
+    assert "predicted + labelled + known" in heads and "true positives" not in page.html.lower()
+
+
 def test_left_out_attributes_are_listed_with_their_number(tmp_path):
     predictions = drawn_predictions()
     predictions.labels[:, 3] = np.nan
