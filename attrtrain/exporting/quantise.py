@@ -1,6 +1,7 @@
 """An ONNX model in 8 bits, by onnxruntime's static quantisation."""
 
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,7 +17,7 @@ from attrtrain.data.loader import CropDataset, load_batches
 from attrtrain.data.order import BatchRequest
 from attrtrain.data.reader import ShardSet
 from attrtrain.exporting.check import spread
-from attrtrain.exporting.graph import CATEGORY, INPUT
+from attrtrain.exporting.graph import CATEGORY, INPUT, OUTPUTS
 from attrtrain.framing import Framing
 from attrtrain.models.category_head import category_codes
 
@@ -87,11 +88,16 @@ class _CalibrationCrops(CalibrationDataReader):  # type: ignore[misc]  # onnxrun
 
 
 def _kept_in_float(model: ModelProto) -> list[str]:
-    """Names of the nodes before the first convolution, which come first in a sorted graph, and of the sigmoid."""
-    names = []
-    convolved = False
-    for node in model.graph.node:
-        convolved = convolved or node.op_type == "Conv"
-        if not convolved or node.op_type == "Sigmoid":
-            names.append(node.name)
+    """Names of the nodes before the first convolution, which come first in a sorted graph, and of those from the last
+    product to the scores. Where that is a `Gemm`, the last layer of most heads, it is quantised itself: its output is
+    not.
+    """
+    names = [node.name for node in takewhile(lambda node: node.op_type != "Conv", model.graph.node)]
+    made_by = {output: node for node in model.graph.node for output in node.output}
+    node = made_by[OUTPUTS[1]]
+    while node.op_type != "Gemm":
+        names.append(node.name)
+        if node.op_type == "MatMul":
+            break
+        node = made_by[node.input[0]]
     return names

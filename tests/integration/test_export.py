@@ -16,6 +16,7 @@ from PIL import Image
 
 from attrtrain.bundle import Architecture, ModelCard, read_bundle, save_bundle
 from attrtrain.cli import main
+from attrtrain.config.schema import Head
 from attrtrain.data.reader import ShardSet
 from attrtrain.models.network import build_network
 from attrtrain.shards.manifest import VocabularyRecord
@@ -26,6 +27,10 @@ SIDE = 32
 
 @pytest.fixture(scope="session")
 def bundle(toy_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_bundle(tmp_path_factory.mktemp("bundles") / "toy", toy_shards, "mlp")
+
+
+def draw_bundle(folder: Path, toy_shards: Path, head: Head) -> Path:
     """A ResNet18 of random weights whose batch statistics are those of some toy crops, so that its logits depend on
     what it sees.
     """
@@ -33,7 +38,7 @@ def bundle(toy_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shards = ShardSet([toy_shards], "train")
     card = ModelCard(
         architecture=Architecture(
-            backbone="resnet18", head="mlp", hidden=16, dropout=0.5, mean=(0.5, 0.4, 0.45), std=(0.2, 0.25, 0.3)
+            backbone="resnet18", head=head, hidden=16, dropout=0.5, mean=(0.5, 0.4, 0.45), std=(0.2, 0.25, 0.3)
         ),
         vocabulary=VocabularyRecord.of(shards.vocabulary),
         image_px=SIDE,
@@ -50,8 +55,8 @@ def bundle(toy_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.no_grad():
         for _ in range(20):
             model(torch.stack([torch.from_numpy(pixels(shards, position, SIDE)) for position in range(16)]))
-        model.head[-1].weight.mul_(20)
-    folder = tmp_path_factory.mktemp("bundles") / "toy"
+        if head == "mlp":
+            model.head[-1].weight.mul_(20)
     save_bundle(folder, model.state_dict(), card)
     return folder
 
@@ -299,6 +304,15 @@ def test_int8_keeps_logits_fine_and_the_resize_exact(bundle, toy_shards, tmp_pat
     assert len(np.unique(scores[:, 0])) > 0.9 * len(np.unique(expected[:, 0]))
     before = [node.op_type for node in onnx.load(out).graph.node]
     assert "QuantizeLinear" not in before[: before.index("Resize") + 1]
+
+
+def test_int8_keeps_the_logits_of_attribute_queries_fine(toy_shards, tmp_path, crops):
+    """Their last layer is a product that no 256 levels may come out of either."""
+    folder, out = draw_bundle(tmp_path / "decoder", toy_shards, "ml_decoder"), tmp_path / "int8.onnx"
+    assert export("--model", folder, "--onnx", out, "--int8", "--calibrate", toy_shards) == 0
+    _, scores = session(out).run(None, {"images": crops})
+    assert np.allclose(scores, 1 / (1 + np.exp(-expected_logits(folder, crops))), atol=0.05)
+    assert min(len(np.unique(column)) for column in scores.T) == len(crops)
 
 
 @pytest.mark.parametrize(
