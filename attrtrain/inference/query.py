@@ -147,7 +147,7 @@ class _Parser:
             self.named.append(target)
             return self._attribute(target, operator if is_comparison else None)
         if not is_comparison:
-            self._fail(f"a comparison such as {target} = ..., for {target} is no attribute;")
+            self._fail(f"a comparison such as {target} = ... ({target} is no attribute)")
         value = self._value(COLUMNS[target], target)
         return _crisp(Sql(f"({quoted(target)} {operator} ?)", (value,)))
 

@@ -232,7 +232,7 @@ def test_values_that_look_like_sql_are_values(table):
         ("fury", "did you mean furry"),
         ("damp", 'did you mean "wet / damp"?'),
         ("xyzzyq", "none comes close"),
-        ("category", "category is no attribute"),
+        ("category", "category = ... (category is no attribute), but the expression ends"),
         ("furry AND", "expected an attribute, a column, NOT or a parenthesis, but the expression ends"),
         (
             "furry sleeping",
