@@ -89,6 +89,12 @@ CASES = [
     ),
     ("furry >= 0.8", lambda r: r["p"]["furry"] >= np.float32(0.8), lambda r: r["p"]["furry"]),
     ("furry<.2", lambda r: r["p"]["furry"] < np.float32(0.2), lambda r: 1 - r["p"]["furry"]),
+    ("furry <= .25", lambda r: r["p"]["furry"] <= 0.25, lambda r: 1 - r["p"]["furry"]),
+    (  # ids of COCO have seven digits and more; a long list of terms is not nested
+        "furry and (object_id = 900100581904 or " + " or ".join(["object_id != 2204286"] * 60) + ")",
+        lambda r: T(r, "furry"),
+        lambda r: r["p"]["furry"],
+    ),
     ("Furry", lambda r: T(r, "Furry"), lambda r: r["p"]["Furry"]),
     ("man-made > 5e-1", lambda r: r["p"]["man-made"] > 0.5, lambda r: r["p"]["man-made"]),
     ('"so-called ""new"""', lambda r: T(r, 'so-called "new"'), lambda r: r["p"]['so-called "new"']),
