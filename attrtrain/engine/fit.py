@@ -3,9 +3,10 @@
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import islice
+from itertools import chain, islice
 
 import torch
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from attrtrain.data.loader import Batch, load_batches
@@ -14,7 +15,7 @@ from attrtrain.engine.evaluate import BAR_SECONDS, Evaluation, EvaluationStopped
 from attrtrain.engine.judging import attribute_table
 from attrtrain.engine.resume import diverged, save_checkpoint
 from attrtrain.engine.state import Learner, RunState, Task
-from attrtrain.engine.step import optimizer_step
+from attrtrain.engine.step import ARRANGING_STEPS, arrange_gradients, optimizer_step
 from attrtrain.engine.stopping import (
     Clock,
     early_stop,
@@ -47,6 +48,8 @@ def fit(task: Task, learner: Learner, state: RunState, window: Window) -> None:
         task.runtime.workers(config.data.workers),
     )
     clock = Clock(task)
+    if isinstance(learner.wrapped, DistributedDataParallel) and not is_finished(config, state):
+        batches = _gradients_arranged(task, learner, state, batches)
     while not is_finished(config, state):
         _train_epoch(task, learner, state, window, batches, clock)
         evaluation = _evaluate(task, learner, state, window, clock)
@@ -58,6 +61,18 @@ def fit(task: Task, learner: Learner, state: RunState, window: Window) -> None:
         else:
             save_and_leave_if_asked(task, learner, state, window)
     _tell_early_stop(task, state)
+
+
+def _gradients_arranged(task: Task, learner: Learner, state: RunState, batches: Iterator[Batch]) -> Iterator[Batch]:
+    """Has the processes of a run that goes on add up gradients in the order of one that never ended. Returns the same
+    batches.
+    """
+    if not state.step or (first := next(batches, None)) is None:  # its last epoch may only have to be judged
+        return batches
+    learner.wrapped.train()
+    for _ in range(min(state.step, ARRANGING_STEPS)):
+        arrange_gradients(task.runtime, learner.wrapped, first, state.step, task.settings)
+    return chain([first], batches)
 
 
 def _tell_early_stop(task: Task, state: RunState) -> None:

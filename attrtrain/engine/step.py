@@ -22,6 +22,8 @@ from attrtrain.models.category_head import NONE, category_codes, known_categorie
 from attrtrain.optim import parameters_at_rest
 from attrtrain.runtime import Runtime, seed_step
 
+ARRANGING_STEPS = 2  # from which on DistributedDataParallel adds up gradients as it does for the rest of a run
+
 
 @dataclass(frozen=True)
 class StepSettings:
@@ -90,6 +92,22 @@ def optimizer_step(
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return loss_sum, norm
+
+
+def arrange_gradients(runtime: Runtime, model: nn.Module, batch: Batch, step: int, settings: StepSettings) -> None:
+    """Makes a forward and a backward pass that changes neither weights nor buffers. Collective.
+
+    DistributedDataParallel puts gradients into its buckets anew, in the order in which they come, after its first steps
+    (the second where its graph is static, else the first). Where in a bucket a gradient stands decides in which order
+    those of three processes or more are added up, so a run that goes on has to have such passes behind it as well, or
+    its sums are rounded in another way than those of one that never ended.
+    """
+    before = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    _loss(runtime, model, batch, step, settings).backward()  # type: ignore[no-untyped-call]  # torch gives it no types
+    model.zero_grad(set_to_none=True)
+    with torch.no_grad():
+        for buffer, value in before:
+            buffer.copy_(value)
 
 
 def _clipped(runtime: Runtime, model: nn.Module, at_rest: Sequence[nn.Parameter], clip_norm: float) -> Tensor:

@@ -174,6 +174,26 @@ def test_ranks_end_with_equal_weights_and_a_resumed_pair_with_the_undisturbed_pa
     assert weights["backbone.layer2.1.bn2.running_mean"].any()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("micro_batch", "left_at"), [("0", (1, 3)), ("2", (3,))])
+def test_three_that_go_on_add_up_gradients_in_the_order_of_an_undisturbed_three(
+    toy_shards: Path, tmp_path: Path, micro_batch: str, left_at: tuple[int, ...]
+) -> None:
+    """Of three numbers the sum is rounded by which two are added first; of two it is not."""
+    flags = [
+        *("--model.backbone", "timm:test_vit", "--train.epochs", "1", "--train.micro_batch", micro_batch),
+        *("--checkpoint.every_steps", "1", "--checkpoint.keep_last", "20"),
+    ]
+    train(3, tmp_path / "whole", toy_shards, *flags)
+    saved = sorted((tmp_path / "whole" / "checkpoints").glob("step-*"))
+    for step in left_at:
+        run = tmp_path / str(step)
+        train(3, run, toy_shards, *flags, "--checkpoint.resume", str(saved[step - 1]))
+        for place in saved[step:]:
+            own = run / "checkpoints" / place.name / "model.safetensors"
+            assert own.read_bytes() == (place / "model.safetensors").read_bytes(), place.name
+
+
 BEHIND = """
 import os, sys
 from pathlib import Path
