@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from attrtrain.config.schema import OptimConfig
-from attrtrain.optim import MovingAverage, build_optimizer, learning_rate
+from attrtrain.optim import MovingAverage, build_optimizer, keeps_state, learning_rate
 
 
 def network() -> nn.Module:
@@ -28,6 +28,35 @@ def test_norms_and_biases_are_not_decayed_and_nothing_is_forgotten(name: str, ki
     for parameter_name, parameter in model.named_parameters():
         expected = 0.3 if parameter_name in ("0.weight", "3.weight") else 0.0
         assert decay[id(parameter)] == expected, parameter_name
+
+
+@pytest.mark.parametrize(("name", "momentum"), [("adamw", 0.0), ("adam", 0.9), ("sgd", 0.6), ("sgd", 0.0)])
+def test_steps_are_those_of_torchs_plain_optimizer_which_remembers_as_much(name: str, momentum: float) -> None:
+    """Adam takes weight decay for a part of the gradient, AdamW does not."""
+    config = OptimConfig(name=name, lr=0.01, weight_decay=0.3, momentum=momentum)
+    torch.manual_seed(0)
+    ours = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 2))
+    theirs = copy.deepcopy(ours)
+    weights, others = (
+        [one for one in theirs.parameters() if (one.ndim > 1) == is_weight] for is_weight in (True, False)
+    )
+    groups = [{"params": weights, "weight_decay": 0.3}, {"params": others, "weight_decay": 0.0}]
+    plain = {
+        "adamw": lambda: torch.optim.AdamW(groups, lr=0.01, foreach=False),
+        "adam": lambda: torch.optim.Adam(groups, lr=0.01, foreach=False),
+        "sgd": lambda: torch.optim.SGD(groups, lr=0.01, momentum=momentum, foreach=False),
+    }[name]()
+    optimizer = build_optimizer(ours, config)
+    inputs = torch.rand(8, 6)
+    for _ in range(4):
+        for model, steps in ((ours, optimizer), (theirs, plain)):
+            steps.zero_grad()
+            model(inputs).square().sum().backward()
+            steps.step()
+    for own, expected in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.allclose(own, expected, rtol=1e-5, atol=1e-7)
+    remembered = [value for memory in plain.state.values() for value in memory.values() if value is not None]
+    assert keeps_state(config) == bool(remembered)
 
 
 def reference_rates(scheduler_of, total: int) -> list[float]:
