@@ -128,6 +128,11 @@ def test_what_a_file_may_leave_out(write):
     assert (read.category[0], read.image_size[0].tolist(), bool(read.crowd[0])) == ("", [0, 0], False)
 
 
+def test_an_object_of_a_category_that_is_not_listed_has_none(write):
+    path = write("own.json", [image(1)], [annotation(1, 1, category=18), annotation(2, 1, category=4711)])
+    assert read_instances([path]).category.tolist() == ["dog", ""]
+
+
 def test_boxes_that_are_nonsense_are_kept_for_the_writer_to_count(write):
     path = write("odd.json", [image(1)], [annotation(1, 1) | {"bbox": [float("nan"), 0, -1, 0]}])
     np.testing.assert_array_equal(read_instances([path, path]).box, [[np.nan, 0, -1, 0]])

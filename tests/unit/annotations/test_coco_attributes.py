@@ -74,6 +74,14 @@ def test_both_layouts(write, content, protocol):
     assert_is_content(read_coco_attributes(write(content, protocol)))
 
 
+def test_a_patch_has_its_own_split_and_object_in_whatever_order_they_are_listed(write):
+    """Dictionaries of other orders than the vectors', with patches that nobody labelled."""
+    content = first_layout()
+    content["split"] = {5: "test2015", **dict(sorted(SPLITS.items()))}
+    content["patch_id_to_ann_id"] = {5: 77, **dict(sorted(ANNOTATIONS.items()))}
+    assert_is_content(read_coco_attributes(write(content)))
+
+
 def test_every_negative_vote_is_unknown_and_none_other_is(write):
     content = first_layout()
     content["ann_vecs"] |= {7: [-1e-6, -0.5, -2.0, -np.inf], 3: [0.0, 1e-6, 0.5, 1.0], 12: [np.nan, -0.0, 0.49, -1.0]}

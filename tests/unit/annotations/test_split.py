@@ -178,6 +178,16 @@ def test_official_that_tears_a_photograph_is_refused(make_table):
         apply_split(table, "official", 0.2, 0)
 
 
+def test_a_torn_photograph_is_found_wherever_its_objects_stand_in_the_file(make_table):
+    """Between the two objects of photograph 2 stand others."""
+    table = make_table([2, 1, 3, 2, 1], split=["train", "train", "val", "val", "train"])
+    with pytest.raises(LabelError, match=r"photograph 2\.jpg is in two splits, 'val' and 'train' \(1 of 3"):
+        apply_split(table, "official", 0.2, 0)
+    mended, note = apply_split(table, "auto", 0.2, 0)
+    assert mended.split.tolist() == ["train", "train", "val", "train", "train"]
+    assert "1 photographs were in two splits" in note and "(1 objects moved)" in note
+
+
 def test_official_without_a_split_is_refused(make_table):
     with pytest.raises(
         LabelError, match=r"1 object has no split in the label file \(first: object 1\); use --split image"
