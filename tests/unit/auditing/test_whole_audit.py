@@ -7,10 +7,11 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from attrtrain.auditing import page
+from attrtrain.auditing import assemble, page
 from attrtrain.auditing.assemble import Subject, audit
 from attrtrain.auditing.coverage import describe_coverage
 from attrtrain.auditing.document import AuditDocument
+from attrtrain.auditing.structure import co_occurrence_test
 from attrtrain.contract import read_contract, write_contract
 from attrtrain.errors import LabelError
 
@@ -127,6 +128,42 @@ def test_features_decide_where_they_are_given(odd_table):
     assert sorted(asked) == list(range(60))
     assert document.tests[-1].name == "pixels" and document.tests[-1].p_value == document.p_value == 1 / 400
     assert document.attributes[0].auroc_pixels == pytest.approx(1.0)
+
+
+def test_of_many_objects_a_sample_is_tested_with_its_own_categories_labels_and_crops(make_table, monkeypatch):
+    """Labels follow from categories, and features from labels, object by object: one row off, and none tells the other."""
+    monkeypatch.setattr(assemble, "LABEL_OBJECTS", 120)
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, (400, 3)).astype(np.float32)
+    category = ["".join("ab"[int(value)] for value in row) for row in labels]
+    table = make_table(400, names=["a", "b", "c"], labels=labels, category=category, image_id=np.arange(400) // 2)
+    asked = []
+
+    def features_of(rows):
+        asked.extend(rows)
+        return labels[rows].astype(np.float64)
+
+    tests = {test.name: test for test in audited(table, features_of=features_of, pixel_objects=80).tests}
+    assert tests["category and box"].effect == pytest.approx(0.5, abs=0.01)  # an AUROC of 1
+    assert tests["pixels"].effect == pytest.approx(0.5, abs=0.01)
+    assert (tests["category and box"].objects, tests["pixels"].objects, len(asked)) == (120, 80, 80)
+
+
+def test_each_test_is_told_as_the_verdict_weighs_it(make_table):
+    """Beside the verdict stands the p-value that it rests on, and beside each effect the most that chance comes to."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, (200, 6)).astype(np.float32)
+    labels[:, :2] = (np.arange(200) % 2)[:, None]
+    labels[4:, 5] = np.nan  # too few known ones to be judged
+    document = audited(make_table(200, names=list("abcdef"), labels=labels, category=["cat", "dog"] * 100))
+    tests = {test.name: test for test in document.tests}
+    assert document.decided_by == "category and box"
+    deciding = tests[document.decided_by]
+    assert (deciding.p_value, deciding.effect) == (document.p_value, document.effect)
+    assert deciding.p_value == len(tests) / 400  # the smallest of 399 shuffles, once for each test that was made
+    assert (deciding.judged, deciding.above_chance) == (5, 2)
+    together = co_occurrence_test(labels, 399)
+    assert tests["co-occurrence"].detectable == pytest.approx(np.quantile(together.null, 0.99))
 
 
 def test_the_document_is_read_as_it_was_written(odd_table, tmp_path):
