@@ -131,7 +131,9 @@ def test_features_decide_where_they_are_given(odd_table):
 
 
 def test_of_many_objects_a_sample_is_tested_with_its_own_categories_labels_and_crops(make_table, monkeypatch):
-    """Labels follow from categories, and features from labels, object by object: one row off, and none tells the other."""
+    """Labels follow from categories, and features from labels, object by object: a row off, and none tells the
+    other.
+    """
     monkeypatch.setattr(assemble, "LABEL_OBJECTS", 120)
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, (400, 3)).astype(np.float32)
