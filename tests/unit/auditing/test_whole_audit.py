@@ -1,11 +1,13 @@
 """All parts together, and the page."""
 
+import io
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from attrtrain.auditing import assemble, page
 from attrtrain.auditing.assemble import Subject, audit
@@ -166,6 +168,66 @@ def test_each_test_is_told_as_the_verdict_weighs_it(make_table):
     assert (deciding.judged, deciding.above_chance) == (5, 2)
     together = co_occurrence_test(labels, 399)
     assert tests["co-occurrence"].detectable == pytest.approx(np.quantile(together.null, 0.99))
+
+
+def test_photographs_tell_the_sizes_that_annotations_lack(make_table, tmp_path):
+    """The same box lies in the larger photograph and reaches over the edge of the smaller."""
+    for name, size in (("small.png", (90, 90)), ("large.png", (300, 200))):
+        Image.new("RGB", size).save(tmp_path / name)
+    table = make_table(3, box=[[40, 40, 60, 60]] * 3, image=["small.png", "large.png", "small.png"])
+    assert not [odd for odd in audited(table).boxes if odd.kind == "over_the_edge"]
+    (over,) = (odd for odd in audited(table, image_folders=[tmp_path]).boxes if odd.kind == "over_the_edge")
+    assert (over.count, over.examples) == (2, [0, 2])
+    told = replace(table, image_size=np.array([[90, 90], [300, 200], [200, 200]]))  # by the last one's annotation
+    (over,) = (odd for odd in audited(told, image_folders=[tmp_path]).boxes if odd.kind == "over_the_edge")
+    assert over.examples == [0]
+
+
+def test_of_many_crops_the_largest_of_each_photograph_is_compared(make_table, monkeypatch):
+    """Photographs b and c have their large objects in common and lie in two splits; the small ones are all unlike."""
+    monkeypatch.setattr(assemble, "_MOST_CROPS", 4)
+    names, sides = ["c.jpg", "b.jpg", "a.jpg", "c.jpg", "b.jpg"], [40, 90, 70, 80, 50]
+    looks = [1, 2, 3, 2, 4]  # of each object
+
+    def jpeg(row):
+        small = np.random.default_rng(looks[row]).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        buffer = io.BytesIO()
+        Image.fromarray(small).resize((160, 120), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=95)
+        return buffer.getvalue()
+
+    table = make_table(
+        5,
+        image=names,
+        image_id=[3, 2, 1, 3, 2],
+        box=[[5, 5, side, side] for side in sides],
+        split=["val", "train", "train", "val", "train"],
+    )
+    pictures = audit(Subject("shards", ["shards"], table, None, jpeg), [], None, 0).pictures
+    assert (pictures.compared, pictures.pictures, pictures.groups, pictures.across_splits) == ("crops", 3, 1, 1)
+    assert [(same.images, same.splits) for same in pictures.examples] == [(["b.jpg", "c.jpg"], ["train", "val"])]
+    assert pictures.note.startswith("the largest crop of each photograph")
+
+
+def test_a_rate_is_of_known_labels(make_table):
+    labels = np.array([[1], [1], [0], [np.nan], [np.nan]], dtype=np.float32)
+    (entry,) = audited(make_table(5, labels=labels)).attributes
+    assert (entry.positives, entry.negatives, entry.unknowns) == (2, 1, 2)
+    assert entry.rate == pytest.approx(2 / 3)
+
+
+def test_the_page_draws_all_effects_on_one_scale_and_has_most_positives_first(odd_table, tmp_path):
+    document = audited(odd_table)
+    tests = [
+        test.model_copy(update={"name": name, "effect": effect, "detectable": chance})
+        for test, name, effect, chance in zip(document.tests, "abc", (0.25, 0.9, -0.1), (0.1, 0.05, 0.02), strict=True)
+    ]
+    page.write_page(document.model_copy(update={"tests": tests}), tmp_path / "audit.html")
+    html = (tmp_path / "audit.html").read_text()
+    bars = re.findall(r'class="fill" style="width: ([\d.]+)%"></div><div class="mark" style="left: ([\d.]+)%', html)
+    assert bars == [("50.0", "20.0"), ("100.0", "10.0"), ("0.0", "4.0")]
+    table = html[html.index('aria-label="attributes"') :]
+    positives = [int(cell) for cell in re.findall(r"</s></span></td><td>(\d+)", table)]
+    assert len(positives) == 6 and positives == sorted(positives, reverse=True)
 
 
 def test_the_document_is_read_as_it_was_written(odd_table, tmp_path):
