@@ -1,5 +1,6 @@
 """Two runs beside each other."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -116,6 +117,38 @@ def test_what_was_judged_otherwise_is_refused_in_one_line(good, change, told):
 def test_another_threshold_is_refused(good):
     with pytest.raises(PredictionsError, match=r"threshold 0\.5 and 0\.3"):
         compare(judged("runs/a", good), judged("runs/b", good, threshold=0.3))
+
+
+def test_runs_that_were_judged_by_other_rules_than_the_usual_have_intervals_all_the_same(good):
+    shares = np.where(
+        np.isnan(good.labels), np.nan, np.where(good.labels > 0, 1, np.arange(len(good))[:, None] % 2 / 4)
+    )
+    good = replace(good, labels=shares.astype(np.float32))
+    rules = {"threshold": 0.3, "positive_at": 0.25}
+    comparison = compare(judged("runs/a", noisier(good, [3, 7]), **rules), judged("runs/b", good, **rules))
+    scores = {row.label: row for row in comparison.scores}
+    for label in ("mAP", "CF1", "OF1", "mA"):
+        row = scores[label]
+        assert row.interval[0] < row.difference < row.interval[1]
+    assert all(row.interval for row in comparison.attributes)
+
+
+def test_of_one_photograph_nothing_is_concluded(good):
+    alone = replace(good, image_id=np.zeros_like(good.image_id))
+    comparison = compare(judged("runs/a", noisier(alone, [3])), judged("runs/b", alone))
+    assert {row.interval for row in comparison.scores} == {None} and comparison.scores[0].difference > 0
+    assert sentence(comparison.scores[0]).startswith("Without mAP of both and an interval, nothing can be said")
+
+
+def test_the_page_begins_with_what_became_most_better_and_has_room_for_every_whisker(good, tmp_path):
+    comparison = compare(judged("runs/b", good), judged("runs/a", noisier(good, [3, 7, 10])))  # the longest go left
+    write_comparison(tmp_path / "compare.html", comparison)
+    page = (tmp_path / "compare.html").read_text()
+    gains = [row.label for row in sorted(comparison.attributes, key=lambda row: -row.difference)]
+    assert re.findall(r'<th scope="row" data-value="(attribute \d+)"', page) == gains
+    (reach,) = re.findall(r"… \+([\d.]+)<", page)
+    ends = [abs(end) for row in comparison.attributes for end in row.interval]
+    assert float(reach) == pytest.approx(max(ends), rel=0.05)
 
 
 def test_scores_at_thresholds_that_were_tuned_by_other_rules_are_not_compared(good, tmp_path):

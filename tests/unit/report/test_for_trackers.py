@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,20 @@ def test_curves_are_those_of_scikit_learn() -> None:
     )
     np.testing.assert_allclose(share, expected_share, atol=1e-6)
     np.testing.assert_allclose(scores, expected_scores, atol=1e-6)
+
+
+def test_lines_are_of_the_judged_attributes_with_the_most_positives_and_what_has_no_score_comes_last() -> None:
+    predictions = drawn_predictions()
+    labels = predictions.labels.copy()
+    labels[:, 2] = np.nan
+    labels[:, 5] = 1  # the most positives of all, and no negative to be judged by
+    predictions = replace(predictions, labels=labels)
+    document = document_of(predictions)
+    assert {str(row[0]) for row in attribute_table(document).rows[-2:]} == {"attribute 2", "attribute 5"}
+    positives = {name: int((labels[:, column] == 1).sum()) for column, name in enumerate(predictions.names)}
+    others = sorted(set(positives) - {"attribute 2", "attribute 5"}, key=lambda name: -positives[name])
+    lines = precision_recall_curves(document, predictions, Cells.of(predictions, 0.5, 0.5)).lines
+    assert list(lines) == ["all attributes", *others[:8]]
 
 
 class Gallery(NullTracker):

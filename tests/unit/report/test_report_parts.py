@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from report_data import drawn_predictions
+from sklearn.metrics import auc, precision_recall_curve
 
 from attrtrain.data.reader import ShardSet
 from attrtrain.metrics.judge import judge
@@ -141,6 +142,45 @@ def test_a_card_tells_labelled_attributes_first_and_how_many_more_there_are(draw
             assert guess.verdict == said[predictions.names.index(guess.name)]
 
 
+def test_a_card_tells_what_is_named_likeliest_first_and_then_what_is_missed(drawn):
+    predictions, cells = drawn
+    seen = set()
+    for card in draw_gallery(predictions, cells, no_pictures(predictions)):
+        named, missed, unknown = (
+            [guess.score for guess in card.guesses if guess.verdict in verdicts]
+            for verdicts in (("right", "wrong"), ("missed",), ("unknown",))
+        )
+        assert [guess.score for guess in card.guesses] == [
+            *(score for scores in (named, missed, unknown) for score in sorted(scores, reverse=True))
+        ]
+        seen |= {guess.verdict for guess in card.guesses}
+    assert seen == {"right", "wrong", "missed", "unknown"}
+
+
+def test_curves_and_bins_of_an_attribute_are_of_its_known_cells(drawn):
+    """In whichever order the attributes of the document are."""
+    predictions, cells = drawn
+    document = judge(predictions, source={}, replicates=0)
+    document = document.model_copy(update={"attributes": document.attributes[::-1]})
+    payload = build_payload(
+        document, predictions, cells, curves={}, mistakes=find_mistakes(cells),
+        samples=tabulate(cells, predictions.object_id, 10**6), pictures=no_pictures(predictions), gallery=[],
+    )  # fmt: skip
+    for column, entry in enumerate(payload["attributes"]):
+        known = ~np.isnan(predictions.labels[:, column])
+        truth = predictions.labels[known, column] >= 0.5
+        assert (entry["positives"], entry["negatives"]) == (truth.sum(), (~truth).sum())
+        recall, precision = (np.array(points) / 1000 for points in entry["pr"])
+        exact_precision, exact_recall, _ = precision_recall_curve(truth, predictions.logits[known, column])
+        assert auc(recall, precision) == pytest.approx(auc(exact_recall[:-1], exact_precision[:-1]), abs=0.02)
+        assert (recall[-1], precision[-1]) == (1, pytest.approx(truth.mean(), abs=0.0006))
+        scores, present, objects = np.array(entry["bins"]).T
+        assert objects.sum() == known.sum()
+        assert (present * objects).sum() / 1000 == pytest.approx(truth.sum(), abs=0.0006 * known.sum())
+        mean = (1 / (1 + np.exp(-predictions.logits[known, column]))).mean()
+        assert (scores * objects).sum() / 1000 == pytest.approx(mean * known.sum(), abs=0.0006 * known.sum())
+
+
 def test_pictures_are_the_crops_of_their_objects_made_small(toy_shards):
     shards = ShardSet([toy_shards], "val")
     ids = shards.object_ids[::-1].copy()  # in another order than the shards'
@@ -205,6 +245,8 @@ def test_pictures_end_with_the_budget_worst_mistakes_first(toy_shards):
     mistakes = find_mistakes(cells)
     add_pictures(everything, mistakes, 64)
     assert set(everything.uris) == {row for entry in mistakes for row in (*entry.wrong, *entry.missed)}
+    worst = {row for entry in mistakes for row in (*entry.wrong[:1], *entry.missed[:1])}
+    assert set(list(everything.uris)[: len(worst)]) == worst  # of every attribute, before the second worst of any
     budget = sum(map(len, everything.uris.values())) // 2
     half = Pictures(shards, shards.object_ids, budget)
     add_pictures(half, mistakes, 64)
