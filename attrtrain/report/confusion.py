@@ -75,7 +75,7 @@ def find_confusion(
     present = (labels >= positive_at).astype(np.float32)  # NaN compares false
     absent = (labels < positive_at).astype(np.float32)
     wrong = absent * predicted
-    objects = (present.T @ absent).astype(np.float64)  # (A, A): row present, column absent
+    objects = (present.T @ absent).astype(np.float64)  # (A, A): row present, column absent; 0 with itself
     errors = (present.T @ wrong).astype(np.float64)
     others = (absent.T @ absent).astype(np.float64)
     errors_of_others = (absent.T @ wrong).astype(np.float64)
@@ -84,7 +84,6 @@ def find_confusion(
         pooled = (errors + errors_of_others) / (objects + others)
         z = (rate - elsewhere) / np.sqrt(pooled * (1 - pooled) * (1 / objects + 1 / others))
     testable = (objects >= _MIN_OBJECTS) & (others >= _MIN_OBJECTS) & (errors + errors_of_others >= _MIN_ERRORS)
-    np.fill_diagonal(testable, False)
     clear = testable & (errors >= _MIN_ERRORS) & (z >= _MIN_Z)
     p_value = hypergeom.sf(
         errors[clear] - 1, (objects + others)[clear], (errors + errors_of_others)[clear], objects[clear]
@@ -102,5 +101,4 @@ def find_confusion(
     rows = list(dict.fromkeys(pair.present for pair in pairs))[:_MAP_SIDE]
     columns = list(dict.fromkeys(pair.named for pair in pairs))[:_MAP_SIDE]
     rate[objects < _MIN_OBJECTS] = np.nan
-    np.fill_diagonal(rate, np.nan)
     return Confusion(pairs, rows, columns, rate[np.ix_(rows, columns)])

@@ -1,6 +1,9 @@
+from itertools import permutations
+
 import numpy as np
 import pytest
 from report_data import drawn_predictions
+from scipy.stats import fisher_exact
 
 from attrtrain.report.confusion import find_confusion
 
@@ -18,6 +21,17 @@ def counted_by_loop(named, labels, i, j):
             elsewhere += 1
             errors_elsewhere += named[row, j]
     return errors_here, here, errors_elsewhere, elsewhere
+
+
+def assert_rates_of_the_map_are_those_of_a_loop(found, named, labels):
+    assert found.rates.shape == (len(found.rows), len(found.columns))
+    for i, row in enumerate(found.rows):
+        for j, column in enumerate(found.columns):
+            errors, objects, _, _ = counted_by_loop(named, labels, row, column)
+            if row == column or objects < 10:
+                assert np.isnan(found.rates[i, j])
+            else:
+                assert found.rates[i, j] == pytest.approx(errors / objects)
 
 
 @pytest.fixture
@@ -55,22 +69,47 @@ def test_an_object_of_which_the_other_attribute_is_unknown_counts_on_neither_sid
     assert (pair.present, pair.named, pair.errors, pair.objects, pair.rate, pair.elsewhere) == (0, 1, 40, 40, 1.0, 0.5)
 
 
+@pytest.mark.parametrize(
+    ("seed", "attributes", "named_by_mistake"),
+    [(13, 3, 0.1), (44, 3, 0.1), (4, 16, 0.02), (7, 16, 0.02)],
+)
+def test_pairs_are_those_that_a_plain_loop_finds_clear(seed, attributes, named_by_mistake):
+    """By Fisher's exact test of each pair, its p-value times the pairs that could have been told; the clearest first.
+    Few objects: of three attributes, many pairs are just clear, or just not, and of sixteen most are not testable.
+    """
+    rng = np.random.default_rng(seed)
+    known_share, shape = {3: 0.7, 16: 0.8}[attributes], (60, attributes)
+    labels = np.where(rng.random(shape) < 1 - known_share, np.nan, rng.random(shape) < 0.4).astype(np.float32)
+    named = rng.random(shape) < np.where(np.roll(labels, -1, axis=1) == 1, 0.6, named_by_mistake)
+    possible, clear = 0, {}
+    for i, j in permutations(range(attributes), 2):
+        errors, objects, other_errors, others = counted_by_loop(named, labels, i, j)
+        if min(objects, others) < 10 or errors + other_errors < 5:
+            continue
+        possible += 1
+        pooled = (errors + other_errors) / (objects + others)
+        deviation = np.sqrt(pooled * (1 - pooled) * (1 / objects + 1 / others))
+        if errors >= 5 and errors / objects - other_errors / others >= 3 * deviation:
+            counts = [[errors, objects - errors], [other_errors, others - other_errors]]
+            clear[i, j] = (
+                (errors / objects - other_errors / others) / deviation,
+                fisher_exact(counts, alternative="greater").pvalue,
+            )
+    expected = [pair for pair, (z, p) in sorted(clear.items(), key=lambda one: -one[1][0]) if p * possible <= 0.05]
+    assert [(pair.present, pair.named) for pair in find_confusion(named, labels, 0.5, top=30).pairs] == expected
+    assert [(pair.present, pair.named) for pair in find_confusion(named, labels, 0.5, top=2).pairs] == expected[:2]
+    assert_rates_of_the_map_are_those_of_a_loop(find_confusion(named, labels, 0.5, top=30), named, labels)
+
+
 def test_the_built_in_confusion_comes_first(drawn):
     best = find_confusion(*drawn, 0.5, top=5).pairs[0]
     assert (best.present, best.named) == (4, 1)
 
 
 def test_the_map_has_the_rates_of_its_rows_and_columns(drawn):
-    named, labels = drawn
-    found = find_confusion(named, labels, 0.5, top=30)
-    assert found.rates.shape == (len(found.rows), len(found.columns))
-    for i, row in enumerate(found.rows):
-        for j, column in enumerate(found.columns):
-            errors, objects, _, _ = counted_by_loop(named, labels, row, column)
-            if row == column or objects < 10:
-                assert np.isnan(found.rates[i, j])
-            else:
-                assert found.rates[i, j] == pytest.approx(errors / objects)
+    found = find_confusion(*drawn, 0.5, top=30)
+    assert found.rows and found.columns
+    assert_rates_of_the_map_are_those_of_a_loop(found, *drawn)
 
 
 @pytest.mark.parametrize("labels", [np.full((30, 3), np.nan), np.zeros((30, 3)), np.ones((30, 3)), np.zeros((0, 3))])
