@@ -5,6 +5,9 @@ import json
 import pickle
 import resource
 import shutil
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -33,6 +36,35 @@ def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
     assert loaded.optimizer["optimizer"]["state"][0].tolist() == [7.0, 7.0]
     assert loaded.state == {"position": 7}
     assert (tmp_path / "latest").read_text() == "step-00000007"
+
+
+def test_it_is_sealed_when_every_rank_has_written_its_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first rank comes late, so the others must wait for the folder, and the last one's part takes long."""
+    ranks, together, write = 12, threading.Barrier(12, timeout=30), torch.save
+
+    def slowly(content: object, path: Path) -> None:
+        time.sleep(0.3 if path.name == f"rank-{ranks - 1:05d}.pt" else 0)
+        write(content, path)
+
+    def save_part(rank: int) -> None:
+        time.sleep(0.3 if rank == 0 else 0)
+        own = checkpoint.Checkpoint({"model": {"w": torch.ones(2)}}, optimizer={}, state={}, ranks=[{"rank": rank}])
+        checkpoint.save(tmp_path, 3, own, rank, together.wait)
+
+    monkeypatch.setattr(torch, "save", slowly)
+    with ThreadPoolExecutor(ranks) as pool:
+        list(pool.map(save_part, range(ranks)))
+    loaded = checkpoint.load(checkpoint.of_step(tmp_path, 3))
+    assert [part["rank"] for part in loaded.ranks] == list(range(ranks))
+
+
+def test_what_is_no_fault_of_the_disk_is_not_put_down_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(checkpoint, "save_file", fail)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        save(tmp_path, 1)
 
 
 def test_a_weight_that_a_network_has_in_several_places_is_saved_for_each(tmp_path: Path) -> None:

@@ -62,6 +62,30 @@ def test_it_is_free_again_after_the_block_and_after_an_error(tmp_path: Path) -> 
             raise ZeroDivisionError
 
 
+def test_a_holder_that_died_leaves_nothing_of_its_name(tmp_path: Path) -> None:
+    """All processes look for the whole text; a rest of a longer name would be taken for another folder."""
+    (tmp_path / LOCK).write_text("process 99999999 on a-machine-with-a-name-that-is-longer-than-anybody-else-has\n")
+    with locked(tmp_path, runtime()):
+        assert (tmp_path / LOCK).read_text() == f"process {os.getpid()} on {socket.gethostname()}\n"
+        require_held(tmp_path)
+
+
+def test_a_lock_that_its_last_holder_took_along_is_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that wrote nothing removes its folder: perhaps between our opening the file in it and our locking it."""
+    take, taken = run_lock._try_lock, []
+
+    def too_late(descriptor: int) -> bool:
+        if not taken:
+            (tmp_path / "run" / LOCK).unlink()
+            (tmp_path / "run").rmdir()
+        taken.append(descriptor)
+        return take(descriptor)
+
+    monkeypatch.setattr(run_lock, "_try_lock", too_late)
+    with locked(tmp_path / "run", runtime()):
+        require_held(tmp_path / "run")
+
+
 def test_a_run_that_wrote_nothing_leaves_no_folder_but_one_that_was_there_stays(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     for name, stays in (("new", False), ("mine", True)):
