@@ -99,6 +99,7 @@ def test_corners_called_sizes_are_told(make_table):
         ([1000, 10, 50, 50], "outside"),
         ([10, 500, 50, 50], "outside"),
         ([-50, 10, 50, 50], "outside"),
+        ([10, -50, 50, 50], "outside"),
     ],
 )
 def test_where_a_box_begins_to_be_odd(make_table, box, expected):

@@ -29,6 +29,15 @@ def test_categories_are_columns_and_rare_ones_share_none():
     assert (described[:, 60:] == 0).all()  # boxes that say nothing
 
 
+def test_the_most_common_categories_are_told_apart():
+    category = np.array([f"rare {i}" for i in range(10)] + [f"common {i}" for i in range(60)] * 3)
+    described = describe(category, np.full((190, 4), np.nan), np.zeros((190, 2), dtype=np.int64))
+    assert (described[:10] == 0).all()  # nothing is known of them
+    common = described[10:]
+    alike = (common[:, None] == common[None]).all(axis=2)
+    np.testing.assert_array_equal(alike, category[10:, None] == category[None, 10:])
+
+
 @pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf, 0, -5, 1e308])
 def test_nonsense_boxes_give_finite_numbers(odd):
     box = np.tile([10.0, 10.0, 50.0, 40.0], (20, 1))

@@ -18,6 +18,8 @@ def described(values):
         ([0, 0.33, 0.67, 0.5, 0.25, 0.2], "vote shares"),  # written with two digits
         (np.random.default_rng(0).random(500), "scores"),
         (np.random.default_rng(0).random(500).round(2), "scores"),
+        ([0, 1 / 3, 0.5, 1] * 50 + [0.475] * 2, "vote shares"),  # up to one in a hundred may be a slip
+        ([0, 1 / 3, 0.5, 1] * 50 + [0.475] * 3, "scores"),
         ([np.nan, np.nan], "none"),
     ],
 )
@@ -51,6 +53,12 @@ def test_looking_at_labels_holds_little_more_than_they_do(values, kind, times):
     assert (votes.kind, votes.distinct) == (kind, len(set(labels.ravel().tolist())))
     assert votes.at_half == (labels == 0.5).mean()
     assert peak < times * labels.nbytes
+
+
+def test_the_lowest_share_is_of_known_labels():
+    assert attribute_notes(np.array([[1], [np.nan], [0.75]], dtype=np.float32)) == [
+        ["never negative: no vote share is below 0.75"]
+    ]
 
 
 def test_attributes_that_teach_nothing_are_noted():

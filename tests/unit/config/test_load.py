@@ -119,6 +119,14 @@ def test_paths_arrive_as_they_were_given() -> None:
     assert load_config([f"--data.shards={paths[1]}"]).data.shards == [paths[1]]
 
 
+def test_a_shard_folder_may_be_called_like_a_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="resnet50 is no shard folder; a preset or YAML file comes first"):
+        load_config(["--data.shards", "resnet50"])
+    (tmp_path / "resnet50").mkdir()
+    assert load_config(["--data.shards", "resnet50"]).data.shards == ["resnet50"]
+
+
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
@@ -135,6 +143,9 @@ def test_paths_arrive_as_they_were_given() -> None:
         (["--data.workers", "100000"], ["data.workers", "at most 1024"]),
         (["--train.channels_last", "maybe"], ["train.channels_last", "bool"]),
         (["--optim.warmup_epochs", "99"], ["optim.warmup_epochs", "train.epochs"]),
+        (["--train.epochs", "5", "--optim.warmup_epochs", "5"], ["optim.warmup_epochs: 5 must be less than"]),
+        (["--train.epochs", "5", "--optim.head_epochs", "5"], ["optim.head_epochs: 5 must be less than"]),
+        (["--data.image_px", "512", "--data.scales", "1", "9"], ["data.scales: 9 of", "between 32 and 4096 pixels"]),
         (["--data.repeat_below", "0.1", "--data.order", "block"], ["data.repeat_below", "data.order global"]),
         (["--loss.name", "asll"], ["loss.name", "asl"]),
         (["--loss.positive_weight", "0.5"], ["loss.positive_weight", "at least 1"]),

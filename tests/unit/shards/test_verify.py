@@ -44,6 +44,16 @@ def test_a_whole_folder_has_no_problems(folder):
     assert list(verify(folder)) == []
 
 
+@pytest.mark.parametrize("gone", [["val"], ["train", "val"]])
+def test_shards_of_which_nothing_is_left_are_no_damage(tmp_path, gone):
+    table = make_table()
+    draw_photographs(tmp_path / "images", table)
+    for name in set(table.image[np.isin(table.split, gone)].tolist()):
+        (tmp_path / "images" / name).unlink()
+    shard(tmp_path / "out", table, tmp_path / "images")
+    assert list(verify(tmp_path / "out")) == []
+
+
 def test_a_flipped_byte_anywhere_in_a_sample_names_shard_and_sample(folder):
     samples = samples_of(folder)
     rng = np.random.default_rng(0)
