@@ -22,16 +22,16 @@ from attrtrain.shards.manifest import VocabularyRecord
 from tests.bundles import draw_bundle
 
 
-def run_directory(folder, shards_at, *, seed=0, fingerprint=None):
-    """A run as training leaves it, without the model."""
-    shards = ShardSet([shards_at], "val")
+def run_directory(folder, shards_at, *, seed=0, fingerprint=None, split="val"):
+    """A run as training leaves it, without the model, judged on a split."""
+    shards = ShardSet([shards_at], split)
     predictions = drawn_predictions(objects=len(shards), attributes=8, known=0.9, seed=0)
     noise = np.random.default_rng(seed).normal(size=predictions.logits.shape).astype(np.float32)
     predictions = replace(
         predictions, object_id=shards.object_ids, image_id=shards.column("image_id"),
         logits=predictions.logits + 0.5 * noise,
     )  # fmt: skip
-    source = {"model": str(folder), "split": "val", "data_fingerprint": fingerprint or shards.fingerprint}
+    source = {"model": str(folder), "split": split, "data_fingerprint": fingerprint or shards.fingerprint}
     (folder / "evaluation").mkdir(parents=True)
     write_metrics(judge(predictions, source=source, replicates=20), folder / "evaluation" / "metrics.json")
     write_predictions(folder / "evaluation" / "predictions.npz", predictions)
@@ -73,6 +73,13 @@ def test_curves_are_of_the_split_that_training_was_judged_on(run):
     assert main(["report", str(run)]) == 0
     page = (run / "report.html").read_text()
     assert "mAP on “dev” and the prior" in page and "of split “val”" in page
+
+
+def test_a_run_that_was_judged_on_another_split_than_it_validates_on_shows_that_ones_crops(tmp_path, toy_shards):
+    run = run_directory(tmp_path / "run", toy_shards, split="train")
+    assert main(["report", str(run)]) == 0
+    page = (run / "report.html").read_text()
+    assert page.count("data:image/webp;base64,") > 24 and "There are no pictures" not in page
 
 
 def test_another_file_can_be_named(run, tmp_path):

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from attrtrain.auditing.quick import QuickAudit, quick_audit
+from attrtrain.auditing.quick_shards import audit_shards
 from attrtrain.contract import read_contract, write_contract
 from attrtrain.errors import LabelError
 
@@ -43,6 +44,39 @@ def test_boxes_alone_tell_what_follows_from_them():
         lambda rows: (box[rows], sizes[rows]),
     )
     assert found.verdict == "learnable" and found.decided_by == "category and box"
+
+
+class Shards:
+    """Objects of which every second is a dog, with these labels (A) of dogs and of others."""
+
+    def __init__(self, dogs, others):
+        self._labels = np.tile(np.array([dogs, others], dtype=np.float32), (300, 1))
+
+    def labels(self, rows):
+        return self._labels[rows]
+
+    def categories(self, rows):
+        return [("dog", "cat")[row % 2] for row in rows]
+
+    def column(self, name):
+        return np.arange(len(self._labels))
+
+    def details(self, row):
+        return {"source_box": [5, 5, 50, 40], "source_size": [640, 480]}
+
+
+@pytest.mark.parametrize(
+    ("dogs", "others", "positive_at", "verdict"),
+    [
+        ([0.4, 0.1], [0.1, 0.4], 0.5, "weak"),  # none is positive
+        ([0.4, 0.1], [0.1, 0.4], 0.25, "learnable"),
+        ([0.9, 0.6], [0.6, 0.9], 0.5, "weak"),  # all are
+        ([0.9, 0.6], [0.6, 0.9], 0.75, "learnable"),
+        ([1, np.nan], [np.nan, 1], 0.5, "weak"),  # what is known is positive, and unknown is not negative
+    ],
+)
+def test_labels_of_shards_are_judged_as_the_training_reads_them(dogs, others, positive_at, verdict):
+    assert audit_shards(Shards(dogs, others), positive_at).verdict == verdict
 
 
 def test_photographs_are_those_of_the_objects_that_were_sampled():

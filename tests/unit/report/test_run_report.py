@@ -187,6 +187,21 @@ def test_with_shards_there_are_pictures_and_each_is_in_the_page_once(tmp_path, t
     assert wanted <= shown and "There are no pictures" not in page.words
 
 
+def test_attributes_begin_with_the_highest_ap_and_end_with_those_that_are_left_out(tmp_path):
+    """Each beside its own column of the data, whatever the document's order."""
+    predictions = drawn_predictions()
+    document = document_of(predictions)
+    changed = {"judged": False, "ap": 0.99}  # of three positives, say
+    entries = [
+        entry.model_copy(update=changed) if entry.name == "attribute 4" else entry for entry in document.attributes
+    ]
+    page = report(tmp_path / "report.html", predictions, document.model_copy(update={"attributes": entries[::-1]}))
+    rows = re.findall(r'<tr data-column="(\d+)"[^>]*><th scope="row" data-value="([^"]+)"', page.html)
+    assert all(page.data["names"][int(column)] == name for column, name in rows)
+    judged = sorted((entry for entry in entries if entry.judged), key=lambda entry: -entry.ap)
+    assert [name for _, name in rows] == [*(entry.name for entry in judged), "attribute 4"]
+
+
 def test_without_shards_the_page_says_so(tmp_path):
     page = report(tmp_path / "a.html", drawn_predictions())
     assert "There are no pictures: the shards are not at hand." in page.words
