@@ -9,6 +9,7 @@ import sys
 import time
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,6 +37,25 @@ def test_the_sweep_for_wandb_is_drawn_within_its_ranges_and_always_alike() -> No
     assert abs(apart) < 0.15  # parameters do not move together
 
 
+@pytest.mark.parametrize(
+    ("parameter", "expected"),
+    [
+        ({"min": 1, "max": 4}, {1, 2, 3, 4}),  # both ends, each as often
+        ({"distribution": "int_uniform", "min": 1, "max": 2}, {1, 2}),
+        ({"min": 3, "max": 3}, {3}),
+    ],
+)
+def test_whole_numbers_are_drawn_from_end_to_end(parameter: dict[str, Any], expected: set[int]) -> None:
+    drawn = [local_sweep.draw({"model.hidden": parameter}, 0, number)["model.hidden"] for number in range(400)]
+    assert set(drawn) == expected
+    assert [drawn.count(value) for value in expected] == pytest.approx([400 / len(expected)] * len(expected), abs=40)
+
+
+def test_a_range_with_one_whole_end_is_of_any_number() -> None:
+    drawn = [local_sweep.draw({"data.flip": {"min": 0, "max": 0.5}}, 0, number)["data.flip"] for number in range(200)]
+    assert len(set(drawn)) == 200 and 0 <= min(drawn) < 0.01 and 0.49 < max(drawn) < 0.5
+
+
 def test_a_grid_is_every_combination() -> None:
     found = local_sweep.grid({"a": {"values": [1, 2]}, "b": {"value": "x"}, "c": {"values": [True, False]}})
     assert found == [{"a": a, "b": "x", "c": c} for a, c in product([1, 2], [True, False])]
@@ -58,6 +78,7 @@ def test_a_grid_is_every_combination() -> None:
         ),
         ("parameters: {a: {distribution: log_uniform_values, min: 0, max: 1}}", ["--count", "1"], "begins above 0"),
         ("parameters: {a: {distribution: log_uniform_values, min: 1, max: 0}}", ["--count", "1"], "a: min 1 is more"),
+        ("parameters: {a: {min: 3, max: 3}}\nmethod: random", [], "--count"),  # which may be
         ("parameters: {a: {min: 1, max: [2]}}", ["--count", "1"], "a: max: [2] is no number"),
         ("parameters: {a: {values: [1]}}\nmethod: grid\nmetric: val/best_map", [], "metric: must hold a name"),
         ("parameters: {a: {values: [1]}}\nmethod: grid\nmetric: {goal: maximize}", [], "metric: must hold a name"),

@@ -224,6 +224,14 @@ def test_a_folder_that_cannot_be_used_is_one_clear_line(tmp_path, capsys, case):
     assert files_of(tmp_path) == before
 
 
+@pytest.mark.parametrize("words", [["--photographs", "7"], ["--seed", "-1"]])
+def test_too_few_photographs_are_a_usage_error(tmp_path, capsys, words):
+    with pytest.raises(SystemExit) as refused:
+        main([str(tmp_path / "toy"), *words])
+    assert refused.value.code == 2 and "--photographs must be at least 8, --seed at least 0" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_a_stopped_drawing_left_is_replaced(tmp_path):
     (tmp_path / ".toy.partial" / "train2017").mkdir(parents=True)
     (tmp_path / ".toy.partial" / "train2017" / "000000000001.jpg").write_bytes(b"half")
