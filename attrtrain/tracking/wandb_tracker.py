@@ -72,7 +72,7 @@ def has_key() -> bool:
     host = urlsplit(server).netloc  # with its port, as W&B writes it down
     try:
         return netrc.netrc(os.environ.get("NETRC", str(Path.home() / ".netrc"))).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
+    except (OSError, UnicodeDecodeError, netrc.NetrcParseError):
         return False
 
 

@@ -149,6 +149,28 @@ def test_auto_is_online_only_with_a_key(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert wandb_tracker.resolve_mode("online") == ("online", "")
 
 
+@pytest.mark.parametrize(
+    "content",
+    [None, b"machine without a word that netrc knows\n", "machine example.org password gr\u00fcn\n".encode("latin-1")],
+    ids=["a folder", "another syntax", "another encoding"],
+)
+def test_a_netrc_that_nobody_can_read_holds_no_key(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None
+) -> None:
+    """Every training looks for a key there, and most have nothing to do with W&B."""
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "netrc"
+    monkeypatch.setenv("NETRC", str(path))
+    path.mkdir() if content is None else path.write_bytes(content)
+    mode, said = wandb_tracker.resolve_mode("auto")
+    assert mode == "offline" and "no API key found" in said
+    monkeypatch.setenv("WANDB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
+    assert wandb_tracker.resolve_mode("auto") == ("online", "")
+
+
 def test_a_key_of_a_server_of_ones_own_is_found_where_wandb_keeps_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
