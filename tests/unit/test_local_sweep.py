@@ -128,6 +128,22 @@ def test_trials_that_are_done_are_kept_and_the_best_comes_first(
     assert rows[0] in told.out and "early_terminate" in told.err
 
 
+def test_a_trial_is_told_by_the_last_number_of_its_metric(tmp_path: Path) -> None:
+    lines = [{"kind": "val", "loss": loss} for loss in (0.5, 0.9, 0.4, 0.7)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert local_sweep.outcome(tmp_path, "val/loss") == 0.7
+
+
+def test_of_a_grid_as_many_are_tried_as_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sweep.yaml").write_text("method: grid\nparameters: {optim.lr: {values: [0.1, 0.2, 0.3]}}")
+    tried = []
+    monkeypatch.setattr(local_sweep, "run_trial", lambda trial, folder, train: bool(tried.append(trial)))
+    monkeypatch.setattr("sys.argv", ["x", str(tmp_path / "sweep.yaml"), "--out", str(tmp_path / "out"), "--count", "2"])
+    with pytest.raises(SystemExit, match="every trial failed"):
+        local_sweep.main()
+    assert tried == [{"optim.lr": 0.1}, {"optim.lr": 0.2}]
+
+
 def test_a_value_of_null_and_lists_reach_the_trainer() -> None:
     flags = local_sweep.flags_of({"data.context": None, "data.scales": [0.5, 1.0], "data.flip_swaps": True})
     config = load_config(["resnet50", "--data.shards", "x", "--data.context", "0.1", *flags])
