@@ -405,6 +405,37 @@ def test_what_is_predicted_is_decided_by_the_threshold_that_was_asked_for(thresh
     assert document.baselines["prior"]["cell_accuracy"] == pytest.approx(right)
 
 
+def test_categories_come_largest_first_and_without_any_there_are_none():
+    predictions = draw_shares(n=240)
+    named = replace(predictions, category=np.repeat(["cat", "a bird", "dog"], [40, 80, 120]))
+    found = judge(named, source={}, replicates=0).groups["category"]
+    assert [(entry.name, entry.objects) for entry in found] == [("dog", 120), ("a bird", 80), ("cat", 40)]
+    assert judge(replace(predictions, category=np.full(240, "")), source={}, replicates=0).groups["category"] == []
+
+
+def test_of_one_photograph_there_are_scores_and_no_intervals():
+    document = judge(draw_shares(images=1), source={}, replicates=50)
+    assert document.overall["map"] is not None and document.images == 1
+    assert (document.intervals, document.bootstrap.replicates, document.permutation_p) == ({}, 0, None)
+    assert {entry.ap_interval for entry in document.attributes} == {None}
+
+
+def test_guessers_know_the_training_split_and_decide_as_the_model_does():
+    """In the training split all is present, so guessing by rates names everything; and at thresholds that no score
+    reaches, shuffled scores name nothing either.
+    """
+    predictions = draw_shares()
+    training = TrainingRates.of(np.ones_like(predictions.labels), predictions.category, 0.5)
+    with_training = judge(predictions, source={}, training=training, replicates=0).baselines["prior"]
+    alone = judge(predictions, source={}, replicates=0).baselines["prior"]
+    assert (with_training["or"], alone["or"]) == (1, 0)  # by the rates of these objects, all below a half
+    never = GivenThresholds(np.full(8, 1e9, dtype=np.float32), "thresholds of another", JudgedSet.of(predictions, 0.5))
+    given = judge(predictions, source={}, tuned=never, replicates=0)
+    cross_fitted = judge(predictions, source={}, replicates=0)
+    assert (given.overall["or_tuned"], given.baselines["permutation"]["or_tuned"]) == (0, 0)
+    assert cross_fitted.overall["or_tuned"] > 0 and cross_fitted.baselines["permutation"]["or_tuned"] > 0
+
+
 def test_a_category_of_a_single_photograph_has_scores_and_no_interval():
     predictions = draw_shares(n=300, images=3)
     alone = predictions.image_id == predictions.image_id[0]

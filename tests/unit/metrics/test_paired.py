@@ -149,6 +149,31 @@ def test_the_mean_over_pairs_is_theirs_and_its_interval_grows_where_pairs_disagr
     assert (nothing.difference, nothing.interval, nothing.p) == (0, (0, 0), 1)
 
 
+def test_seen_from_the_other_side_the_difference_and_its_interval_are_negative():
+    a, b = draw_shares(skill=0.5), draw_shares(skill=1.5)
+    for there, back in (
+        (
+            paired_difference(a, b, replicates=100).overall["map"],
+            paired_difference(b, a, replicates=100).overall["map"],
+        ),
+        (mean_difference([a, a], [b, b]), mean_difference([b, b], [a, a])),
+    ):
+        assert there.interval[0] > 0 and back.difference == pytest.approx(-there.difference)
+        assert back.interval == pytest.approx((-there.interval[1], -there.interval[0]))
+        assert back.p == there.p
+
+
+def test_recipes_are_compared_on_the_same_objects_and_by_a_score_that_there_is():
+    a, b = draw_shares(skill=0.5), draw_shares(skill=1.5)
+    other = replace(b, object_id=b.object_id + 1)
+    for before, after in (([a, a], [b, other]), ([a, other], [b, b])):
+        with pytest.raises(PredictionsError, match="judged on other objects"):
+            mean_difference(before, after)
+    unlabelled = [replace(one, labels=np.full_like(one.labels, np.nan)) for one in (a, b)]
+    with pytest.raises(PredictionsError, match="map is not defined on these objects"):
+        mean_difference(unlabelled[:1], unlabelled[1:])
+
+
 def test_of_one_photograph_there_is_no_interval():
     a, b = (draw_shares(images=1, skill=skill) for skill in (0.5, 1.5))
     single = paired_difference(a, b).overall["map"]
