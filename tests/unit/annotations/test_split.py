@@ -185,7 +185,7 @@ def test_a_torn_photograph_is_found_wherever_its_objects_stand_in_the_file(make_
         apply_split(table, "official", 0.2, 0)
     mended, note = apply_split(table, "auto", 0.2, 0)
     assert mended.split.tolist() == ["train", "train", "val", "train", "train"]
-    assert "1 photographs were in two splits" in note and "(1 objects moved)" in note
+    assert "1 photograph was in two splits" in note and "(1 object moved)" in note
 
 
 def test_official_without_a_split_is_refused(make_table):
