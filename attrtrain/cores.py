@@ -9,12 +9,17 @@ from pathlib import Path, PurePosixPath
 _GROUP, _GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 
+def usable_cores() -> list[int]:
+    """The numbers, rising, of the cores that the system may put this process on."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+
+
 def core_count() -> int:
     """As many as the system may put it on; fewer where SLURM gave its job fewer of this node without binding it to
     them, or where its container has the time of fewer (`docker run --cpus`, a Kubernetes limit), which is stopped for
     the rest of each tenth of a second if more threads use it up.
     """
-    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    bound = len(usable_cores())
     given = int(os.environ.get("SLURM_CPUS_ON_NODE", bound))
     return max(1, min(bound, given, *_limits()))
 

@@ -7,9 +7,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from attrtrain.cores import usable_cores
 from tools.bench.contest import BenchError
 from tools.bench.data import Source, open_source
-from tools.bench.machine import describe_machine, installed_versions, usable_cores
+from tools.bench.machine import describe_machine, installed_versions
 from tools.bench.result import Result
 
 NAMES = ("loader", "shard", "step", "eval", "start", "labels")

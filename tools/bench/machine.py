@@ -28,11 +28,6 @@ PACKAGES = (
 )
 
 
-def usable_cores() -> list[int]:
-    """Numbers of the cores that this process may run on."""
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
-
-
 def describe_machine(cores: Sequence[int]) -> dict[str, Any]:
     """Processor, memory, system, load, and the commit that was measured."""
     return {
