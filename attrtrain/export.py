@@ -150,7 +150,7 @@ def _crops(judged: "ShardSet | None", photographs: list[Path], card: "ModelCard"
         origins.append(f"{counted(len(crops), 'crop')} of split '{judged.split}'")
     if photographs:
         crops += crops_of_photographs(photographs, card.crop)
-        origins.append(f"{counted(len(photographs), 'photograph')}")
+        origins.append(counted(len(photographs), "photograph"))
     if not crops:
         return noise_crops(card.image_px), "drawn noise alone, since --check named no pictures"
     return crops, " and ".join(origins)

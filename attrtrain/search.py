@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
         told = "".join(f"  {name} {score:.3f}" for name, score in match.attributes)
         print(shown(f"{match.score:.3f}  {match.object_id:>12}  {match.category:<14}  {match.image}{told}"))
     print(
-        f"{total:,} of {counted(info.written, 'object')} {'matches' if info.written == 1 else 'match'}{f'; the best {len(found)} are shown' if total > len(found) else ''}"
+        f"{total:,} of {counted(info.written, 'object matches', 'objects match')}{f'; the best {len(found)} are shown' if total > len(found) else ''}"
     )
     if arguments.html is not None:
         _write_page(arguments, info, example, found, total)

@@ -28,9 +28,9 @@ def some_of(names: Sequence[str], shown: int) -> str:
     return ", ".join(names[:shown]) + (f" and {more} more" if more > 0 else "")
 
 
-def counted(number: int, noun: str) -> str:
-    """`1 object`, `1,234 objects`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def counted(number: int, one: str, many: str = "") -> str:
+    """`1 object`, `1,234 objects`; with `many` where more changes than the end of a word: `1 box is`, `2 boxes are`."""
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
 
 
 def by_reason(counts: Mapping[str, int]) -> list[str]:

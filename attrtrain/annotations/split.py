@@ -35,7 +35,7 @@ def apply_split(table: ObjectTable, rule: str, val_share: float, seed: int) -> t
         case "official" if not has_own:
             missing = table.object_id[without]
             raise LabelError(
-                f"{counted(len(missing), 'object')} {'has' if len(missing) == 1 else 'have'} no split in the label file (first: object {missing[0]}); use --split image"
+                f"{counted(len(missing), 'object has', 'objects have')} no split in the label file (first: object {missing[0]}); use --split image"
             )
         case "image":
             table = table.with_split(split_by_image(table, val_share, seed))
@@ -53,7 +53,7 @@ def apply_split(table: ObjectTable, rule: str, val_share: float, seed: int) -> t
             moved = mended != table.split
             photographs = len(np.unique(table.image_id[moved]))
             note += (
-                f", but {counted(photographs, 'photograph')} {'was' if photographs == 1 else 'were'} in two splits; each went whole to the one that "
+                f", but {counted(photographs, 'photograph was', 'photographs were')} in two splits; each went whole to the one that "
                 f"holds most of its objects ({counted(moved.sum(), 'object')} moved)"
             )
             table = table.with_split(mended)

@@ -18,7 +18,7 @@ from attrtrain.auditing.document import (
     Votes,
 )
 from attrtrain.metrics.overall import MIN_NEGATIVES, MIN_POSITIVES
-from attrtrain.wording import by_reason, some_of
+from attrtrain.wording import by_reason, counted, some_of
 
 Severity = Literal["serious", "check", "note"]
 _SHOWN = 3  # attributes of a line
@@ -67,24 +67,24 @@ def _of_splits(torn: TornPhotographs, pictures: Pictures) -> Iterator[Finding]:
     if torn.count:
         yield Finding(
             severity="serious",
-            text=f"{_number(torn.count, 'photograph has', 'photographs have')} objects in two splits, such as {torn.examples[0]}: "
+            text=f"{counted(torn.count, 'photograph has', 'photographs have')} objects in two splits, such as {torn.examples[0]}: "
             "validation would reward remembering photographs. `attrtrain shard --split auto` or `--split image` mends it",
         )
     if pictures.across_splits:
         example = next(group for group in pictures.examples if len(set(group.splits)) > 1)
         yield Finding(
             severity="serious",
-            text=f"{_number(pictures.across_splits, 'picture is', 'pictures are')} in two splits under different names, such as {' and '.join(example.images[:3])}: "
+            text=f"{counted(pictures.across_splits, 'picture is', 'pictures are')} in two splits under different names, such as {' and '.join(example.images[:3])}: "
             "keep one name of each",
         )
     if within := pictures.groups - pictures.across_splits:
         yield Finding(
-            severity="check", text=f"{_number(within, 'picture has', 'pictures have')} several names in one split"
+            severity="check", text=f"{counted(within, 'picture has', 'pictures have')} several names in one split"
         )
     if pictures.unreadable:
         yield Finding(
             severity="check",
-            text=f"{_number(pictures.unreadable, 'picture is', 'pictures are')} missing or cannot be read",
+            text=f"{counted(pictures.unreadable, 'picture is', 'pictures are')} missing or cannot be read",
         )
 
 
@@ -117,7 +117,7 @@ def _of_labels(attributes: Sequence[AttributeEntry], rates: RateSummary, votes: 
         if named:
             yield Finding(
                 severity="check",
-                text=f"{_number(len(named), 'attribute is', 'attributes are')} {what}: {some_of(named, _SHOWN)}; "
+                text=f"{counted(len(named), 'attribute is', 'attributes are')} {what}: {some_of(named, _SHOWN)}; "
                 f"there is nothing to learn from that{advice}",
             )
 
@@ -139,7 +139,7 @@ def _of_rare_labels(attributes: Sequence[AttributeEntry], splits: Sequence[str])
         if few:
             yield Finding(
                 severity="note",
-                text=f"split '{split}': {_number(len(few), 'attribute has', 'attributes have')} fewer than {MIN_POSITIVES} known positives or "
+                text=f"split '{split}': {counted(len(few), 'attribute has', 'attributes have')} fewer than {MIN_POSITIVES} known positives or "
                 f"{MIN_NEGATIVES} known negatives there, too few to learn from or to be in a mean: {some_of(few, _SHOWN)}",
             )
 
@@ -147,7 +147,7 @@ def _of_rare_labels(attributes: Sequence[AttributeEntry], splits: Sequence[str])
 def _of_boxes(boxes: Sequence[OddBoxes]) -> Iterator[Finding]:
     for odd in boxes:
         yield Finding(
-            severity=_BOX_SEVERITY.get(odd.kind, "check"), text=f"{_number(odd.count, 'box', 'boxes')}: {odd.what}"
+            severity=_BOX_SEVERITY.get(odd.kind, "check"), text=f"{counted(odd.count, 'box', 'boxes')}: {odd.what}"
         )
 
 
@@ -159,7 +159,7 @@ def _of_relations(relations: Relations) -> Iterator[Finding]:
     ):
         if count:
             yield Finding(
-                severity="note", text=f"{_number(count, 'pair of attributes is', 'pairs of attributes are')} {what}"
+                severity="note", text=f"{counted(count, 'pair of attributes is', 'pairs of attributes are')} {what}"
             )
 
 
@@ -169,7 +169,3 @@ def _of_categories(categories: Sequence[CountEntry]) -> Iterator[Finding]:
             severity="note",
             text="all objects are of one category, so whether labels depend on category cannot be tested",
         )
-
-
-def _number(count: int, one: str, many: str) -> str:
-    return f"{count:,} {one if count == 1 else many}"

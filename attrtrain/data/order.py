@@ -73,7 +73,7 @@ class TrainOrder:
             raise ValueError("shares are one a sample, and go with an order of everything at once")
         if self.size < self.global_batch:
             raise ConfigError(
-                f"train.global_batch: {self.global_batch} is more than the {counted(self.size, 'sample')} there {'is' if self.size == 1 else 'are'} to train on; lower it"
+                f"train.global_batch: {self.global_batch} is more than the {counted(self.size, 'sample there is', 'samples there are')} to train on; lower it"
             )
         if self.global_batch % (self.world_size * self.micro_batch):
             raise ConfigError(

@@ -80,9 +80,10 @@ def leaks(train: ShardSet, val: ShardSet) -> list[str]:
         return []
     if not names:
         return []
-    count = f"{'at least ' if len(names) == _LOOKED_AT else ''}{counted(len(names), 'photograph')} {'is' if len(names) == 1 else 'are'}"
+    at_least = "at least " if len(names) == _LOOKED_AT else ""
     return [
-        f"warning: {count} in split '{train.split}' of one folder and in '{val.split}' of another, such as {names[0]}: "
+        f"warning: {at_least}{counted(len(names), 'photograph is', 'photographs are')} in split '{train.split}' of one folder and in "
+        f"'{val.split}' of another, such as {names[0]}: "
         "scores will flatter; shard these data sets together, or leave one out"
     ]
 
