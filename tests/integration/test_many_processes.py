@@ -240,9 +240,19 @@ def test_two_processes_follow_one_as_closely_as_batch_statistics_let_them(
 
 @pytest.mark.slow
 def test_two_processes_follow_one_closely_where_no_object_depends_on_others(toy_shards: Path, tmp_path: Path) -> None:
-    """A transformer has no batch statistics: what is left is the order in which sums are rounded. With SGD that
-    shortens nothing, a step is as long as its gradient.
-    """
+    """A transformer has no batch statistics: what is left is the order in which sums are rounded."""
+    losses = []
+    for world_size in (1, 2):
+        run = tmp_path / str(world_size)
+        train(world_size, run, toy_shards, "--train.epochs", "2", "--model.backbone", "timm:test_vit")
+        losses.append([line["loss"] for line in metrics(run) if line["kind"] == "train"])
+    assert len(losses[0]) == 8
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_two_processes_take_steps_as_long_as_ones_in_whole_and_in_cut_batches(toy_shards: Path, tmp_path: Path) -> None:
+    """With SGD that shortens nothing, a step is as long as its gradient."""
     plain = ("--train.epochs", "2", "--model.backbone", "timm:test_vit", "--optim.name", "sgd", "--optim.lr", "0.01")
     told = []
     for world_size, micro_batch in ((1, "0"), (2, "0"), (2, "3")):
