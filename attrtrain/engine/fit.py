@@ -48,7 +48,7 @@ def fit(task: Task, learner: Learner, state: RunState, window: Window) -> None:
         task.runtime.workers(config.data.workers),
     )
     clock = Clock(task)
-    if isinstance(learner.wrapped, DistributedDataParallel) and not is_finished(config, state):
+    if state.step and isinstance(learner.wrapped, DistributedDataParallel) and not is_finished(config, state):
         batches = _gradients_arranged(task, learner, state, batches)
     while not is_finished(config, state):
         _train_epoch(task, learner, state, window, batches, clock)
@@ -67,7 +67,7 @@ def _gradients_arranged(task: Task, learner: Learner, state: RunState, batches: 
     """Has the processes of a run that goes on add up gradients in the order of one that never ended. Returns the same
     batches.
     """
-    if not state.step or (first := next(batches, None)) is None:  # its last epoch may only have to be judged
+    if (first := next(batches, None)) is None:  # its last epoch has only to be judged
         return batches
     learner.wrapped.train()
     for _ in range(min(state.step, ARRANGING_STEPS)):
