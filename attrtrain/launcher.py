@@ -7,6 +7,7 @@ import subprocess
 
 import torch
 
+from attrtrain.allocator import keep_freed_memory
 from attrtrain.cores import core_count
 from attrtrain.device import device_type
 from attrtrain.errors import ConfigError
@@ -64,6 +65,12 @@ def process_cores() -> int:
     is_task = environment.get("SLURM_STEP_NUM_TASKS") == environment.get("WORLD_SIZE")  # not a part of one, by torchrun
     own = int(environment.get("SLURM_CPUS_PER_TASK", "1")) if is_task else 1
     return max(min(own, usable), usable // int(environment.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def prepare_cpu() -> None:
+    """Has this process, which computes on the CPU, take its share of the cores and keep the memory that it frees."""
+    use_own_cores()
+    keep_freed_memory()
 
 
 def use_own_cores() -> None:

@@ -22,7 +22,6 @@ from accelerate.utils import (
     set_seed,
 )
 
-from attrtrain.allocator import keep_freed_memory
 from attrtrain.config.schema import Precision
 from attrtrain.device import device_type, to_device
 from attrtrain.errors import (
@@ -35,7 +34,7 @@ from attrtrain.errors import (
     ShardError,
 )
 from attrtrain.keyed_random import mix64
-from attrtrain.launcher import adopt_slurm_step, process_cores, use_own_cores
+from attrtrain.launcher import adopt_slurm_step, prepare_cpu, process_cores
 from attrtrain.wording import first_line
 
 
@@ -174,8 +173,7 @@ def build_runtime(
     adopt_slurm_step()
     device = device_type()
     if device == "cpu":
-        use_own_cores()
-        keep_freed_memory()
+        prepare_cpu()
     chosen = resolve_precision(precision, device)
     AcceleratorState._reset_state()  # kept for the whole process; another command in it may need another precision
     handlers: list[KwargsHandler] = [InitProcessGroupKwargs(timeout=timedelta(seconds=timeout_seconds))]

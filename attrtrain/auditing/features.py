@@ -8,11 +8,10 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from attrtrain.allocator import keep_freed_memory
 from attrtrain.data.decode import decode_crop
 from attrtrain.device import device_type
 from attrtrain.errors import ShardError
-from attrtrain.launcher import use_own_cores
+from attrtrain.launcher import prepare_cpu
 from attrtrain.models.network import build_network
 from attrtrain.models.plain import backbone_of
 from attrtrain.models.weights import load_backbone_weights, read_tensors
@@ -44,8 +43,7 @@ def crop_features(weights: Path, jpeg: Callable[[int], bytes], rows: Sequence[in
     load_backbone_weights(model, backbone, str(weights))
     device = torch.device(device_type())
     if device.type == "cpu":
-        use_own_cores()
-        keep_freed_memory()
+        prepare_cpu()
     model = model.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
     found = []
     with torch.inference_mode():

@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from attrtrain.allocator import keep_freed_memory
 from attrtrain.data.decode import framed_crop
 from attrtrain.device import device_type, to_device
 from attrtrain.inference.members import (
@@ -22,7 +21,7 @@ from attrtrain.inference.members import (
     shared_card,
     shared_fingerprint,
 )
-from attrtrain.launcher import use_own_cores
+from attrtrain.launcher import prepare_cpu
 from attrtrain.shards.crop import Box, cut
 
 UNTUNED = 0.5
@@ -74,8 +73,7 @@ class Predictor:
         """
         self.device = torch.device(device if device is not None else device_type())
         if self.device.type == "cpu":
-            use_own_cores()
-            keep_freed_memory()
+            prepare_cpu()
         self.members = read_members([model] if isinstance(model, str | Path) else model, self.device)
         self._views = views
         self._passes = [Pass(member, view).eval() for member in self.members for view in views]
