@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from attrtrain.cores import core_count
 from attrtrain.errors import AttrtrainError, ConfigError, ShardError
 from attrtrain.shards.crop_defaults import CONTEXT, QUALITY, STORE_PX
+from attrtrain.shards.start_workers import start_early
 from attrtrain.urls import as_place, is_url, require_folders
 from attrtrain.wording import by_reason, counted, some_of
 
@@ -101,7 +102,10 @@ def run(arguments: argparse.Namespace) -> int:
     from attrtrain.shards.execute import terminated_like_interrupted
     from attrtrain.shards.plan import make_plan
 
-    crop = _checked(arguments)
+    _require_in_range(arguments)
+    if arguments.workers > 1 and not arguments.dask and not arguments.merge:
+        start_early()
+    crop = _crop_settings(arguments)
     # Parts and who merges them write into a folder that is others' too.
     shared = arguments.part is not None or arguments.merge
     with nullcontext() if shared else _nothing_left_in_vain(arguments.out), terminated_like_interrupted():
@@ -259,12 +263,8 @@ def _read(arguments: argparse.Namespace) -> "tuple[ObjectTable, str]":
     return table, split_note
 
 
-def _checked(arguments: argparse.Namespace) -> "CropSettings":
-    """Raises ConfigError for the first argument that is out of range."""
-    from pydantic import ValidationError
-
-    from attrtrain.shards.manifest import CropSettings
-
+def _require_in_range(arguments: argparse.Namespace) -> None:
+    """Raises ConfigError for the first argument that is out of range; the crop's settings look after theirs."""
     for name, is_good, rule in (
         ("workers", arguments.workers >= 1, "at least 1"),
         ("shard_objects", arguments.shard_objects >= 1, "at least 1"),
@@ -275,6 +275,14 @@ def _checked(arguments: argparse.Namespace) -> "CropSettings":
         if not is_good:
             raise ConfigError(f"--{name.replace('_', '-')} {getattr(arguments, name)}: must be {rule}")
     require_folders("--images", arguments.images)
+
+
+def _crop_settings(arguments: argparse.Namespace) -> "CropSettings":
+    """Raises ConfigError for the first setting that is out of range."""
+    from pydantic import ValidationError
+
+    from attrtrain.shards.manifest import CropSettings
+
     try:
         return CropSettings(store_px=arguments.store_px, quality=arguments.quality, context=arguments.context)
     except ValidationError as error:

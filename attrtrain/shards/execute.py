@@ -21,6 +21,7 @@ from tqdm import tqdm
 from attrtrain.allocator import keep_freed_memory
 from attrtrain.errors import ShardError
 from attrtrain.shards.manifest import ShardInfo
+from attrtrain.shards.start_workers import children_deaf_to_stops, workers_context
 from attrtrain.shards.write import ShardJob, TakenAwayError, clean, write_shard
 from attrtrain.urls import is_url
 
@@ -81,11 +82,11 @@ def write_here(jobs: Sequence[ShardJob], workers: int) -> None:
             for job in jobs:
                 write_shard(job, after_object)
         return
-    context = multiprocessing.get_context("spawn")
+    context = workers_context()
     done: Synchronized[int] = context.Value("q", 0)
     try:
         with (
-            _DeafProcesses(min(workers, len(jobs)), context, _start_worker, (done,)) as executor,
+            _DeafProcesses(min(workers, len(jobs)), context, _start_worker, (done, {**os.environ})) as executor,
             _stopped_at_once(executor),
             progress_bar(objects) as bar,
             _follow(bar, done),
@@ -104,12 +105,15 @@ def write_here(jobs: Sequence[ShardJob], workers: int) -> None:
 
 
 class _DeafProcesses(ProcessPoolExecutor):
-    """Worker processes deaf, from their first instruction, to the Ctrl-C that a terminal sends them beside us."""
+    """Worker processes that leave it to us what a stop means."""
 
     def submit(self, task: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Submits a task, which is where processes are started."""
-        with _interrupts_held_back(), _children_deaf_to_interrupts():
-            return super().submit(task, *args, **kwargs)
+        with _interrupts_held_back(), children_deaf_to_stops():
+            try:
+                return super().submit(task, *args, **kwargs)
+            except EOFError:
+                raise BrokenProcessPool("the process died that workers are forks of") from None
 
 
 @contextmanager
@@ -143,9 +147,11 @@ def progress_bar(objects: int) -> "tqdm[Any]":
 _done: "Synchronized[int] | None" = None
 
 
-def _start_worker(done: "Synchronized[int]") -> None:
+def _start_worker(done: "Synchronized[int]", environment: dict[str, str]) -> None:
     global _done
     _done = done
+    os.environ.clear()
+    os.environ.update(environment)  # which may be another than when the server started that this is a fork of
     keep_freed_memory()
     gc.freeze()  # as in `_nothing_here_is_garbage`, until the process ends
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -208,16 +214,6 @@ def _interrupts_held_back() -> Iterator[Callable[[], None]]:
         for number, handler in handlers.items():
             signal.signal(number, handler)
     stop_if_interrupted()
-
-
-@contextmanager
-def _children_deaf_to_interrupts() -> Iterator[None]:
-    """Makes processes started in the block deaf to the Ctrl-C a terminal sends them, from their first instruction."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # what a thread blocks, the processes it starts block
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 @contextmanager

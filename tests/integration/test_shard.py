@@ -140,9 +140,20 @@ def started_writing(out):
 
 
 def workers_of(process):
-    """Ids of the worker processes, without multiprocessing's resource tracker."""
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    """Ids of the worker processes, which are forks of multiprocessing's fork server, itself no worker."""
+    return [worker for server in fork_servers_of(process) for worker in children_of(server)]
+
+
+def fork_servers_of(process):
+    return [child for child in children_of(process.pid) if b"multiprocessing.forkserver" in command_line_of(child)]
+
+
+def children_of(pid):
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def command_line_of(pid):
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def is_alive(pid):
@@ -382,14 +393,22 @@ def test_a_signal_ends_it_though_a_photograph_never_comes(data, tmp_path, number
     assert process.returncode in (130, 143) and "Traceback" not in errors
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.1, 0.3])
-def test_a_signal_while_workers_start_gives_no_traceback_either(data, tmp_path, delay):
+@needs_proc
+@pytest.mark.parametrize(
+    ("begun", "delay", "number", "exit_code"),
+    [
+        *((fork_servers_of, delay, signal.SIGINT, 130) for delay in (0.0, 0.1, 0.3)),
+        *((workers_of, delay, signal.SIGINT, 130) for delay in (0.0, 0.1)),
+        *((workers_of, delay, signal.SIGTERM, 143) for delay in (0.0, 0.1)),
+    ],
+)
+def test_a_signal_while_workers_start_gives_no_traceback_either(data, tmp_path, begun, delay, number, exit_code):
     process = start(data, tmp_path / "out", "--workers", "3")
-    wait_until(lambda: workers_of(process), process)
+    wait_until(lambda: begun(process), process)
     time.sleep(delay)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     errors = ended(process)
-    assert process.returncode == 130
+    assert process.returncode == exit_code
     assert "Traceback" not in errors and "Exception" not in errors
     assert last_lines(errors)[-1] == "stopped; run the same command again to go on"
 
@@ -410,12 +429,13 @@ def test_workers_are_deaf_to_an_interrupt_from_their_first_instruction_on(data, 
 
 
 @needs_proc
-def test_a_worker_killed_by_the_system_is_one_clear_line(data, tmp_path, undisturbed):
+@pytest.mark.parametrize("killed", [workers_of, fork_servers_of])
+def test_a_worker_killed_by_the_system_is_one_clear_line(data, tmp_path, undisturbed, killed):
     out = tmp_path / "out"
     process = start(data, out, "--workers", "3")
     wait_until(started_writing(out), process)
     children = workers_of(process)
-    os.kill(children[0], signal.SIGKILL)
+    os.kill(killed(process)[0], signal.SIGKILL)
     errors = ended(process)
     assert process.returncode == 1
     assert "Traceback" not in errors
@@ -424,6 +444,15 @@ def test_a_worker_killed_by_the_system_is_one_clear_line(data, tmp_path, undistu
     assert not partials_below(out)
     run(data, out)
     assert content_of(out) == undisturbed
+
+
+def test_a_fork_server_that_dies_while_a_worker_starts_is_one_clear_line(data, tmp_path, monkeypatch):
+    def without_answer(sentinel):
+        raise EOFError
+
+    monkeypatch.setattr("multiprocessing.forkserver.read_signed", without_answer)
+    done = main_here(command(data, tmp_path / "out", "--workers", "2")[len(ATTRTRAIN) :])
+    assert done.returncode == 1 and error_line(done).startswith("error: a worker process died (out of memory?)")
 
 
 def test_a_folder_being_written_again_does_not_count_as_complete(data, tmp_path, undisturbed):
