@@ -447,10 +447,10 @@ def test_a_worker_killed_by_the_system_is_one_clear_line(data, tmp_path, undistu
 
 
 def test_a_fork_server_that_dies_while_a_worker_starts_is_one_clear_line(data, tmp_path, monkeypatch):
-    def without_answer(sentinel):
+    def without_answer(descriptors):
         raise EOFError
 
-    monkeypatch.setattr("multiprocessing.forkserver.read_signed", without_answer)
+    monkeypatch.setattr("multiprocessing.forkserver.connect_to_new_process", without_answer)
     done = main_here(command(data, tmp_path / "out", "--workers", "2")[len(ATTRTRAIN) :])
     assert done.returncode == 1 and error_line(done).startswith("error: a worker process died (out of memory?)")
 
