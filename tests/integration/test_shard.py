@@ -446,6 +446,7 @@ def test_a_worker_killed_by_the_system_is_one_clear_line(data, tmp_path, undistu
     assert content_of(out) == undisturbed
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forks on Linux only")
 def test_a_fork_server_that_dies_while_a_worker_starts_is_one_clear_line(data, tmp_path, monkeypatch):
     def without_answer(descriptors):
         raise EOFError
