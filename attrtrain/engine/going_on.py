@@ -83,7 +83,8 @@ def put_in_order(task: Task, learner: Learner, state: RunState, window: Window, 
     is_own = checkpoint.is_in(folder, source)
     if task.runtime.is_main and (moved := checkpoint.set_aside(folder, source)):
         which = "newer" if is_own else "other"
-        told.append(f"{len(moved)} {which} checkpoints are set aside in {moved[0].parent}")
+        how_many = counted(len(moved), f"{which} checkpoint is", f"{which} checkpoints are")
+        told.append(f"{how_many} set aside in {moved[0].parent}")
         if not is_own:
             _set_course_aside(task.folder)
     if not is_own:  # at once: whatever becomes of where the checkpoint is, the folder can be gone on with

@@ -103,6 +103,15 @@ def test_going_back_to_an_older_checkpoint_sets_the_newer_ones_aside(
     require_consistent(run)
 
 
+def test_a_single_checkpoint_that_is_set_aside_is_told_as_one(
+    whole: Path, toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(whole, tmp_path / "run")
+    flags = ("--checkpoint.resume", str(steps(run)[2]), *KEEP)
+    assert train(run, toy_shards, "--train.epochs", "3", *flags) == 0
+    assert f"\n1 newer checkpoint is set aside in {run}/checkpoints/set-aside\n" in capsys.readouterr().out
+
+
 def test_the_same_checkpoint_with_other_settings_is_gone_back_to_again(
     whole: Path, toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
