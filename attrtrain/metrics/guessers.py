@@ -106,7 +106,7 @@ def permutation_p(cells: JudgedSet, measured: Measured, replicates: int, seed: i
         where unknown cells have no scores but placeholders.
     """
     fewest = min(replicates, _LEAST_SHUFFLES)
-    count = int(np.clip(_SHUFFLE_WORK // max(cells.scores.size, 1), fewest, max(replicates, fewest)))
+    count = int(np.clip(_SHUFFLE_WORK // max(cells.scores.size, 1), fewest, replicates))
     if count == 0 or not measured.judged.any() or cells.images < 2 or has_placeholders(cells, measured.judged):
         return None
     maps = traded_maps(cells, measured.judged, count, seed)

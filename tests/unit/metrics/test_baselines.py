@@ -5,8 +5,9 @@ import itertools
 import numpy as np
 import pytest
 from drawn_cells import cells_of, draw_predictions, draw_shares, known_and_positive
-from sklearn.metrics import average_precision_score, f1_score
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
+from attrtrain.metrics import guessers
 from attrtrain.metrics.baselines import (
     CATEGORY_SMOOTHING,
     TrainingRates,
@@ -171,7 +172,7 @@ def test_guessers_are_measured_as_the_model_is():
         assert set(guesser) == set(model) - {"prior_map", "permutation_map"}
     assert scores["permutation"]["map"] == pytest.approx(model["permutation_map"])
     assert scores["prior"]["map"] < scores["permutation"]["map"] < model["map"]
-    assert scores["permutation"]["mA"] == 0.5
+    assert [scores["permutation"][key] for key in ("mA", "auroc", "balanced_accuracy")] == [0.5] * 3
     counts = measure(cells, 0.5).sums.at_threshold
     rates = counts.positives[1:] / counts.known[1:]
     expected = (counts.predicted[1:] * rates).sum() / counts.predicted.sum()
@@ -191,6 +192,45 @@ def test_guessers_are_judged_at_thresholds_of_the_objects_that_the_models_were_t
     expected = 2 * (said & positive).sum() / ((said & known).sum() + positive.sum())
     assert scores["category"]["of1_tuned"] == pytest.approx(expected)
     assert guesser_scores(judging, None, guess, 0.5, 0)["category"]["of1_tuned"] != pytest.approx(expected)
+
+
+def test_a_random_order_has_no_expected_score_where_no_attribute_is_judged():
+    cells = JudgedSet.of(draw_predictions(a=4), 0.5)
+    scores = guesser_scores(cells, None, None, 0.5, 0)
+    assert scores["category"] is None
+    assert {scores["permutation"][key] for key in ("map", "mA", "auroc", "balanced_accuracy")} == {None}
+
+
+def test_ap_and_auroc_of_the_category_guesser_are_means_over_the_halves():
+    """Not of all objects together: each half's rates come from the other, so they are not on one scale."""
+    cells = JudgedSet.of(draw_shares(n=120, images=40), 0.5)
+    half, (known, positive) = second_half(cells.image_id), known_and_positive(cells)
+    guess = category_guess(cells, None)
+    found = guesser_scores(cells, None, guess, 0.5, 0)["category"]
+    for key, score in (("map", average_precision_score), ("auroc", roc_auc_score)):
+        expected = [
+            score(positive[rows, a], guess.cells.scores[rows, a])
+            for a in range(8)
+            for rows in (half & known[:, a], ~half & known[:, a])
+        ]
+        assert found[key] == pytest.approx(np.mean(expected)), key
+
+
+def test_the_prior_is_tuned_as_the_shares_of_the_judged_objects_on_those_that_thresholds_come_from():
+    """There nearly all objects have it, here few: no rate of there is reached here."""
+    here, there = draw_shares(n=100, a=1, known=1.0), draw_shares(n=100, a=1, known=1.0, seed=1)
+    here.labels[:, 0], there.labels[:, 0] = np.arange(100) % 4 == 0, np.arange(100) % 10 != 0
+    judging, tuning = JudgedSet.of(here, 0.5), JudgedSet.of(there, 0.5)
+    given = GivenThresholds(tune(tuning, 0.5), "thresholds tuned on split 'train'", tuning)
+    prior = guesser_scores(judging, None, None, 0.5, 0, given)["prior"]
+    assert (prior["or"], prior["or_tuned"], prior["op_tuned"]) == (0, 1, 0.25)
+
+
+@pytest.mark.parametrize(("replicates", "p"), [(200, 1 / 40), (10, 1 / 11)])
+def test_where_shuffles_would_take_long_39_are_drawn_and_never_more_than_asked_for(monkeypatch, replicates, p):
+    monkeypatch.setattr(guessers, "_SHUFFLE_WORK", 1)
+    cells = JudgedSet.of(draw_predictions(n=150, a=8, skill=4.0), 0.5)
+    assert permutation_p(cells, measure(cells, 0.5), replicates, 0) == pytest.approx(p)
 
 
 def test_p_is_small_for_skill_and_uniform_without():

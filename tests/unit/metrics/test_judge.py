@@ -187,6 +187,14 @@ def test_the_legacy_view_counts_every_cell(predictions, document):
     assert "unknown is negative" in view.rule and view.overall["category_map"] is not None
 
 
+def test_the_guesser_of_the_legacy_view_learns_what_that_view_counts_as_present(predictions, document):
+    """Rates of a training split are of known cells and of another vote share."""
+    training = TrainingRates.of(np.full((60, 12), np.nan, np.float32), np.full(60, "cat"), 0.5)
+    with_training = judge(predictions, source={}, training=training, replicates=0)
+    assert with_training.overall["category_map"] != document.overall["category_map"]
+    assert with_training.views["legacy"] == document.views["legacy"]
+
+
 def test_the_exhaustive_view_says_why_it_is_empty(document):
     view = document.views["exhaustive"]
     assert (view.objects, view.overall, view.note) == (0, {}, "no object has more than 175 known attributes")
