@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import CutMix, InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 from attrtrain.data.augment import (
@@ -21,9 +21,11 @@ from attrtrain.data.augment import (
     inside,
     mean_colour,
     mixed,
+    resized,
     rotated,
 )
 from attrtrain.data.loader import Batch
+from attrtrain.data.policies import draw_operations, operated
 from attrtrain.framing import MEAN_COLOUR
 
 SIDE = 32
@@ -94,7 +96,9 @@ def test_a_sample_is_augmented_alike_whatever_batch_it_is_in(settings: Augmentat
     for sample in range(40):
         assert torch.equal(seen(settings, [sample], epoch=3)[0], together[sample])
     other_epoch, other_step = seen(settings, list(range(40)), epoch=4), seen(settings, list(range(40)), 3, step=9)
-    assert (other_epoch != together).flatten(1).any(dim=1).float().mean() > 0.2
+    other_seed = seen(replace(settings, seed=1), list(range(40)), epoch=3)
+    for other in (other_epoch, other_seed):
+        assert (other != together).flatten(1).any(dim=1).float().mean() > 0.2
     assert torch.equal(other_step, together)
 
 
@@ -135,6 +139,30 @@ def test_corners_are_filled_with_the_mean_colour() -> None:
     assert turned[:, 32, 32].tolist() == [0, 0, 0]
 
 
+def test_crops_of_a_batch_are_turned_by_their_angles_and_their_corners_have_the_mean_colour() -> None:
+    batch = batch_of(list(range(12)), epoch=2)
+    found = augmented(batch, Augmentation(seed=4, rotate=45.0), 0, lambda tensor: tensor).images
+    fill = [float(level) for level in MEAN_COLOUR]
+    corners = 0
+    for image, angle, ours in zip(batch.image, draw_angles(4, 2, np.arange(12), 45.0).tolist(), found, strict=True):
+        expected = transforms.rotate(image, angle, InterpolationMode.BILINEAR, fill=fill)
+        covered = transforms.rotate(torch.full_like(image, 255), angle, InterpolationMode.BILINEAR, fill=0.0)
+        whole = (covered == 255) | (covered == 0)  # torchvision blends the others twice
+        assert (ours.int() - expected.int()).abs()[whole].float().mean() < 0.5, angle
+        corners += (covered == 0).sum().item()
+    assert corners > 1000
+
+
+@pytest.mark.parametrize("policy", ["trivial", "randaugment"])
+def test_operations_of_a_policy_are_drawn_for_the_side_of_the_crops_and_fill_with_the_mean_colour(policy) -> None:
+    batch = batch_of(list(range(40)), epoch=2)
+    expected = batch.image
+    for operation, amount in zip(*draw_operations(4, 2, np.arange(40), policy, SIDE), strict=True):
+        expected = operated(expected, operation, amount, mean_colour(), lambda tensor: tensor)
+    found = augmented(batch, Augmentation(seed=4, policy=policy), 0, lambda tensor: tensor).images
+    assert torch.equal(found, expected) and not torch.equal(found, batch.image)
+
+
 def test_angles_are_uniform_on_either_side() -> None:
     angles = draw_angles(2, 1, np.arange(20_000), 15.0)
     assert angles.min() >= -15 and angles.max() <= 15 and abs(angles.mean()) < 0.2
@@ -155,6 +183,15 @@ def test_all_of_a_step_has_one_size_and_all_sizes_come_up() -> None:
             picture = Image.fromarray(smooth(64)[position].permute(1, 2, 0).numpy())
             expected = np.asarray(picture.resize(image.shape[1:], Image.Resampling.BILINEAR)).transpose(2, 0, 1)
             assert np.abs(image.numpy().astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("scale", [0.3, 0.5, 1.6])
+def test_crops_without_smooth_places_are_resized_as_pillow_does(scale: float) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (4, SIDE, SIDE, 3), dtype=np.uint8)
+    found = resized(torch.from_numpy(noise).permute(0, 3, 1, 2), scale).permute(0, 2, 3, 1)
+    for pixels, ours in zip(noise, found, strict=True):
+        expected = np.asarray(Image.fromarray(pixels).resize((round(scale * SIDE),) * 2, Image.Resampling.BILINEAR))
+        assert np.abs(ours.numpy().astype(int) - expected).max() <= 1
 
 
 def test_policies_leave_torch_s_generator_where_it_was() -> None:
@@ -234,6 +271,36 @@ def test_shares_are_beta_distributed_and_a_function_of_the_sample() -> None:
     some = np.array([7, 19_000, 3])
     for name in ("blend", "rectangles", "own_share"):
         assert torch.equal(getattr(draw_mixing(0, 0, some, 0.0, 1.0, 224), name), getattr(cut, name)[some])
+
+
+DECILES = np.arange(0.1, 1, 0.1)
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.0])
+def test_rectangles_are_as_torchvision_draws_them(alpha: float) -> None:
+    mix = draw_mixing(0, 0, np.arange(20_000), 0.0, alpha, 224)
+    torch.manual_seed(0)
+    theirs = CutMix(alpha=alpha, num_classes=2)
+    drawn = [theirs.make_params([torch.zeros(1, 3, 224, 224)]) for _ in range(4000)]
+    for edge in range(4):
+        expected = np.quantile([one["box"][edge] for one in drawn], DECILES)
+        assert np.quantile(mix.rectangles[:, edge], DECILES) == pytest.approx(expected, abs=8), edge
+    expected = np.quantile([one["lam_adjusted"] for one in drawn], DECILES)
+    assert np.quantile(mix.own_share, DECILES) == pytest.approx(expected, abs=0.03)
+    left, top, right, bottom = mix.rectangles.double().numpy().T
+    assert abs(np.corrcoef(left + right, top + bottom)[0, 1]) < 0.03
+
+
+def test_of_mixup_and_cutmix_each_treats_half_of_the_crops_by_its_own_distribution() -> None:
+    index, reference = np.arange(20_000), np.random.default_rng(0)
+    mix, cutmix = draw_mixing(0, 0, index, 3.0, 0.5, 224), draw_mixing(1, 0, index, 0.0, 0.5, 224)
+    is_cut = mix.blend.flatten() == 1
+    assert is_cut.float().mean().item() == pytest.approx(0.5, abs=0.02)
+    for found, expected in (
+        (mix.own_share[~is_cut], reference.beta(3, 3, 20_000)),
+        (mix.own_share[is_cut], cutmix.own_share),
+    ):
+        assert np.quantile(found, DECILES) == pytest.approx(np.quantile(expected, DECILES), abs=0.03)
 
 
 @pytest.mark.parametrize(("mixup", "cutmix"), [(0.5, 0.0), (0.0, 1.0), (0.5, 1.0)])
