@@ -191,18 +191,28 @@ def test_a_damaged_crop_is_named(toy_shards: Path, tmp_path: Path, resize_on: Re
         CropDataset(shards, 32, resize_on)[request]
 
 
+@pytest.mark.parametrize(
+    ("resize_on", "framing"),
+    [
+        ("device", Framing()),
+        ("device", Framing(fit="pad")),
+        ("worker", Framing(fit="pad")),
+        ("worker", Framing(context=0)),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("more", [-1, 1])
 def test_a_crop_that_is_larger_or_smaller_than_the_index_says_is_named(
-    toy_shards: Path, tmp_path: Path, more: int
+    toy_shards: Path, tmp_path: Path, more: int, resize_on: ResizeOn, framing: Framing
 ) -> None:
-    """It is decoded into memory for what the index says."""
+    """It is decoded into memory for what the index says, or cut where the index says."""
     copy = tmp_path / "shards"
     shutil.copytree(toy_shards, copy)
     index = np.load(copy / "index.npy")
     index["height"] += more
     np.save(copy / "index.npy", index)
     with pytest.raises(ShardError, match=r"object \d+ in .*: .*attrtrain verify"):
-        CropDataset(ShardSet([copy], "val"), 160, "device")[BatchRequest(0, np.arange(5), np.arange(5))]
+        CropDataset(ShardSet([copy], "val"), 160, resize_on, framing)[BatchRequest(0, np.arange(5), np.arange(5))]
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -263,6 +273,21 @@ def test_threads_pin_for_the_gpu_that_is_meant(toy_shards: Path, monkeypatch: py
     batches = list(load_batches(dataset, requests, torch.device(name), workers=2))
     assert np.concatenate([batch.index for batch in batches]).tolist() == list(range(24))
     assert set(pinned_for) == {1}
+
+
+@pytest.mark.parametrize("resize_on", ["worker", "device"])
+def test_all_that_a_gpu_works_on_is_pinned(
+    toy_shards: Path, monkeypatch: pytest.MonkeyPatch, resize_on: ResizeOn
+) -> None:
+    pinned: list[torch.Size] = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor.shape) or tensor)
+    monkeypatch.setattr(loader, "_copied_beside_the_work", lambda batches, device: batches)
+    shards = ShardSet([toy_shards], "val")
+    dataset, rows = CropDataset(shards, 160, resize_on), np.arange(4)
+    (found,) = load_batches(dataset, [BatchRequest(0, rows, rows)], torch.device("cuda:0"), workers=0)
+    batch = found if isinstance(found, Batch) else found.batch
+    attributes = len(shards.vocabulary)
+    assert pinned == [batch.image.shape, (4, attributes), (4, attributes)]
 
 
 class Streams:
