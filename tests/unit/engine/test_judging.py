@@ -1,6 +1,7 @@
 """From an evaluation to metrics.json and predictions.npz."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -13,6 +14,7 @@ from sklearn.metrics import average_precision_score, f1_score
 from attrtrain.data.reader import ShardSet
 from attrtrain.engine.evaluate import Evaluation
 from attrtrain.engine.judging import (
+    attribute_table,
     decision_thresholds,
     headline,
     judge_split,
@@ -105,6 +107,13 @@ def test_thresholds_of_another_split_are_the_best_there_and_used_here(
             assert entry.f1_tuned == pytest.approx(expected, abs=1e-6)
 
 
+def test_an_attribute_that_no_object_has_is_said_from_one_half_on(splits: dict[str, ShardSet]) -> None:
+    tuning = predicted(splits["train"])
+    tuning.labels[:, 3] = np.where(np.isnan(tuning.labels[:, 3]), np.nan, 0)
+    found = thresholds_from(tuning, "train", 0.5).values
+    assert found[3] == 0 and np.count_nonzero(found) > len(found) / 2  # logits
+
+
 def test_the_headline_has_interval_and_every_guess(splits: dict[str, ShardSet]) -> None:
     val = splits["val"]
     document = judge_split(predicted(val), val, splits["train"], source={}, positive_at=0.5, replicates=50)
@@ -112,6 +121,9 @@ def test_the_headline_has_interval_and_every_guess(splits: dict[str, ShardSet]) 
     low, high = document.intervals["map"] or (0, 0)
     assert line.startswith(f"mAP {document.overall['map']:.4f} [{low:.4f}, {high:.4f}] beside a prior of ")
     assert "a random order's" in line and "the category rate's" in line and "\n" not in line
+    guesses = [f"{document.overall[key]:.4f}" for key in ("prior_map", "permutation_map", "category_map")]
+    assert len(set(guesses)) == 3
+    assert " beside a prior of {}, a random order's {}, the category rate's {}, over ".format(*guesses) in line
     few = Predictions(
         val.vocabulary.names, np.arange(2), np.arange(2), np.array(["", ""]), predicted(val).logits[:2], predicted(val).labels[:2]
     )  # fmt: skip
@@ -126,6 +138,35 @@ def test_the_headline_tells_one_attribute_of_one_photograph(splits: dict[str, Sh
     one = Predictions(("red",), np.arange(12), np.zeros(12, dtype=np.int64), np.array([""] * 12), labels, labels)
     document = judge_split(one, splits["val"], None, source={}, positive_at=0.5, replicates=50)
     assert headline(document).endswith(", over 1 of 1 attribute of 12 objects in 1 photograph")
+
+
+def test_the_headline_leaves_out_what_there_is_not(splits: dict[str, ShardSet]) -> None:
+    """Without replicates there is no interval, and without categories nothing knows their rates."""
+    val = splits["val"]
+    nameless = replace(predicted(val), category=np.full(len(val), ""))
+    document = judge_split(nameless, val, splits["train"], source={}, positive_at=0.5, replicates=0)
+    overall, judged = document.overall, sum(entry.judged for entry in document.attributes)
+    assert headline(document) == (
+        f"mAP {overall['map']:.4f} beside a prior of {overall['prior_map']:.4f}, a random order's {overall['permutation_map']:.4f}, "
+        f"over {judged} of {len(document.attributes)} attributes of {len(val)} objects in {document.images} photographs"
+    )
+
+
+def test_a_table_of_an_evaluation_has_each_attributes_score_beside_its_prior() -> None:
+    rng = np.random.default_rng(0)
+    labels, logits = (rng.random((60, 5)) < 0.4).astype(np.float32), rng.normal(size=(60, 5)).astype(np.float32)
+    labels[rng.random((60, 5)) < 0.3] = np.nan
+    labels[:, 1] = np.nan
+    labels[:, 3] = np.where(np.isnan(labels[:, 3]), np.nan, 0)
+    names = ("red", "unknown", "wet", "absent", "furry")
+    table = attribute_table(names, mean_scores(logits, labels))
+    assert table.columns == ("attribute", "AP", "prior", "positives", "known", "judged")
+    for column, (name, ap, prior, positives, known, judged) in enumerate(table.rows):
+        there = ~np.isnan(labels[:, column])
+        truth = labels[there, column] == 1
+        assert (name, positives, known, judged) == (names[column], truth.sum(), there.sum(), column in (0, 2, 4))
+        assert ap == (pytest.approx(average_precision_score(truth, logits[there, column])) if judged else None)
+        assert prior == (pytest.approx(truth.mean()) if there.any() else None)
 
 
 def test_two_folders_that_number_their_objects_alike_are_told_apart(toy_shards: Path, tmp_path: Path) -> None:
