@@ -216,6 +216,21 @@ def test_training_goes_on_from_its_last_step_also_where_the_best_bundle_was_made
         assert all(torch.equal(values, other_state[name][which]) for which, values in moments.items()), name
 
 
+def test_a_run_that_went_on_elsewhere_keeps_its_best_whatever_becomes_of_where_it_came_from(
+    peaked: Path, toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, run = shutil.copytree(peaked, tmp_path / "first"), tmp_path / "run"
+    flags = ("--train.epochs", "4", *SPARING)
+    with second_epoch_is_best(toy_shards):
+        assert train(run, toy_shards, *flags, "--checkpoint.resume", str(steps(first)[-1])) == 0
+        shutil.rmtree(first)
+        shutil.rmtree(run / "bundle")
+        assert train(run, toy_shards, *flags) == 0
+    of_best = checkpoint.of_step(run / "checkpoints", best(run)["best_step"])
+    assert f"made anew from {of_best}" in capsys.readouterr().out
+    require_consistent(run)
+
+
 def without_its_best(source: Path, folder: Path) -> Path:
     """A copy of a checkpoint, of an older version, that tells of a best epoch of which nothing else is there."""
     alone = Path(shutil.copytree(source, folder / "alone" / source.name))
