@@ -47,19 +47,19 @@ def _choose(config: TrainConfig, folder: Path) -> Path | None:
                 raise CheckpointError(
                     f"{complaints[0]}, and there is no older one that is whole; restore one, begin anew with another --run.dir, or move {folder} away"
                 )
-            for complaint in complaints:
-                print(f"{complaint}; going back to the one before", file=sys.stderr)
+            _tell_damage(complaints)
             return latest
         case "never":
             if (folder / CHECKPOINTS).exists() or (folder / RESULT).exists():
                 raise CheckpointError(f"{folder} holds a run and checkpoint.resume is never; choose another --run.dir")
             return None
         case path:
-            latest, _ = checkpoint.find_latest(folder / CHECKPOINTS)
+            latest, complaints = checkpoint.find_latest(folder / CHECKPOINTS)
             if latest is not None:
                 before = checkpoint.load_state(latest)["config"]
                 before["train"]["epochs"] = config.train.epochs  # more of them are wanted of what it has come to
                 if _same_place(before["checkpoint"]["resume"], path) and not changes_numbers(before, config):
+                    _tell_damage(complaints)
                     return latest  # this very command was here before, and has come further
             if inside := checkpoint.those_in(Path(path)) or checkpoint.those_in(Path(path, CHECKPOINTS)):
                 raise CheckpointError(
@@ -68,6 +68,11 @@ def _choose(config: TrainConfig, folder: Path) -> Path | None:
             if (problem := checkpoint.damage(Path(path))) is not None:
                 raise CheckpointError(f"checkpoint.resume: {path} is damaged or no checkpoint ({problem})")
             return Path(path)
+
+
+def _tell_damage(complaints: list[str]) -> None:
+    for complaint in complaints:
+        print(f"{complaint}; going back to the one before", file=sys.stderr)
 
 
 def _same_place(one: str, other: str) -> bool:

@@ -112,6 +112,25 @@ def test_a_single_checkpoint_that_is_set_aside_is_told_as_one(
     assert f"\n1 newer checkpoint is set aside in {run}/checkpoints/set-aside\n" in capsys.readouterr().out
 
 
+def test_a_damaged_checkpoint_is_told_whichever_way_the_run_goes_on(
+    whole: Path, toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    command = ("--checkpoint.resume", str(steps(whole)[0]), *KEEP)
+    assert train(run, toy_shards, "--train.epochs", "3", *command) == 0
+    second, third = steps(run)[-2:]
+    (third / "optimizer.pt").write_bytes(b"half")
+    for flags in (command, KEEP):
+        again = shutil.copytree(run, tmp_path / f"again{len(flags)}")
+        capsys.readouterr()
+        assert train(again, toy_shards, "--train.epochs", "4", *flags) == 0
+        told = capsys.readouterr()
+        assert f"going on from {again / 'checkpoints' / second.name}" in told.out
+        assert (
+            f"{third.name} is damaged (optimizer.pt is not as it was written); going back to the one before" in told.err
+        )
+
+
 def test_the_same_checkpoint_with_other_settings_is_gone_back_to_again(
     whole: Path, toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
