@@ -107,8 +107,6 @@ class Batcher:
             async with asyncio.timeout(self._wait):
                 while len(batch) < self._max_batch:
                     batch.append(await self._queue.get())
-        while len(batch) < self._max_batch and not self._queue.empty():
-            batch.append(self._queue.get_nowait())
         return batch
 
     def _compute(self, batch: list[_Waiting]) -> NDArray[np.float32]:
