@@ -14,6 +14,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.error
 import urllib.request
 import zlib
@@ -32,7 +33,9 @@ from attrtrain.cli import main
 from attrtrain.errors import ConfigError
 from attrtrain.inference.predictor import Predictor
 from attrtrain.predict import predict
-from tests.bundles import NAMES, draw_bundle
+from attrtrain.shards.manifest import VocabularyRecord
+from attrtrain.vocabulary import AttributeVocabulary
+from tests.bundles import IMAGE_PX, NAMES, draw_bundle
 
 BOXES = [(1.0, 2.0, 30.0, 40.0), (5.5, 5.0, 20.0, 20.0)]
 MOST_MB = 2
@@ -441,38 +444,95 @@ def test_of_two_started_at_once_on_one_port_one_says_that_it_cannot_listen():
                 serve._listen(second, arguments)
 
 
-def test_a_picture_for_which_there_is_no_room_is_one_answer(server, monkeypatch, bundle):
-    """The form's parser keeps a large one in a temporary file."""
+def client(predictor, **changed):
+    """A server in this process, with other limits than it would have."""
     from starlette.testclient import TestClient
 
     from attrtrain.serving.app import make_app
     from attrtrain.serving.contracts import Limits
 
-    limits = Limits(queue=2, bytes=8_000_000, pixels=10**6, boxes=4, seconds=10)
+    limits = Limits(**{"queue": 2, "bytes": 10**6, "pixels": 10**6, "boxes": 4, "seconds": 10, **changed})
+    return TestClient(make_app(predictor, "toy", limits, 4, 0), raise_server_exceptions=False)
+
+
+def test_what_is_as_large_as_a_limit_is_answered_and_what_is_larger_is_not(bundle):
+    picture, boxes = photograph(), json.dumps([[0, 0, 5, 5]] * 3)  # of 160 x 120 pixels
+    body, kind = form(picture, boxes)
+
+    def asked(as_a_stream=False, **limits):
+        with client(predictor, **limits) as made:
+            content = iter([body[:100], body[100:]]) if as_a_stream else body  # a stream does not say how long it is
+            answer = made.post("/predict", content=content, headers={"Content-Type": kind})
+        return answer.status_code, answer.json().get("error", {}).get("code")
+
+    predictor = Predictor(bundle, "cpu")
+    assert asked(bytes=len(body), pixels=160 * 120, boxes=3) == (200, None)
+    assert asked(bytes=len(body), as_a_stream=True) == (200, None)
+    assert asked(bytes=len(body) - 1) == (413, "too_large")
+    assert asked(bytes=len(body) - 1, as_a_stream=True) == (413, "too_large")
+    assert asked(pixels=160 * 120 - 1) == (413, "image_too_large")
+    assert asked(boxes=2) == (422, "too_many_boxes")
+
+
+def test_what_takes_longer_than_it_may_is_answered_all_the_same(bundle, monkeypatch):
+    computes = Predictor.__call__
+    monkeypatch.setattr(Predictor, "__call__", lambda *given: time.sleep(1) or computes(*given))
+    with client(Predictor(bundle, "cpu"), seconds=0.3) as made:
+        answer = made.post("/predict", files={"image": photograph()})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timed_out")
+        assert made.get("/healthz").json()["queue"] == 0
+
+
+def test_who_comes_too_many_is_told_when_to_come_again(bundle):
+    with client(Predictor(bundle, "cpu"), queue=0) as made:
+        answer = made.post("/predict", files={"image": photograph()})
+    assert (answer.status_code, answer.json()["error"]["code"], answer.headers["Retry-After"]) == (503, "busy", "1")
+
+
+def test_the_size_and_the_box_of_a_whole_picture_are_those_of_the_upright_one(bundle):
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    file = io.BytesIO()
+    Image.new("RGB", (160, 120)).save(file, "JPEG", exif=turned)
+    with client(Predictor(bundle, "cpu")) as made:
+        told = made.post("/predict", files={"image": file.getvalue()}, data={"boxes": " "}).json()
+    assert (told["width"], told["height"]) == (120, 160) and [one["box"] for one in told["objects"]] == [
+        [0, 0, 120, 160]
+    ]
+
+
+def test_the_model_is_told_of_as_its_card_has_it(tmp_path):
+    groups = ["fur", "pose", "made of", "words", "words", "fur", "shape"]
+    vocabulary = VocabularyRecord.of(AttributeVocabulary.from_names(NAMES)).model_copy(update={"groups": groups})
+    scores = {"val.map": 0.25, "val.prior_map": None}
+    folder = draw_bundle(tmp_path / "bundle", vocabulary=vocabulary, metrics=scores, thresholds=[0.3, *[0.5] * 6])
+    with client(Predictor(folder, "cpu"), bytes=9, pixels=8, boxes=7, seconds=6) as made:
+        told = made.get("/model").json()
+    assert [one["group"] for one in told["attributes"]] == groups and told["attributes"][0]["threshold"] == 0.3
+    assert (told["name"], told["backbone"], told["image_px"], told["metrics"]) == ("toy", "resnet18", IMAGE_PX, scores)
+    assert told["limits"] == {"bytes": 9, "pixels": 8, "boxes": 7, "seconds": 6}
+
+
+def test_a_picture_for_which_there_is_no_room_is_one_answer(server, monkeypatch, bundle):
+    """The form's parser keeps a large one in a temporary file."""
     monkeypatch.setattr("starlette.formparsers.SpooledTemporaryFile", NoRoom)
-    with TestClient(make_app(Predictor(bundle, "cpu"), "toy", limits, 4, 0)) as client:
-        answer = client.post("/predict", files={"image": b"x" * 3_000_000})
+    with client(Predictor(bundle, "cpu"), bytes=8_000_000) as made:
+        answer = made.post("/predict", files={"image": b"x" * 3_000_000})
     assert answer.status_code == 507 and answer.json()["error"]["code"] == "no_room", answer.text
 
 
 def test_the_health_of_a_network_that_fails_is_503_until_it_works_again(monkeypatch, bundle):
-    from starlette.testclient import TestClient
-
-    from attrtrain.serving.app import make_app
-    from attrtrain.serving.contracts import Limits
-
     predictor = Predictor(bundle, "cpu")
     works = type(predictor).__call__
-    limits = Limits(queue=2, bytes=10**6, pixels=10**6, boxes=4, seconds=10)
-    with TestClient(make_app(predictor, "toy", limits, 4, 0), raise_server_exceptions=False) as client:
-        assert client.get("/healthz").json()["ok"]
+    with client(predictor) as made:
+        assert made.get("/healthz").json()["ok"]
         monkeypatch.setattr(Predictor, "__call__", lambda *_: 1 / 0)
-        assert client.get("/healthz").json()["ok"]  # which asks the network nothing while nothing failed
-        assert client.post("/predict", files={"image": photograph()}).status_code == 500
-        answer = client.get("/healthz")
+        assert made.get("/healthz").json()["ok"]  # which asks the network nothing while nothing failed
+        assert made.post("/predict", files={"image": photograph()}).status_code == 500
+        answer = made.get("/healthz")
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "model_fails")
         monkeypatch.setattr(Predictor, "__call__", works)
-        assert client.get("/healthz").json()["ok"]
+        assert made.get("/healthz").json()["ok"]
 
 
 @pytest.mark.parametrize("path", ["/", "/page.js", "/model", "/healthz"])
