@@ -187,3 +187,33 @@ def test_models_that_do_not_fit_together_are_refused_in_one_line(bundles, tmp_pa
     for same in (bundles[0], tmp_path / "run", tmp_path / "run" / "bundle"):
         with pytest.raises(ConfigError, match=f"--model {same}: is the model of --model {bundles[0]}; give it once"):
             Predictor([bundles[0], same], "cpu")
+
+
+def test_what_is_said_of_thresholds_is_true_of_those_that_are_used(tmp_path, bundles):
+    tuned = [draw_bundle(tmp_path / str(seed), seed=seed, thresholds=[0.4] * len(NAMES)) for seed in (0, 1)]
+    assert Predictor(tuned[0], "cpu").threshold_note == ""
+    together = "thresholds are those of the models by themselves; answering together, others may serve better"
+    for several in (Predictor(tuned, "cpu"), Predictor(tuned[0], "cpu", views_of(True, []))):
+        assert several.threshold_note == together
+    assert Predictor(bundles[0], "cpu").threshold_note.startswith("1 of 7 attributes have no threshold tuned on labels")
+    none = Predictor(draw_bundle(tmp_path / "none"), "cpu")
+    assert none.threshold_note.startswith("no attribute has a threshold tuned") and none.thresholds == [0.5] * 7
+
+
+def test_each_model_is_told_categories_by_its_own_codes(tmp_path, crops):
+    kinds = [("cat", "dog", "horse"), ("ant", "dog", "zebra")]
+    folders = [
+        draw_bundle(tmp_path / str(seed), seed=seed, categories=categories) for seed, categories in enumerate(kinds)
+    ]
+    blind = draw_bundle(tmp_path / "blind", seed=2)
+    predictor = Predictor([*folders, blind], "cpu")
+    assert predictor.categories == ["ant", "cat", "dog", "horse", "zebra"]
+    names = ["dog", "zebra", "", "cat", "unicorn"]
+    said = [alone(blind, crops)]
+    for folder, categories in zip(folders, kinds, strict=True):
+        model, _ = load_model(folder, device="cpu")
+        codes = torch.tensor([categories.index(name) + 1 if name in categories else 0 for name in names])
+        with torch.inference_mode():
+            said.append(model(crops, codes).numpy())
+    assert np.abs(said[1] - said[2]).max() > 0.5
+    np.testing.assert_allclose(predictor(crops, names).logits.numpy(), np.mean(said, axis=0), atol=1e-4)

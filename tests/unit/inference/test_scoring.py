@@ -155,6 +155,24 @@ def test_workers_and_where_the_work_begins_change_nothing(predictor, objects, to
         np.testing.assert_array_equal(all_rows(later, name), all_rows(whole[1:], name))
 
 
+def test_stored_crops_are_gone_on_with_where_a_run_had_come_to(predictor, toy_shards):
+    shards = ShardSet([toy_shards], "train")
+    whole, later = (
+        list(
+            score_batches(
+                predictor,
+                stored_batches(shards, first, BATCH, IMAGE_PX, Framing(), predictor.device, workers=0),
+                np.array(shards.categories()),
+                1,
+            )
+        )
+        for first in (0, BATCH)
+    )
+    assert len(whole) > 2
+    for name in ("rows", "logits"):
+        np.testing.assert_array_equal(all_rows(later, name), all_rows(whole[1:], name))
+
+
 def test_what_cannot_be_cut_is_listed_and_costs_nothing_else(predictor, objects, toy_coco, tmp_path):
     photographs = list(dict.fromkeys(objects.image.tolist()))
     for folder in ("train2017", "val2017"):
