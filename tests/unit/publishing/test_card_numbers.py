@@ -3,11 +3,12 @@
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from attrtrain.bundle import read_card
+from attrtrain.config.schema import UnknownLabels
 from attrtrain.metrics.document import AttributeEntry, MetricsDocument
 from attrtrain.publishing.model_card import write_card
 from attrtrain.publishing.options import CardOptions
@@ -151,3 +152,14 @@ def test_whether_the_epoch_was_chosen_on_what_is_judged(
     card = written(published(tmp_path, names, "val", metrics=document, **more))
     assert told in card and ("of other data than it was trained with" in card) == (fingerprint[0] == "1")
     assert ("Chosen on what it is judged on" in card) == ("Chosen" in told)
+
+
+@pytest.mark.parametrize("unknown", get_args(UnknownLabels))
+def test_scores_of_what_was_never_seen_absent_are_high_only_where_unknown_labels_count_as_nothing(
+    tmp_path: Path, unknown: UnknownLabels
+) -> None:
+    card = written(published(tmp_path, manifests=TWO, config={"labels": {"unknown": unknown}}))
+    counts_as_absent = "counted as absent in the loss" in card
+    assert counts_as_absent == (unknown in ("negative", "hill", "splc"))
+    assert ("**Never seen absent**" in card) != counts_as_absent
+    assert "**Never seen present** in training, so their scores can only be low: wet.\n" in card
