@@ -17,10 +17,15 @@ from PIL import Image
 from attrtrain.bundle import Architecture, ModelCard, read_bundle, save_bundle
 from attrtrain.cli import main
 from attrtrain.config.schema import Head
+from attrtrain.data.loader import CropDataset
+from attrtrain.data.order import BatchRequest
 from attrtrain.data.reader import ShardSet
+from attrtrain.exporting import quantise
+from attrtrain.framing import Framing
 from attrtrain.models.network import build_network
 from attrtrain.shards.manifest import VocabularyRecord
 from attrtrain.vocabulary import AttributeVocabulary
+from tests.bundles import draw_bundle as drawn_bundle
 
 SIDE = 32
 
@@ -313,6 +318,48 @@ def test_int8_keeps_the_logits_of_attribute_queries_fine(toy_shards, tmp_path, c
     _, scores = session(out).run(None, {"images": crops})
     assert np.allclose(scores, 1 / (1 + np.exp(-expected_logits(folder, crops))), atol=0.05)
     assert min(len(np.unique(column)) for column in scores.T) == len(crops)
+
+
+def test_a_model_that_sees_padded_parts_of_crops_is_judged_and_described_as_such(
+    wide_shards, tmp_path, capsys, monkeypatch
+):
+    """Stored with a context of 0.5, seen with 0.1, padded, enlarged or shrunk bicubically."""
+    shards = ShardSet([wide_shards], "val")
+    framing = Framing(context=0.1, fit="pad", interpolation="bicubic")
+    record = VocabularyRecord.of(shards.vocabulary)
+    folder = drawn_bundle(
+        tmp_path / "b", shards.vocabulary.names, crop=shards.crop, framing=framing, vocabulary=record, positive_at=0.8
+    )
+    seen = []
+    truly = quantise._CalibrationCrops.get_next
+
+    def watched(self):
+        seen.append(truly(self))
+        return seen[-1]
+
+    monkeypatch.setattr(quantise._CalibrationCrops, "get_next", watched)
+    out = tmp_path / "int8.onnx"
+    assert export("--model", folder, "--onnx", out, "--int8", "--calibrate", wide_shards, "--preprocess") == 0
+    printed = capsys.readouterr().out
+    judged = {
+        name: re.search(rf"{name} +split 'val': mAP (\S+) (\[\S+ \S+\])", printed).groups()
+        for name in ("float32", "int8")
+    }
+    assert main(["evaluate", "--model", str(folder), "--shards", str(wide_shards)]) == 0
+    assert judged["float32"] == re.search(r"mAP (\S+) (\[\S+ \S+\])", capsys.readouterr().out).groups()
+    change = float(re.search(r"int8 changes mAP by (\S+) ", printed)[1])
+    assert change == pytest.approx(float(judged["int8"][0]) - float(judged["float32"][0]), abs=2e-4)
+    # Ranges are those of crops of the training split as the network sees them.
+    training = ShardSet([wide_shards], "train")
+    images = np.concatenate([batch["images"] for batch in seen if batch is not None])
+    chosen = np.linspace(0, len(training) - 1, min(len(training), 256)).astype(int)
+    expected = CropDataset(training, SIDE, framing=framing)[BatchRequest(0, chosen, chosen)].image.numpy()
+    np.testing.assert_array_equal(images, expected)
+    told = json.loads(session(out).get_modelmeta().custom_metadata_map["attrtrain"])["input"]
+    assert (
+        "of any size, which is padded with RGB (124, 116, 104) to a square and resized to 32 x 32 inside, bicubic with "
+        "antialiasing, with a context of 0.1 of the box's sides; one object's crop each" in told
+    )
 
 
 @pytest.mark.parametrize(
