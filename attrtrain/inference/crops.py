@@ -17,6 +17,7 @@ from attrtrain.data.reader import ShardSet
 from attrtrain.errors import AttrtrainError, LeftOutError
 from attrtrain.framing import Framing
 from attrtrain.inference.objects import Objects
+from attrtrain.process_exit import end_with_parent
 from attrtrain.shards.manifest import CropSettings, Failure
 from attrtrain.shards.photographs import cut_photograph, look_for
 from attrtrain.signals import ignore_stop_signals
@@ -156,3 +157,4 @@ class _Requests(Sampler[tuple[int, Objects]]):
 
 def _start_worker(_: int) -> None:
     ignore_stop_signals()
+    end_with_parent()  # torch's own watch is for the process that forked this one, which is the fork server

@@ -3,8 +3,6 @@ half done.
 """
 
 import gc
-import multiprocessing
-import multiprocessing.connection
 import os
 import signal
 import sys
@@ -20,6 +18,7 @@ from tqdm import tqdm
 
 from attrtrain.allocator import keep_freed_memory
 from attrtrain.errors import ShardError
+from attrtrain.process_exit import end_with_parent
 from attrtrain.shards.manifest import ShardInfo
 from attrtrain.shards.start_workers import children_deaf_to_stops, workers_context
 from attrtrain.shards.write import ShardJob, TakenAwayError, clean, write_shard
@@ -154,15 +153,7 @@ def _start_worker(done: "Synchronized[int]", environment: dict[str, str]) -> Non
     os.environ.update(environment)  # which may be another than when the server started that this is a fork of
     keep_freed_memory()
     gc.freeze()  # as in `_nothing_here_is_garbage`, until the process ends
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """Ends this worker at once when its parent was killed, before it can write beside the run that takes over."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    multiprocessing.connection.wait([parent.sentinel])
-    os._exit(1)
+    end_with_parent()
 
 
 def _count_object() -> None:

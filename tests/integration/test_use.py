@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import duckdb
@@ -138,7 +139,9 @@ def test_the_metadata_tell_model_and_thresholds(annotated: Path) -> None:
 def killed_after(parts: int, arguments: list[str], out: Path) -> None:
     """Runs a command in a process of its own, four batches a part, and kills it once it has written some parts."""
     script = "import sys\nfrom attrtrain.inference import annotating as a\na._BATCHES, a.PART = 1, a.BATCH\nfrom attrtrain.cli import main\nsys.exit(main(sys.argv[1:]))"
-    process = subprocess.Popen([sys.executable, "-c", script, *arguments], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, *arguments], stderr=subprocess.DEVNULL, start_new_session=True
+    )
     folder = out.with_name(f".{out.name}.parts")
     deadline = time.monotonic() + 200
     while len(list(folder.glob("0*.parquet"))) < parts:
@@ -147,6 +150,18 @@ def killed_after(parts: int, arguments: list[str], out: Path) -> None:
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not out.exists()
+    require_nobody_left(process.pid)
+
+
+def require_nobody_left(group: int) -> None:
+    """Of the processes that were started in this group."""
+    deadline = time.monotonic() + 20
+    with suppress(ProcessLookupError):
+        while time.monotonic() < deadline:
+            os.killpg(group, 0)
+            time.sleep(0.05)
+        os.killpg(group, signal.SIGKILL)
+        pytest.fail("workers go on when the process is gone that they worked for")
 
 
 @pytest.fixture
@@ -176,7 +191,7 @@ def test_killed_and_run_again_it_goes_on_and_the_bytes_are_those_of_one_run(
     assert main(command("annotate", bundle, whole, *inputs)) == 0
     assert "882 objects, 18 image missing" in capsys.readouterr().out
     killed_after(3, command("annotate", bundle, torn, *inputs), torn)
-    killed_after(6, command("annotate", bundle, torn, *inputs), torn)
+    killed_after(6, command("annotate", bundle, torn, *inputs, "--workers", "2"), torn)
     other = draw_bundle(tmp_path / "other", seed=3, thresholds=THRESHOLDS)
     assert main(command("annotate", other, torn, *inputs)) == 1
     assert re.search(
