@@ -429,19 +429,32 @@ def test_workers_are_deaf_to_an_interrupt_from_their_first_instruction_on(data, 
 
 
 @needs_proc
-@pytest.mark.parametrize("killed", [workers_of, fork_servers_of])
-def test_a_worker_killed_by_the_system_is_one_clear_line(data, tmp_path, undisturbed, killed):
+def test_a_worker_killed_by_the_system_is_one_clear_line(data, tmp_path, undisturbed):
     out = tmp_path / "out"
     process = start(data, out, "--workers", "3")
     wait_until(started_writing(out), process)
     children = workers_of(process)
-    os.kill(killed(process)[0], signal.SIGKILL)
+    os.kill(children[0], signal.SIGKILL)
     errors = ended(process)
     assert process.returncode == 1
     assert "Traceback" not in errors
     assert last_lines(errors)[-1].startswith("error: a worker process died (out of memory?); finished shards are kept")
     assert not any(map(is_alive, children))
     assert not partials_below(out)
+    run(data, out)
+    assert content_of(out) == undisturbed
+
+
+@needs_proc
+def test_a_fork_server_killed_by_the_system_is_one_clear_line(data, tmp_path, undisturbed):
+    """Its forks end with the command, which no longer knows them: what one of them was writing is removed next time."""
+    out = tmp_path / "out"
+    process = start(data, out, "--workers", "3")
+    wait_until(started_writing(out), process)
+    os.kill(fork_servers_of(process)[0], signal.SIGKILL)
+    errors = ended(process)
+    assert process.returncode == 1 and "Traceback" not in errors
+    assert last_lines(errors)[-1].startswith("error: a worker process died (out of memory?); finished shards are kept")
     run(data, out)
     assert content_of(out) == undisturbed
 
