@@ -1,10 +1,7 @@
-"""Ending a process that can no longer take leave of the others it computes with, or whose parent is gone."""
+"""Ending a process that can no longer take leave of the others it computes with."""
 
-import multiprocessing
-import multiprocessing.connection
 import os
 import sys
-import threading
 
 
 def end_within_group(exit_code: int) -> int:
@@ -21,19 +18,3 @@ def end_within_group(exit_code: int) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(exit_code)
-
-
-def end_with_parent() -> None:
-    """Has this worker process of multiprocessing's end at once when its parent is gone, killed perhaps, before it can
-    write beside the run that takes over.
-
-    Processes that a fork server started keep that server going, so whether it is there says nothing of the parent.
-    """
-    threading.Thread(target=_wait_for_parents_end, daemon=True).start()
-
-
-def _wait_for_parents_end() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    multiprocessing.connection.wait([parent.sentinel])
-    os._exit(1)

@@ -17,7 +17,7 @@ from attrtrain.data.reader import ShardSet
 from attrtrain.errors import AttrtrainError, LeftOutError
 from attrtrain.framing import Framing
 from attrtrain.inference.objects import Objects
-from attrtrain.process_exit import end_with_parent
+from attrtrain.parent_process import end_with_parent
 from attrtrain.shards.manifest import CropSettings, Failure
 from attrtrain.shards.photographs import cut_photograph, look_for
 from attrtrain.signals import ignore_stop_signals

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from attrtrain.allocator import keep_freed_memory
 from attrtrain.errors import ShardError
-from attrtrain.process_exit import end_with_parent
+from attrtrain.parent_process import end_with_parent
 from attrtrain.shards.manifest import ShardInfo
 from attrtrain.shards.start_workers import children_deaf_to_stops, workers_context
 from attrtrain.shards.write import ShardJob, TakenAwayError, clean, write_shard
