@@ -68,6 +68,7 @@ _SLOW = (
     "jinja2",
     "tqdm",
     "timm",
+    "multiprocessing.connection",
 )
 
 
