@@ -56,7 +56,7 @@ def fit(task: Task, learner: Learner, state: RunState, window: Window) -> None:
         clock.count(state)
         _close_epoch(task, learner, state, evaluation)
         if is_saved_after(config, state):
-            save_checkpoint(task, learner, state, window)
+            clock.save(task, learner, state, window)
             leave_if_asked(task, state)
         else:
             save_and_leave_if_asked(task, learner, state, window)

@@ -74,8 +74,12 @@ class Clock:
             due = due or time_is_up
             save_and_leave_if_asked(task, learner, state, window)
         if due:
-            save_checkpoint(task, learner, state, window)
-            self._saved = time.monotonic()
+            self.save(task, learner, state, window)
+
+    def save(self, task: Task, learner: Learner, state: RunState, window: Window) -> None:
+        """Saves the run as it is; the minutes until the next checkpoint count from now on. Collective."""
+        save_checkpoint(task, learner, state, window)
+        self._saved = time.monotonic()
 
 
 def save_and_leave_if_asked(task: Task, learner: Learner, state: RunState, window: Window) -> None:

@@ -101,6 +101,17 @@ def test_a_step_is_saved_when_so_many_were_taken_or_so_many_minutes_went_by_sinc
     assert seconds.steps(task_of(of(every_minutes=2.0, every_steps=3)), 8, each=35) == [3, 6]
 
 
+def test_an_epoch_that_was_saved_is_a_new_beginning_for_the_minutes(seconds: Seconds) -> None:
+    task, state = task_of(of(every_minutes=2.0)), RunState()
+    clock = Clock(task)
+    seconds.now += 600  # its last steps, and its evaluation
+    clock.save(task, EVERYTHING_ELSE, state, EVERYTHING_ELSE)
+    for state.step in range(1, 6):
+        seconds.now += 35
+        clock.save_or_leave(task, EVERYTHING_ELSE, state, EVERYTHING_ELSE)
+    assert seconds.saved == [0, 4]
+
+
 def test_several_ranks_look_at_their_clocks_together_every_fifth_step(seconds: Seconds) -> None:
     config = of(every_minutes=1.0)
     assert seconds.steps(task_of(config, ranks=2), 20, each=20) == [5, 10, 15, 20]
