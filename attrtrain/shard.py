@@ -247,7 +247,7 @@ def _read(arguments: argparse.Namespace) -> "tuple[ObjectTable, str]":
 
     table, note = read_labels_at(arguments.labels, arguments.instances)
     # A photograph that is named from the root, or from a folder around its own, may be named from its own folder too.
-    if any(map(posixpath.isabs, set(table.image))) or inner_folders(arguments.images):
+    if any(map(posixpath.isabs, table.image)) or inner_folders(arguments.images):
         table = one_id_a_photograph(table, arguments.images)
     if note:
         print(note, file=sys.stderr)

@@ -79,11 +79,11 @@ def read_labels(labels: Sequence[Path], instances: Sequence[Path]) -> tuple[Obje
         case ".csv" | ".tsv" | ".jsonl":
             table = tabular.read_table(labels[0])
         case ".json":
-            table = vaw.read_vaw(labels)
+            table = one_id_a_photograph(vaw.read_vaw(labels))
         case suffix:
             raise LabelError(
                 f"{labels[0]}: unknown kind of label file '{suffix}'; known: .pkl .jbl (COCO Attributes), .csv .tsv .jsonl, .json (VAW)"
             )
     if instances:
         raise LabelError(f"{labels[0]}: has boxes of its own, so --instances is not needed; leave it out")
-    return one_id_a_photograph(table), ""
+    return table, ""

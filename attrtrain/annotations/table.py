@@ -6,6 +6,8 @@ import posixpath
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +98,8 @@ class ObjectTable:
 def without_year(name: str) -> str:
     """A photograph's path without COCO's prefix of 2014, `COCO_val2014_000000000042.jpg`, which 2017 dropped."""
     folder, slash, file = name.rpartition("/")
-    return f"{folder}{slash}{file.removeprefix('COCO_train2014_').removeprefix('COCO_val2014_') or file}"
+    short = file.removeprefix("COCO_train2014_").removeprefix("COCO_val2014_")
+    return name if short in ("", file) else f"{folder}{slash}{short}"  # no second text where nothing changes
 
 
 def tidy_name(name: str) -> str:
@@ -146,17 +149,17 @@ def one_id_a_photograph(table: ObjectTable, folders: Sequence[Path | str] = ()) 
             one lies in another, `b.jpg` in it is the `inner/b.jpg` of the other, if something is called so.
     """
     here, inner = _absolute(folders), inner_folders(folders)
-    names = {name: _from(name, here) for name in set(table.image)}
-    known = set(names.values())
-    photographs = {
-        name: photograph_of(next((longer for folder in inner if (longer := f"{folder}/{short}") in known), short))
-        for name, short in names.items()
-    }
+    known = {_from(name, here) for name in table.image} if inner else set()
+
+    @lru_cache(maxsize=1024)  # objects of a photograph mostly follow each other
+    def photograph(name: str) -> str:
+        short = _from(name, here)
+        return photograph_of(next((longer for folder in inner if (longer := f"{folder}/{short}") in known), short))
+
     least: dict[str, int] = {}
-    for name, image_id in zip(table.image, map(int, table.image_id), strict=True):
-        photograph = photographs[name]
-        least[photograph] = min(image_id, least.get(photograph, image_id))
-    one_id = np.fromiter((least[photographs[name]] for name in table.image), dtype=np.int64, count=len(table))
+    for name, image_id in zip(map(photograph, table.image), map(int, table.image_id), strict=True):
+        least[name] = min(image_id, least.get(name, image_id))
+    one_id = np.fromiter((least[name] for name in map(photograph, table.image)), dtype=np.int64, count=len(table))
     return table if np.array_equal(one_id, table.image_id) else replace(table, image_id=one_id)
 
 
@@ -181,7 +184,7 @@ def check_texts(*columns: Iterable[str]) -> None:
     """Raises LabelError where a text holds a NUL, or half a character as cut-off emojis in JSON do: no file of ours
     could hold it.
     """
-    for text in set().union(*columns):
+    for text in chain(*columns):  # a set of them would be larger than a column
         if "\0" in text:  # which arrays of texts lose at their ends
             raise LabelError(f"{str(text)!a} holds a NUL character; take it out")
         if not text.isascii():

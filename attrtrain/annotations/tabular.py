@@ -33,6 +33,7 @@ from attrtrain.annotations.table import (
     check_object_ids,
     check_pixels,
     check_texts,
+    one_id_a_photograph,
     photograph_of,
     text_of,
     tidy_name,
@@ -84,8 +85,9 @@ def read_table(path: str | Path) -> ObjectTable:
             rows.append(line, row)
             labels.extend(reader.labels(line, row))
         boxes = rows.boxes(SourceFile.of(path))
+        del rows  # of a million photographs its index takes as much memory as the table, whose checks take some too
         n = len(boxes.object_id)
-        return ObjectTable(
+        table = ObjectTable(
             vocabulary=AttributeVocabulary.from_names(reader.attributes),
             object_id=boxes.object_id,
             image_id=boxes.image_id,
@@ -99,6 +101,8 @@ def read_table(path: str | Path) -> ObjectTable:
             unmatched=np.zeros(0, dtype=np.int64),
             sources=(boxes.source,),
         )
+    # Ids of ours follow from the photographs' names.
+    return one_id_a_photograph(table) if "image_id" in reader.columns else table
 
 
 def read_boxes(path: str | Path) -> Boxes:

@@ -78,7 +78,7 @@ def make_plan(table: ObjectTable, crop: CropSettings, shard_objects: int) -> Sha
     Raises:
         LabelError: a split has a name that no file can have.
     """
-    splits = np.unique(table.split).tolist()
+    splits = sorted(set(table.split))
     for split in splits:
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", split):
             raise LabelError(f"split '{split}': shard files are named after it, so use letters, digits, - and _ only")

@@ -5,6 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from attrtrain.annotations import read_labels
 from attrtrain.annotations.tabular import read_boxes, read_table
 from attrtrain.errors import LabelError
 
@@ -372,6 +373,19 @@ def test_reading_holds_little_more_than_the_table(tmp_path, name):
         tracemalloc.stop()
     assert len(table) == objects
     assert peak / objects < 500
+
+
+def test_reading_holds_little_more_than_the_table_where_each_object_has_a_photograph_of_its_own(tmp_path):
+    rows = [f"{n:012d}.jpg,train,1.5,2,30,40,{n % 2}\n" for n in range(10_000)]
+    (tmp_path / "a.csv").write_text("image,split,x,y,w,h,furry\n" + "".join(rows))
+    tracemalloc.start()
+    try:
+        table, _ = read_labels([tmp_path / "a.csv"], [])
+        kept, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(table) == len(rows)
+    assert peak < 1.5 * kept
 
 
 @pytest.mark.parametrize("cell", ["", "  "])
