@@ -71,8 +71,9 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.coco_out is not None:
             replaced = write_coco(arguments.instances[0], arguments.out, arguments.coco_out)
             if replaced:
+                had = "`attributes` or `caption`" if arguments.captions else "`attributes`"
                 print(
-                    f"note: {replaced:,} annotations of {arguments.instances[0]} had `attributes` or `caption` of their own, which {arguments.coco_out} does not have",
+                    f"note: {replaced:,} annotations of {arguments.instances[0]} had {had} of their own, which {arguments.coco_out} does not have",
                     file=sys.stderr,
                 )
     return judge(info.written, info.left_out, arguments, failures_path(arguments.out))

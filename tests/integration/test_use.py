@@ -434,7 +434,9 @@ def test_attributes_that_annotations_had_are_not_beside_ours(
         main(command("annotate", bundle, tmp_path / "p.parquet", *of_coco(toy_coco, tmp_path / "theirs.json"), *more))
         == 0
     )
-    assert f"note: {len(content['annotations']):,} annotations of" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"note: {len(content['annotations']):,} annotations of" in told
+    assert "had `attributes` of their own" in told and "caption" not in told  # which stay
     written = json.loads((tmp_path / "ours.json").read_text())["annotations"]
     assert all(isinstance(one.get("attributes"), list) != bool(one["iscrowd"]) for one in written)
     assert sum("attributes" in one for one in written) == sum(not one["iscrowd"] for one in written)
