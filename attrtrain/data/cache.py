@@ -23,6 +23,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from decimal import ROUND_CEILING, Context
 from pathlib import Path
 
 from filelock import FileLock
@@ -35,6 +36,11 @@ _ATTEMPTS = 2
 _TOUCH_SECONDS = 1.0  # how exactly the time of last use is kept
 _SHA256 = re.compile("[0-9a-f]{64}")
 _OWN_NAME = re.compile(rf"\.?{_SHA256.pattern}\.[^.]+({re.escape(PARTIAL_SUFFIX)})?")
+
+
+def gigabytes_for(size: int) -> str:
+    """The `data.cache_gb`, in three digits, of a cache that holds so many bytes: rounded up, so that it does."""
+    return f"{float(Context(prec=3, rounding=ROUND_CEILING).create_decimal(size)) / 1e9:g}"
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,7 @@ class ShardCache:
         temporary folder. Nothing is made before a file is fetched.
         """
         own = Path(tempfile.gettempdir()) / f"attrtrain-{os.getuid()}"
-        return cls(Path(folder) if folder else own, int(gigabytes * 1e9))
+        return cls(Path(folder) if folder else own, round(gigabytes * 1e9))
 
     @contextmanager
     def reading(self, file: RemoteFile) -> Iterator[int]:
@@ -168,7 +174,7 @@ class ShardCache:
         """Opens a file of `size` bytes for writing, locked, once there is room for it."""
         if size > self.limit:
             raise ConfigError(
-                f"data.cache_gb: {self.limit / 1e9:g} GB is less than one file of {size / 1e9:.3g} GB; raise it"
+                f"data.cache_gb: {self.limit / 1e9:g} GB is less than one file of {gigabytes_for(size)} GB; raise it"
             )
         with FileLock(self.folder / "locks" / "room.lock"):
             files = []

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attrtrain.config.schema import DataConfig
-from attrtrain.data.cache import ShardCache
+from attrtrain.data.cache import ShardCache, gigabytes_for
 from attrtrain.data.shard_files import ShardFiles, files_of
 from attrtrain.errors import AttrtrainError, ConfigError, ShardError
 from attrtrain.shards.manifest import COUNTED_AT, INDEX, INDEX_DTYPE, LABELS, Manifest, fingerprint_of, read_manifest
@@ -205,7 +205,7 @@ class ShardSet:
         needed = sum(sizes[: window_shards + 2] if window_shards else sizes)
         if self.cache is not None and needed > self.cache.limit:
             raise ConfigError(
-                f"data.cache_gb: {self.cache.limit / 1e9:g} GB does not hold the {needed / 1e9:.3g} GB of shards that are read from at a time; "
+                f"data.cache_gb: {self.cache.limit / 1e9:g} GB does not hold the {gigabytes_for(needed)} GB of shards that are read from at a time; "
                 + ("raise it or lower data.window_shards" if window_shards else "raise it or set data.order block")
             )
 

@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -159,6 +160,19 @@ def test_a_cache_must_hold_a_window_of_the_split_and_two_shards_more(toy_shards,
     shards.cache = cache_of(tmp_path, needed - 1)
     with pytest.raises(ConfigError, match=r"data\.cache_gb"):
         shards.require_cache(window)
+
+
+@pytest.mark.parametrize("needed", [1, 547_000, 547_456, 999_999, 185_430_000_000, 185_600_000_000])
+def test_a_cache_of_the_size_that_a_refusal_names_is_accepted(toy_shards, tmp_path, monkeypatch, needed):
+    shards = ShardSet([file_url(toy_shards)], "train", cache_of(tmp_path))
+    monkeypatch.setattr(shards._parts[0], "remote_bytes", [needed])
+    shards.cache = cache_of(tmp_path, 0)
+    with pytest.raises(ConfigError) as refusal:
+        shards.require_cache(0)
+    named = float(re.search(r"does not hold the (\S+) GB", str(refusal.value)).group(1))
+    assert needed <= named * 1e9 * (1 + 1e-12) <= 1.01 * needed * (1 + 1e-12)
+    shards.cache = ShardCache.of(str(tmp_path), named)
+    shards.require_cache(0)
 
 
 @pytest.mark.slow
