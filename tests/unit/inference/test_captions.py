@@ -10,6 +10,7 @@ from attrtrain.inference.captions import MOST, article, caption, present
         ([], "elephant", "an elephant"),
         (["old"], "person", "an old person"),
         (["wet / damp"], "", "a wet object"),
+        (["black/white"], "cat", "a black/white cat"),
         (["left_hand_visible"], "person", "a left hand visible person"),
         ([], "", "an object"),
         ([f"a{n}" for n in range(9)], "cat", "an " + ", ".join(f"a{n}" for n in range(MOST)) + " cat"),
@@ -26,6 +27,7 @@ def test_a_caption_names_what_is_present_and_what_it_is(names, category, line):
         ("used", "a"), ("useful", "a"), ("usual", "a"), ("ugly", "an"), ("upright", "an"), ("utensil", "a"), ("utter", "an"),
         ("European", "a"), ("one-eyed", "a"), ("oven", "an"), ("orange", "an"), ("Open", "an"), ("hour", "an"), ("honest", "an"),
         ("house", "a"), ("hot", "a"), ("dry", "a"), ("ear", "an"), ("3d", "a"),
+        ("usable", "a"), ("using", "a"), ("utility", "a"), ("ewe", "a"), ("once", "a"), ("ubiquitous", "a"),
     ],
 )  # fmt: skip
 def test_the_article_goes_by_sound(word, expected):

@@ -9,7 +9,7 @@ import pytest
 from attrtrain.cli import main
 from attrtrain.errors import AttrtrainError, ConfigError, PredictionsError
 from attrtrain.inference.objects import Objects
-from attrtrain.inference.query import parse
+from attrtrain.inference.query import Query, Sql, parse
 from attrtrain.inference.results import METADATA, Job, ResultInfo, attribute_columns, base_columns
 from attrtrain.inference.searching import Example, read_predictions_info, search
 from attrtrain.shards.manifest import CropSettings
@@ -141,6 +141,8 @@ def test_what_is_found_and_in_which_order_is_what_a_plain_filter_finds(table, te
         ("furry < 0.5", lambda r: r["p"]["furry"] < 0.5),
         ("furry = 0.5", lambda r: r["p"]["furry"] == 0.5),
         ("furry != 0.5", lambda r: r["p"]["furry"] != 0.5),
+        ("furry > -0.5 and furry < +0.5", lambda r: r["p"]["furry"] < 0.5),
+        ("object_id > -1 and object_id < +1500", lambda r: r["object_id"] < 1500),
         ("object_id <= 1500", lambda r: r["object_id"] <= 1500),
         ("object_id < 1500", lambda r: r["object_id"] < 1500),
         ("object_id >= 1500", lambda r: r["object_id"] >= 1500),
@@ -212,6 +214,7 @@ HOSTILE = [
     "NOT " * 400 + "furry",
     "furry AND " * 500 + "furry",
     "(" * 1_000_000,
+    "furry & " + "sleeping " * 100,
 ]  # fmt: skip
 
 
@@ -235,11 +238,15 @@ def test_values_that_look_like_sql_are_values(table):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("fury", "did you mean furry"),
+        ("fury", "did you mean furry, Furry?"),
+        ("sleepy", "did you mean sleeping?"),
         ("damp", 'did you mean "wet / damp"?'),
+        ("DAMP", 'did you mean "wet / damp"?'),
+        ("object_ids = 3", "did you mean object_id?"),
         ("xyzzyq", "none comes close"),
         ("category", "category = ... (category is no attribute), but the expression ends"),
         ("furry AND", "expected an attribute, a column, NOT or a parenthesis, but the expression ends"),
+        ("furry AND AND", "expected an attribute, a column, NOT or a parenthesis, but there is 'AND'"),
         (
             "furry sleeping",
             "expected AND, OR or the end (a name with spaces goes in double quotes), but there is 'sleeping'",
@@ -247,7 +254,9 @@ def test_values_that_look_like_sql_are_values(table):
         ("category = 5", "expected a text in single quotes to compare category with, but there is '5'"),
         ("furry & sleeping", "at character 7: '& sleeping' is no part of the language"),
         ("wet / damp", "'/ damp' is no part of the language (a name with such signs goes in double quotes)"),
+        ("3d AND furry", "'3d AND furry' is no part of the language (a name with such signs goes in double quotes)"),
         ("category = 'dog", "at character 12: a quote that nothing closes"),
+        ('furry or "wet', "at character 10: a quote that nothing closes"),
     ],
 )
 def test_a_mistake_is_told_with_what_would_do(text, told):
@@ -259,6 +268,39 @@ def test_a_mistake_is_told_with_what_would_do(text, told):
 def test_a_name_in_another_case_is_found_where_only_one_is_meant(table):
     found, total = search(table[0], parse("SLEEPING and Man-Made", info_of().attributes), None, 1000)
     assert total == len(found) == sum(T(row, "sleeping") and T(row, "man-made") for row in table[1])
+
+
+def test_a_name_is_a_word_of_any_language_and_in_quotes_one_of_this_language_or_a_column():
+    attributes = attribute_columns(("größe", "not", "and"), (0.5, 0.5, 0.5), ("", "", ""))
+    rows = pa.table(
+        {"größe": [0.9, 0.9, 0.2], "not": [0.8, 0.1, 0.9], "and": [0.7, 0.9, 0.9], "category": ["x", "y", "y"]}
+    )
+
+    def found(expression):
+        query = parse(expression, attributes)
+        with duckdb.connect() as connection:
+            connection.register("rows", rows)
+            asked = connection.execute(f"SELECT {query.matches.text} FROM rows", query.matches.values)
+            return [row for (row,) in asked.fetchall()]
+
+    assert found("Größe") == [True, True, False]
+    assert found('"not" AND NOT "and" <= 0.6') == [True, False, True]
+    assert found("\"category\" = 'y'") == [False, True, True]
+
+
+def test_the_longest_and_the_deepest_expressions_are_still_understood():
+    for deep in ("(" * 49 + "furry" + ")" * 49, "NOT " * 49 + "furry"):
+        assert parse(deep, info_of().attributes).attributes[0].name == "furry"
+        with pytest.raises(ConfigError, match="nested more than 50 deep"):
+            parse(f"NOT {deep}", info_of().attributes)
+    assert parse("furry".ljust(2000), info_of().attributes).attributes[0].name == "furry"
+    with pytest.raises(ConfigError, match=r"2,001 characters; 2,000 is the most"):
+        parse("furry".ljust(2001), info_of().attributes)
+
+
+def test_an_attribute_that_is_named_twice_is_shown_once(table):
+    found, _ = search(table[0], parse("furry > 0.2 and sleeping and furry < 0.8", info_of().attributes), None, 1)
+    assert [name for name, _ in found[0].attributes] == ["furry", "sleeping"]
 
 
 def test_neighbours_are_ranked_by_the_cosine_of_their_features(table, tmp_path):
@@ -291,23 +333,50 @@ def test_neighbours_are_ranked_by_the_cosine_of_their_features(table, tmp_path):
     assert search(path, None, Example(rows[5]["object_id"], tmp_path / "f.parquet"), 25) == ([], 0)
     with pytest.raises(PredictionsError, match="has no object 999999"):
         search(path, None, Example(999999, tmp_path / "f.parquet"), 5)
-    with pytest.raises(ConfigError, match="attrtrain features"):
-        search(path, None, Example(1, path), 5)
+    for other in (path, tmp_path / "f.npy"):
+        with pytest.raises(ConfigError, match=r"needs the \.parquet file that `attrtrain features` writes"):
+            search(path, None, Example(1, other), 5)
     with pytest.raises(PredictionsError, match="holds features"):
         read_predictions_info(tmp_path / "f.parquet")
 
 
 def test_files_that_are_something_else_are_told_in_one_line(tmp_path):
     (tmp_path / "text.parquet").write_text("no parquet")
-    pq.write_table(pa.table({"object_id": [1]}), tmp_path / "other.parquet")
+    (tmp_path / "folder.parquet").mkdir()
+    one = pa.table({"object_id": [1]})
+    pq.write_table(one, tmp_path / "other.parquet")
+    newer = info_of().model_dump_json().replace('"schema_version":1', '"schema_version":2')
+    pq.write_table(one.replace_schema_metadata({METADATA: newer}), tmp_path / "newer.parquet")
     for name, told in (
         ("text.parquet", "not a file that"),
         ("other.parquet", "not a file that"),
+        ("folder.parquet", "not a file that"),
+        ("newer.parquet", r"not a file that `attrtrain annotate` or `attrtrain features` of this version wrote"),
         ("no.parquet", "no such file"),
     ):
         with pytest.raises(AttrtrainError, match=told) as caught:
             read_predictions_info(tmp_path / name)
         assert "\n" not in str(caught.value)
+
+
+def test_rows_that_cannot_be_read_are_told_in_one_line(table, tmp_path, capsys):
+    """The end of the file, which says what it is, is as it was."""
+    written = table[0].read_bytes()
+    end = len(written) - 8 - int.from_bytes(written[-8:-4], "little")
+    path = tmp_path / "preds.parquet"
+    path.write_bytes(b"PAR1".ljust(end, b"\xff") + written[end:])
+    assert main(["search", str(path), "furry"]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith(f"error: {path}: cannot be searched (") and err.count("\n") == 1
+    assert "reading the stream registered as 'predictions' failed" in err
+
+
+def test_the_database_that_searches_opens_no_file(table, tmp_path):
+    (tmp_path / "secret.csv").write_text("a\n1\n")
+    for reader in ("read_csv", "read_text"):
+        reads = Sql(f"(SELECT count(*) FROM {reader}('{tmp_path / 'secret.csv'}'))::DOUBLE")
+        with pytest.raises(PredictionsError, match="file system operations are disabled"):
+            search(table[0], Query(Sql("true"), reads, ()), None, 5)
 
 
 def test_columns_are_called_like_attributes_and_never_twice():
