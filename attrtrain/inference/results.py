@@ -136,7 +136,7 @@ def fingerprint_of(objects: Objects) -> str:
     for column in (objects.object_id, objects.image_size, objects.box, objects.crowd):
         digest.update(np.ascontiguousarray(column).tobytes())
     for text in (objects.image, objects.category):
-        digest.update("\0".join(text.tolist()).encode(errors="surrogatepass"))
+        digest.update("\0".join(text.tolist()).encode())
     return digest.hexdigest()
 
 
