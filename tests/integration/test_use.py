@@ -282,14 +282,14 @@ def test_too_many_failures_end_with_1_and_a_result_all_the_same(
         assert len(rows_of(tmp_path / "p.parquet")) == 882
 
 
-@pytest.mark.parametrize("kind", ["parquet", "npy"])
+@pytest.mark.parametrize(("kind", "split"), [("parquet", "val"), ("npy", "train")])
 def test_features_are_what_the_backbone_says_of_shards_and_photographs_alike(
-    bundle: Path, toy_coco: Path, toy_shards: Path, tmp_path: Path, kind: str
+    bundle: Path, toy_coco: Path, toy_shards: Path, tmp_path: Path, kind: str, split: str
 ) -> None:
-    shards = ShardSet([toy_shards], "val")
+    shards = ShardSet([toy_shards], split)
     same_crops = draw_bundle(tmp_path / "bundle", shards.vocabulary.names, crop=shards.crop)
     stored, cut = tmp_path / f"stored.{kind}", tmp_path / f"cut.{kind}"
-    assert main(command("features", same_crops, stored, "--shards", toy_shards, "--split", "val")) == 0
+    assert main(command("features", same_crops, stored, "--shards", toy_shards, "--split", split)) == 0
     annotations = [toy_coco / "annotations" / f"instances_{split}2017.json" for split in ("train", "val")]
     folders = (toy_coco / "train2017", toy_coco / "val2017")
     assert main(command("features", same_crops, cut, "--instances", *annotations, "--images", *folders)) == 0
@@ -369,11 +369,21 @@ def test_search_finds_shows_and_draws(
     images = ("--html", page, "--images", toy_coco / "train2017")
     assert main(["search", str(preds), asked, "--limit", "5", *map(str, images)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [int(line.split()[1]) for line in lines[:5]] == [row["object_id"] for row in chosen[:5]]
+    scores = [row["furry"] * (1 - row["sleeping"]) for row in chosen[:5]]
+    for line, row, score in zip(lines[:5], chosen, scores, strict=False):
+        words = [f"{score:.3f}", str(row["object_id"]), row["category"], row["image"]]
+        words += ["furry", f"{row['furry']:.3f}", "sleeping", f"{row['sleeping']:.3f}"]
+        assert line.split() == " ".join(words).split()
     assert lines[5] == f"{len(chosen)} of {len(rows)} objects match; the best 5 are shown"
     html = page.read_text()
     assert html.count("data:image/webp;base64,") == 5 and "</title>'" not in html and 'src="http' not in html
-    assert all(str(row["object_id"]) in html for row in chosen[:5])
+    text = " ".join(re.sub("<[^>]*>", " ", html.split("<body")[-1]).split())
+    assert f"{len(chosen)} objects found; the best 5 are shown. Ranked by joint score." in text
+    assert all(
+        f"{score:.3f} {row['category']} furry {row['furry']:.3f} sleeping {row['sleeping']:.3f} {row['object_id']} in {row['image']}"
+        in text
+        for row, score in zip(chosen, scores, strict=False)
+    )
     assert main(["search", str(preds), "category = 'unicorn'", "--html", str(page)]) == 0
     assert "0 of" in capsys.readouterr().out and "No object matches" in page.read_text()
 
@@ -381,7 +391,9 @@ def test_search_finds_shows_and_draws(
     assert main(command("features", bundle, features, *of_coco(toy_coco, instances))) == 0
     capsys.readouterr()
     like = rows[3]["object_id"]
-    assert main(["search", str(preds), "--like", str(like), "--features", str(features), "--limit", "4"]) == 0
+    asked_like = ["--like", str(like), "--features", str(features), "--limit", "4", "--html", str(page)]
+    assert main(["search", str(preds), *asked_like]) == 0
+    assert f"Ranked by likeness to object {like}: the cosine of features." in page.read_text()
     matrix = {
         row["object_id"]: np.array(row["features"]) / np.linalg.norm(row["features"]) for row in rows_of(features)
     }
@@ -461,12 +473,20 @@ def test_attributes_that_annotations_had_are_not_beside_ours(
         (["annotate", "--out", "p.parquet", "--instances", "{i}", "--images", "{v}", "--model", "{v}"], "no bundle here"),
         (["annotate", "--out", "{text}", "--instances", "{i}", "--images", "{v}"], "not a file that"),
         (["features", "--out", "f.npy", "--shards", "{v}", "--images", "{v}"], "--shards hold crops already"),
+        (["features", "--out", "f.npy", "--shards", "{v}", "--instances", "{i}"], "--shards hold crops already"),
+        (["features", "--out", "f.npy", "--shards", "{v}", "--boxes", "b.csv"], "--shards hold crops already"),
+        (["features", "--out", "f.npy", "--instances", "{i}", "--images", "nowhere"], "--images nowhere: no such folder"),
         (["features", "--out", "f.npy"], "--instances, --boxes or --shards"),
         (["features", "--out", "f.npy", "--instances", "{i}", "--images", "{v}", "--split", "val"], "--split val chooses among the objects of --shards"),
         (["features", "--out", "f.npy", "--shards", "{v}"], "no shard folder"),
         (["features", "--out", "f.csv", "--shards", "{v}"], "ends in .parquet or .npy"),
         (["search", "{text}", "furry"], "not a file that"),
         (["search", "{p}"], "nothing to search for"),
+        (["search", "{p}", " "], "nothing to search for"),
+        (["search", "{p}", "furry", "--images", "{v}"], "say where to write it with --html"),
+        (["search", "{p}", "furry", "--images", "nowhere", "--html", "x.html"], "--images nowhere: no such folder"),
+        (["search", "{p}", "--like", "3", "--features", "{text}", "--html", "./text.parquet"], "would replace what is searched"),
+        (["search", "{p}", "furry", "--features", "{text}"], "--like and --features go together"),
         (["search", "{p}", "fury"], "did you mean furry"),
         (["search", "{p}", "furry", "--like", "3"], "--like and --features go together"),
         (["search", "{p}", "furry", "--limit", "0"], "--limit 0"),
@@ -542,6 +562,10 @@ def test_crops_are_from_where_they_were_annotated_and_a_page_without_any_says_wh
     pq.write_table(table.replace_schema_metadata({b"attrtrain": json.dumps(info)}), tmp_path / "moved.parquet")
     assert main(["search", str(tmp_path / "moved.parquet"), "object_id >= 0", "--html", str(page)]) == 0
     assert page.read_text().count("say with --images where") == 20 and "data:image/" not in page.read_text()
+    earlier = tmp_path / "earlier.parquet"
+    pq.write_table(pq.read_table(preds).drop_columns(["image_size"]), earlier)  # as first versions wrote it
+    assert main(["search", str(earlier), "object_id >= 0", "--html", str(page)]) == 0
+    assert page.read_text().count("data:image/") == 20
 
 
 def test_names_that_are_no_text_cost_nothing(
