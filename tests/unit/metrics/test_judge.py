@@ -418,7 +418,10 @@ def test_categories_come_largest_first_and_without_any_there_are_none():
     named = replace(predictions, category=np.repeat(["cat", "a bird", "dog"], [40, 80, 120]))
     found = judge(named, source={}, replicates=0).groups["category"]
     assert [(entry.name, entry.objects) for entry in found] == [("dog", 120), ("a bird", 80), ("cat", 40)]
-    assert judge(replace(predictions, category=np.full(240, "")), source={}, replicates=0).groups["category"] == []
+    nameless = judge(replace(predictions, category=np.full(240, "")), source={}, replicates=0)
+    assert nameless.groups["category"] == []
+    for overall in (nameless.overall, *(nameless.views[name].overall for name in ("masked", "legacy"))):
+        assert overall["category_map"] is None
 
 
 def test_of_one_photograph_there_are_scores_and_no_intervals():

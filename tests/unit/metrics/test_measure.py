@@ -1,11 +1,12 @@
 """Every point score against scikit-learn, torchmetrics, or the published rules as plain loops."""
 
+import itertools
 import warnings
 
 import numpy as np
 import pytest
 import torch
-from drawn_cells import cells_of, draw_predictions
+from drawn_cells import cells_of, draw_predictions, draw_shares
 from sklearn.metrics import balanced_accuracy_score, f1_score, precision_score, recall_score
 from torchmetrics.functional.classification import (
     binary_calibration_error,
@@ -14,6 +15,7 @@ from torchmetrics.functional.classification import (
     multilabel_f1_score,
 )
 
+from attrtrain.metrics.decisions import second_half
 from attrtrain.metrics.functional import expected_calibration_error
 from attrtrain.metrics.judged_set import JudgedSet
 from attrtrain.metrics.measure import measure
@@ -196,6 +198,36 @@ def test_half_precision_scores_are_those_numbers(predictions):
         for scores in (half, half.astype(np.float64))
     )
     equal([given[key] for key in given if "15" not in key], [widened[key] for key in given if "15" not in key])
+
+
+def test_tuned_scores_judge_each_half_of_the_photographs_at_the_thresholds_of_the_other():
+    predictions = draw_shares()
+    half = second_half(predictions.image_id)
+    known, positive = ~np.isnan(predictions.labels), predictions.labels >= 0.5
+    said = np.zeros_like(known)
+    for a, mine in itertools.product(range(8), (half, ~half)):
+        other = known[:, a] & ~mine
+        scores, true = predictions.logits[other, a].astype(np.float64), positive[other, a]
+        falling = np.unique(scores)[::-1]
+
+        def f1(least, scores=scores, true=true):
+            return 2 * (true & (scores > least)).sum() / (true.sum() + (scores > least).sum())
+
+        best = max([*(falling[:-1] + falling[1:]) / 2, falling[-1] - 1e-6], key=f1)  # of equals the highest
+        said[mine, a] = predictions.logits[mine, a] > best
+    overall = measure(JudgedSet.of(predictions, 0.5), 0.5).overall
+    equal(overall["of1_tuned"], f1_score(positive[known], said[known]))
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.8])
+def test_where_one_half_has_no_positive_the_other_is_decided_by_the_threshold_that_was_asked_for(threshold):
+    predictions = draw_shares(a=3, known=1.0)
+    half = second_half(predictions.image_id)
+    predictions.labels[~half] = 0
+    given, found = predictions.logits.astype(np.float64), predictions.labels >= 0.5
+    overall = measure(JudgedSet.of(predictions, 0.5), threshold).overall
+    equal(overall["or_tuned"], recall_score(found.ravel(), given.ravel() > np.log(threshold / (1 - threshold))))
+    equal(overall["or_tuned"], overall["or"])
 
 
 def test_unknown_cells_never_count(predictions):
