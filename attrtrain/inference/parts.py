@@ -143,6 +143,8 @@ def open_parts(out: Path, job: Job) -> Iterator[Parts | ResultInfo]:
             try:
                 folder.mkdir(exist_ok=True)
                 _claim(folder, job)
+                # Of a run that was killed while it put the parts together.
+                remove_partials(out.parent, {out.name, failures_path(out).name, info_path(out).name})
                 yield Parts(out, folder)
             finally:
                 lock.unlink(missing_ok=True)

@@ -1,6 +1,9 @@
 """Parts of a result become one file with each object once and in order, and a result is of one job alone."""
 
 import json
+import signal
+import subprocess
+import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -12,7 +15,7 @@ import pytest
 from attrtrain.errors import PredictionsError
 from attrtrain.inference import parts as module
 from attrtrain.inference.objects import Objects
-from attrtrain.inference.parts import Parts, open_parts
+from attrtrain.inference.parts import Parts, failures_path, info_path, open_parts
 from attrtrain.inference.results import FEATURES, Job, ResultInfo, fingerprint_of
 from attrtrain.shards.manifest import CropSettings, Failure
 
@@ -28,6 +31,13 @@ def failure(object_id: int, reason: str) -> Failure:
     return Failure(object_id=object_id, image=f"{object_id}.jpg", reason=reason, detail="why")
 
 
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from attrtrain.files import atomic_write
+with atomic_write(Path(sys.argv[1])) as file:
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
 LEFT_OUT = [
     [failure(100, "crowd")],
     [failure(101, "box_empty"), failure(102, "crowd")],
@@ -78,6 +88,26 @@ def test_a_list_of_failures_of_an_earlier_result_does_not_stay(tmp_path: Path) -
         parts.add(pa.table({"object_id": [1]}), [])
         parts.merge(INFO)
     assert [path.name for path in tmp_path.iterdir()] == ["result.parquet"]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "npy"])
+def test_what_a_run_left_that_was_killed_while_it_put_the_parts_together_goes(tmp_path: Path, kind: str) -> None:
+    out, others = tmp_path / f"result.{kind}", tmp_path / ".other.parquet.0.partial"
+    others.write_text("being written")
+    for path in (out, failures_path(out), info_path(out)):
+        killed = [sys.executable, "-c", KILLED, str(path)]
+        assert subprocess.run(killed).returncode == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 4
+    with open_parts(out, JOB) as parts:
+        assert isinstance(parts, Parts)
+        add_all(parts)
+        parts.merge(INFO)
+    assert set(tmp_path.iterdir()) == {out, failures_path(out), info_path(out), others}
+    folder = tmp_path / f".{out.name}.parts"
+    folder.mkdir()  # killed when the result was there and its parts were not yet gone
+    with open_parts(out, JOB) as again:
+        assert isinstance(again, ResultInfo)
+    assert not folder.exists()
 
 
 def refused(out: Path, job: Job = JOB) -> str:
