@@ -70,7 +70,7 @@ def _open_closed_streams() -> None:
 def _have_threads_wait_briefly() -> None:
     """Has OpenMP's threads, all of which wait for the last one wherever a part of a layer is done, let go of their core
     after 10,000 turns of waiting in place of 300,000, which are milliseconds. Beside other programs a network on a CPU
-    is faster then; on cores that nobody else uses it makes no difference.
+    is faster then; on cores that nobody else uses it makes next to no difference.
 
     GNU's OpenMP, which torch's wheels for Linux bring along, reads this when torch is imported, and so once an action
     has begun. What somebody has chosen stays.
