@@ -6,7 +6,6 @@ import posixpath
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -149,17 +148,19 @@ def one_id_a_photograph(table: ObjectTable, folders: Sequence[Path | str] = ()) 
             one lies in another, `b.jpg` in it is the `inner/b.jpg` of the other, if something is called so.
     """
     here, inner = _absolute(folders), inner_folders(folders)
-    known = {_from(name, here) for name in table.image} if inner else set()
+    names = set(table.image)
+    known = {_from(name, here) for name in names} if inner else set()
 
-    @lru_cache(maxsize=1024)  # objects of a photograph mostly follow each other
     def photograph(name: str) -> str:
         short = _from(name, here)
         return photograph_of(next((longer for folder in inner if (longer := f"{folder}/{short}") in known), short))
 
+    photographs = {name: photograph(name) for name in names}
     least: dict[str, int] = {}
-    for name, image_id in zip(map(photograph, table.image), map(int, table.image_id), strict=True):
-        least[name] = min(image_id, least.get(name, image_id))
-    one_id = np.fromiter((least[name] for name in map(photograph, table.image)), dtype=np.int64, count=len(table))
+    for name, image_id in zip(table.image, map(int, table.image_id), strict=True):
+        of_name = photographs[name]
+        least[of_name] = min(image_id, least.get(of_name, image_id))
+    one_id = np.fromiter((least[photographs[name]] for name in table.image), dtype=np.int64, count=len(table))
     return table if np.array_equal(one_id, table.image_id) else replace(table, image_id=one_id)
 
 
