@@ -1,6 +1,8 @@
 # Everything from nothing but Python and make. `make help` lists the targets.
 PYTHON ?= python3
 BIN := .venv/bin
+# Packages as uv installs them are compiled when they are first imported; where that may not be kept, by every program anew, for seconds.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help env demo test lint bench clean
 .DEFAULT_GOAL := help
