@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from attrtrain.cores import core_count
 from attrtrain.errors import AttrtrainError, ConfigError, ShardError
 from attrtrain.shards.crop_defaults import CONTEXT, QUALITY, STORE_PX
+from attrtrain.signals import interrupts_held_back
 from attrtrain.urls import as_place, is_url, require_folders
 from attrtrain.wording import by_reason, counted, some_of
 
@@ -98,14 +99,16 @@ def _part(text: str) -> tuple[int, int]:
 def run(arguments: argparse.Namespace) -> int:
     """Shards, prints the summary, and returns 1 when more was left out than `--max-failure-rate` allows, else 0."""
     _require_in_range(arguments)
-    if arguments.workers > 1 and not arguments.dask and not arguments.merge:
-        from attrtrain.shards.start_workers import start_early
+    # Ctrl-C in the middle of an import may have Python end by the signal, whatever exit code we give.
+    with interrupts_held_back():
+        if arguments.workers > 1 and not arguments.dask and not arguments.merge:
+            from attrtrain.shards.start_workers import start_early
 
-        start_early()  # before the imports that its process makes, too
+            start_early()  # before the imports that its process makes, too
 
-    from attrtrain.shards import finish, write
-    from attrtrain.shards.execute import terminated_like_interrupted
-    from attrtrain.shards.plan import make_plan
+        from attrtrain.shards import finish, write
+        from attrtrain.shards.execute import terminated_like_interrupted
+        from attrtrain.shards.plan import make_plan
 
     crop = _crop_settings(arguments)
     # Parts and who merges them write into a folder that is others' too.

@@ -1,6 +1,8 @@
 """Being asked to stop: signals set a flag, and training looks at it between two steps."""
 
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 # TERM: preemption and scancel. USR1, USR2: what batch systems send ahead of a time limit. INT: Ctrl-C.
@@ -30,3 +32,24 @@ def ignore_stop_signals() -> None:
     """
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+@contextmanager
+def interrupts_held_back() -> Iterator[Callable[[], None]]:
+    """Holds Ctrl-C and SIGTERM back to where the block calls what it is given, or to the block's end, so that nothing
+    is left half done.
+    """
+    held: list[int] = []
+
+    def stop_if_interrupted() -> None:
+        if held:
+            raise KeyboardInterrupt(held[0])
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    handlers = {number: signal.signal(number, lambda number, _: held.append(number)) for number in numbers}
+    try:
+        yield stop_if_interrupted
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    stop_if_interrupted()

@@ -22,6 +22,7 @@ from attrtrain.parent_process import end_with_parent
 from attrtrain.shards.manifest import ShardInfo
 from attrtrain.shards.start_workers import children_deaf_to_stops, workers_context
 from attrtrain.shards.write import ShardJob, TakenAwayError, clean, write_shard
+from attrtrain.signals import interrupts_held_back
 from attrtrain.urls import is_url
 
 P = ParamSpec("P")
@@ -72,7 +73,7 @@ def write_here(jobs: Sequence[ShardJob], workers: int) -> None:
     is_remote = any(map(is_url, jobs[0].image_folders))
     if (workers == 1 or len(jobs) == 1) and not is_remote:
         keep_freed_memory()
-        with progress_bar(objects) as bar, _interrupts_held_back() as stop_if_interrupted, _nothing_here_is_garbage():
+        with progress_bar(objects) as bar, interrupts_held_back() as stop_if_interrupted, _nothing_here_is_garbage():
 
             def after_object() -> None:
                 bar.update()
@@ -108,7 +109,7 @@ class _DeafProcesses(ProcessPoolExecutor):
 
     def submit(self, task: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Submits a task, which is where processes are started."""
-        with _interrupts_held_back(), children_deaf_to_stops():
+        with interrupts_held_back(), children_deaf_to_stops():
             try:
                 return super().submit(task, *args, **kwargs)
             except EOFError:
@@ -184,27 +185,6 @@ def _follow(bar: "tqdm[Any]", done: "Synchronized[int]") -> Iterator[None]:
         finished.set()
         thread.join()
         bar.update(count.value - bar.n)
-
-
-@contextmanager
-def _interrupts_held_back() -> Iterator[Callable[[], None]]:
-    """Holds Ctrl-C and SIGTERM back to where the block calls what it is given, or to the block's end, so that nothing
-    is left half done.
-    """
-    held: list[int] = []
-
-    def stop_if_interrupted() -> None:
-        if held:
-            raise KeyboardInterrupt(held[0])
-
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    handlers = {number: signal.signal(number, lambda number, _: held.append(number)) for number in numbers}
-    try:
-        yield stop_if_interrupted
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    stop_if_interrupted()
 
 
 @contextmanager

@@ -408,7 +408,7 @@ def test_a_signal_while_workers_start_gives_no_traceback_either(data, tmp_path, 
     time.sleep(delay)
     os.killpg(process.pid, number)
     errors = ended(process)
-    assert process.returncode == exit_code
+    assert process.returncode == exit_code, errors
     assert "Traceback" not in errors and "Exception" not in errors
     assert last_lines(errors)[-1] == "stopped; run the same command again to go on"
 
