@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from attrtrain.errors import ConfigError
+from attrtrain.garbage import no_garbage_collection
 from attrtrain.inference.command import (
     add_models_arguments,
     add_object_arguments,
@@ -52,13 +53,14 @@ def run(arguments: argparse.Namespace) -> int:
     check_work(arguments, (".parquet",))
     check_scales(arguments.tta_scales)
     _check_coco_out(arguments)
-    from attrtrain.inference.annotating import annotate, of_photographs
-    from attrtrain.inference.coco_out import write_coco
-    from attrtrain.inference.members import views_of
-    from attrtrain.inference.objects import read_objects
-    from attrtrain.inference.parts import failures_path
-    from attrtrain.inference.predictor import Predictor
-    from attrtrain.shards.execute import terminated_like_interrupted
+    with no_garbage_collection():
+        from attrtrain.inference.annotating import annotate, of_photographs
+        from attrtrain.inference.coco_out import write_coco
+        from attrtrain.inference.members import views_of
+        from attrtrain.inference.objects import read_objects
+        from attrtrain.inference.parts import failures_path
+        from attrtrain.inference.predictor import Predictor
+        from attrtrain.shards.execute import terminated_like_interrupted
 
     with terminated_like_interrupted():
         objects = read_objects(arguments.instances, arguments.boxes)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attrtrain.errors import AttrtrainError, ConfigError, ShardError
+from attrtrain.garbage import no_garbage_collection
 from attrtrain.inference.command import add_models_arguments, check_scales
 from attrtrain.protocol import DEV, NAME, REPLICATES, TITLE, Choices, deviations
 from attrtrain.run_layout import REPORT
@@ -63,23 +64,24 @@ def run(arguments: argparse.Namespace) -> int:
     check_scales(arguments.tta_scales)
     if arguments.tune_on == arguments.split:
         raise ConfigError(f"--tune-on {arguments.tune_on}: that is the split to judge; thresholds are tuned on another")
-    from attrtrain.bundle import locate_bundle, read_card
-    from attrtrain.data.overlap import leaks
-    from attrtrain.device import device_type
-    from attrtrain.engine.agreement import require_same_shards
-    from attrtrain.engine.judging import headline, judge_split, thresholds_from
-    from attrtrain.inference.gain import describe_gain, run_passes, together
-    from attrtrain.inference.members import mirror_notes, read_members, shared_card, views_of
-    from attrtrain.metrics.document import SHARDS
-    from attrtrain.report.run_directory import joined
-    from attrtrain.runtime import (
-        PATIENCE_SECONDS,
-        build_runtime,
-        explained_process_loss,
-        leave_group,
-        of_one_process,
-        usable_precision,
-    )
+    with no_garbage_collection():
+        from attrtrain.bundle import locate_bundle, read_card
+        from attrtrain.data.overlap import leaks
+        from attrtrain.device import device_type
+        from attrtrain.engine.agreement import require_same_shards
+        from attrtrain.engine.judging import headline, judge_split, thresholds_from
+        from attrtrain.inference.gain import describe_gain, run_passes, together
+        from attrtrain.inference.members import mirror_notes, read_members, shared_card, views_of
+        from attrtrain.metrics.document import SHARDS
+        from attrtrain.report.run_directory import joined
+        from attrtrain.runtime import (
+            PATIENCE_SECONDS,
+            build_runtime,
+            explained_process_loss,
+            leave_group,
+            of_one_process,
+            usable_precision,
+        )
 
     card = read_card(locate_bundle(arguments.model[0]))
     if arguments.out is not None:

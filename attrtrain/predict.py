@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrtrain.errors import AttrtrainError, ConfigError, ImageError
+from attrtrain.garbage import no_garbage_collection
 from attrtrain.inference.command import add_models_arguments, check_scales
 from attrtrain.wording import shown
 
@@ -49,8 +50,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.top < 1:
         raise ConfigError(f"--top {arguments.top}: must be at least 1")
     check_scales(arguments.tta_scales)
-    from attrtrain.inference.members import views_of
-    from attrtrain.inference.predictor import Predictor
+    with no_garbage_collection():
+        from attrtrain.inference.members import views_of
+        from attrtrain.inference.predictor import Predictor
 
     predictor = Predictor(arguments.model, views=views_of(arguments.tta_flip, arguments.tta_scales))
     _check_category(predictor, arguments.category)

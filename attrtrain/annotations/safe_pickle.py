@@ -15,7 +15,6 @@ Streams understood: Python 2 pickles (protocol 0, latin-1 strings, `numpy.core` 
 
 import bz2
 import collections
-import gc
 import gzip
 import io
 import lzma
@@ -23,14 +22,14 @@ import math
 import pickle
 import re
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 
 from attrtrain.errors import LabelError, UnsafeFileError
+from attrtrain.garbage import no_garbage_collection
 
 _BUILTINS = (dict, list, tuple, set, frozenset, int, float, complex, bool, str, bytes, bytearray)
 _SCALARS = (
@@ -214,7 +213,7 @@ def load_pickle(path: Path) -> Any:
         LabelError: the file is missing, damaged, or no pickle at all.
     """
     try:
-        with _no_garbage_collection(), path.open("rb", buffering=_BUFFER_BYTES) as file:
+        with no_garbage_collection(), path.open("rb", buffering=_BUFFER_BYTES) as file:
             decompress = _decompressor(file.read(6))
             file.seek(0)
             if decompress is None:
@@ -234,20 +233,6 @@ def load_pickle(path: Path) -> Any:
         raise LabelError(
             f"{path}: not a readable pickle or joblib file ({type(error).__name__}: {_shown(error)}); is the download complete?"
         ) from None
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Keeps the collector from walking, again and again, a million new objects of which none is garbage: a fifth of the
-    time.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _decompressor(magic: bytes) -> Callable[[bytes], bytes] | None:
