@@ -1,5 +1,5 @@
-"""What every command does before its work, and with errors: a user's mistake is one line on stderr and an exit code; a
-defect of ours keeps its traceback.
+"""What every command does with errors: a user's mistake is one line on stderr and an exit code; a defect of ours keeps
+its traceback.
 """
 
 import os
@@ -11,8 +11,6 @@ from attrtrain.errors import AttrtrainError, OneProcessError, PreemptedError, Pr
 from attrtrain.process_exit import end_within_group
 from attrtrain.wording import shown
 
-_SPINS = 10_000
-
 
 def exit_code_of(action: Callable[[], int], going_on: str) -> int:
     """Runs what a command does and returns its exit code.
@@ -22,7 +20,6 @@ def exit_code_of(action: Callable[[], int], going_on: str) -> int:
         going_on: what to do after Ctrl-C, behind "stopped; ".
     """
     _open_closed_streams()
-    _have_threads_wait_briefly()
     try:
         return action()
     except PreemptedError as error:  # no error: it has saved all there is, and every process is about to end
@@ -65,18 +62,6 @@ def _open_closed_streams() -> None:
         sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
     if sys.stderr is None:
         sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False)
-
-
-def _have_threads_wait_briefly() -> None:
-    """Has OpenMP's threads, all of which wait for the last one wherever a part of a layer is done, let go of their core
-    after 10,000 turns of waiting in place of 300,000, which are milliseconds. Beside other programs a network on a CPU
-    is faster then; on cores that nobody else uses it makes next to no difference.
-
-    GNU's OpenMP, which torch's wheels for Linux bring along, reads this when torch is imported, and so once an action
-    has begun. What somebody has chosen stays.
-    """
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", str(_SPINS))
 
 
 def _drop_output() -> None:

@@ -2,7 +2,6 @@
 
 import io
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -293,29 +292,3 @@ def test_shard_coco_says_what_is_missing_and_how_it_is_used(tmp_path):
     assert done.stderr.startswith(f"error: {tmp_path}: no annotations/") and len(done.stderr.splitlines()) == 1
     done = subprocess.run([sys.executable, script], capture_output=True, text=True)
     assert done.returncode == 1 and "python tools/shard_coco.py COCO_FOLDER" in done.stderr
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="torch's wheels bring GNU's OpenMP on Linux alone")
-@pytest.mark.parametrize(
-    ("command", "chosen", "spins"),
-    [
-        ("train", {}, "10000"),
-        ("evaluate", {}, "10000"),
-        ("train", {"GOMP_SPINCOUNT": "7"}, "7"),
-        ("train", {"OMP_WAIT_POLICY": "passive"}, "0"),
-    ],
-)
-def test_threads_of_openmp_wait_briefly_for_each_other_unless_somebody_chose_otherwise(
-    tmp_path, command, chosen, spins
-):
-    arguments = {
-        "train": ["attrtrain.train", "--data.shards", "gone", "--run.dir", "run"],
-        "evaluate": ["attrtrain", "evaluate", "--model", "gone", "--shards", "gone"],
-    }
-    environment = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "PYTHONPATH")}
-    environment |= {"OMP_DISPLAY_ENV": "verbose", "PYTHONPATH": str(Path(cli.__file__).parents[1]), **chosen}
-    done = subprocess.run(
-        [sys.executable, "-m", *arguments[command]], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 1 and "gone" in done.stderr
-    assert set(re.findall(r"GOMP_SPINCOUNT = '(\d+)'", done.stderr)) == {spins}  # as it says itself, once loaded
