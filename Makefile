@@ -41,11 +41,12 @@ demo: env
 	@echo "The model itself: runs/demo/bundle. Try it:"
 	@echo "  $(BIN)/attrtrain predict --model runs/demo data/toy/val2017/$$(ls data/toy/val2017 | head -n 1)"
 
-# Files of tests are dealt out to processes; most of their time goes into starting programs, one core each.
+# Files of tests are dealt out to processes, in order: those of integration/, of which some take minutes, before those of unit/, which fill
+# what is left. Most of their time goes into starting programs, one core each.
 TEST_PROCESSES ?= 2
 
 test: env
-	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 lint: env
 	$(BIN)/ruff check .
