@@ -393,6 +393,29 @@ def test_a_signal_ends_it_though_a_photograph_never_comes(data, tmp_path, number
     assert process.returncode in (130, 143) and "Traceback" not in errors
 
 
+# Stops the process in the middle of an import that runs a text as code, as those of dataclasses and namedtuples do.
+STOPPED_IN_AN_IMPORT = """
+import signal, sys
+
+class Stop:
+    def find_spec(self, name, path, target=None):
+        if name == "attrtrain.shards.plan":
+            exec("signal.raise_signal(signal.SIGINT)")
+
+sys.meta_path.insert(0, Stop())
+"""
+
+
+def test_stopped_in_an_import_it_ends_with_an_exit_code_and_not_by_the_signal(data, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(STOPPED_IN_AN_IMPORT)
+    folders = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        command(data, tmp_path / "out"), capture_output=True, text=True, env={**os.environ, "PYTHONPATH": folders}
+    )
+    assert done.returncode == 130 and done.stderr == "stopped; run the same command again to go on\n"
+    assert not (tmp_path / "out").exists()
+
+
 @needs_proc
 @pytest.mark.parametrize(
     ("begun", "delay", "number", "exit_code"),
