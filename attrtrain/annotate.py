@@ -15,6 +15,7 @@ from attrtrain.inference.command import (
     check_work,
     judge,
 )
+from attrtrain.signals import terminated_like_interrupted
 
 EXAMPLES = """examples:
   attrtrain annotate --model runs/coco --instances instances_val2017.json --images val2017 --out preds.parquet \\
@@ -60,7 +61,6 @@ def run(arguments: argparse.Namespace) -> int:
         from attrtrain.inference.objects import read_objects
         from attrtrain.inference.parts import failures_path
         from attrtrain.inference.predictor import Predictor
-        from attrtrain.shards.execute import terminated_like_interrupted
 
     with terminated_like_interrupted():
         objects = read_objects(arguments.instances, arguments.boxes)

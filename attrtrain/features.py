@@ -13,6 +13,7 @@ from attrtrain.inference.command import (
     check_work,
     judge,
 )
+from attrtrain.signals import terminated_like_interrupted
 from attrtrain.urls import as_place
 
 EXAMPLES = """examples:
@@ -55,7 +56,6 @@ def run(arguments: argparse.Namespace) -> int:
         from attrtrain.inference.objects import read_objects
         from attrtrain.inference.parts import failures_path
         from attrtrain.inference.predictor import Predictor
-        from attrtrain.shards.execute import terminated_like_interrupted
 
     with terminated_like_interrupted():
         predictor = Predictor(arguments.model)

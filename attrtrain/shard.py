@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from attrtrain.cores import core_count
 from attrtrain.errors import AttrtrainError, ConfigError, ShardError
 from attrtrain.shards.crop_defaults import CONTEXT, QUALITY, STORE_PX
-from attrtrain.signals import interrupts_held_back
+from attrtrain.signals import interrupts_held_back, terminated_like_interrupted
 from attrtrain.urls import as_place, is_url, require_folders
 from attrtrain.wording import by_reason, counted, some_of
 
@@ -107,7 +107,6 @@ def run(arguments: argparse.Namespace) -> int:
             start_early()  # before the imports that its process makes, too
 
         from attrtrain.shards import finish, write
-        from attrtrain.shards.execute import terminated_like_interrupted
         from attrtrain.shards.plan import make_plan
 
     crop = _crop_settings(arguments)

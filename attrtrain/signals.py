@@ -1,4 +1,6 @@
-"""Being asked to stop: signals set a flag, and training looks at it between two steps."""
+"""Being asked to stop. In training signals set a flag, which it looks at between two steps; other commands end by
+KeyboardInterrupt, where nothing is left half done.
+"""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -53,3 +55,19 @@ def interrupts_held_back() -> Iterator[Callable[[], None]]:
         for number, handler in handlers.items():
             signal.signal(number, handler)
     stop_if_interrupted()
+
+
+@contextmanager
+def terminated_like_interrupted() -> Iterator[None]:
+    """SIGTERM, as `kill` and job schedulers send it, leaves the block the way Ctrl-C does."""
+
+    def stop(number: int, _: object) -> None:
+        raise KeyboardInterrupt(number)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -197,19 +197,3 @@ def _stopped_at_once(executor: ProcessPoolExecutor) -> Iterator[None]:
         for process in list((executor._processes or {}).values()):
             process.kill()
         raise
-
-
-@contextmanager
-def terminated_like_interrupted() -> Iterator[None]:
-    """SIGTERM, as `kill` and job schedulers send it, leaves the block the way Ctrl-C does."""
-
-    def stop(number: int, _: object) -> None:
-        raise KeyboardInterrupt(number)
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
