@@ -26,6 +26,7 @@ from attrtrain.engine.stopping import (
     save_and_leave_if_asked,
 )
 from attrtrain.engine.window import Window
+from attrtrain.errors import AttrtrainError, MemoryExceededError, ShardError
 from attrtrain.metrics.functional import MeanScores
 from attrtrain.optim import learning_rate, set_learning_rate, trains_head_alone
 from attrtrain.run_lock import require_held
@@ -38,6 +39,8 @@ def fit(task: Task, learner: Learner, state: RunState, window: Window) -> None:
 
     Raises:
         PreemptedError: some rank was asked to stop; a checkpoint of this moment is saved.
+        ShardError, MemoryExceededError: an object is damaged, or an evaluation does not fit; a run of one process is
+            saved as it was after its last step.
         AttrtrainError: the loss is no number any more.
     """
     config = task.config
@@ -51,8 +54,9 @@ def fit(task: Task, learner: Learner, state: RunState, window: Window) -> None:
     if state.step and isinstance(learner.wrapped, DistributedDataParallel) and not is_finished(config, state):
         batches = _gradients_arranged(task, learner, state, batches)
     while not is_finished(config, state):
-        _train_epoch(task, learner, state, window, batches, clock)
-        evaluation = _evaluate(task, learner, state, window, clock)
+        with _saved_before_end(task, learner, state, window, clock):
+            _train_epoch(task, learner, state, window, batches, clock)
+            evaluation = _evaluate(task, learner, state, window, clock)
         clock.count(state)
         _close_epoch(task, learner, state, evaluation)
         if is_saved_after(config, state):
@@ -61,6 +65,21 @@ def fit(task: Task, learner: Learner, state: RunState, window: Window) -> None:
         else:
             save_and_leave_if_asked(task, learner, state, window)
     _tell_early_stop(task, state)
+
+
+@contextmanager
+def _saved_before_end(task: Task, learner: Learner, state: RunState, window: Window, clock: Clock) -> Iterator[None]:
+    """Saves a run that a damaged object ends, or an evaluation that does not fit into memory: both leave it as it was
+    after its last step, from which it goes on once that is mended. Not where others train too, who have not met it.
+    """
+    try:
+        yield
+    except (ShardError, MemoryExceededError):
+        if state.step and task.runtime.accelerator.num_processes == 1:
+            clock.count(state)
+            with suppress(AttrtrainError):  # the disk is full as well: the first reason is the one to tell
+                clock.save(task, learner, state, window)
+        raise
 
 
 def _gradients_arranged(task: Task, learner: Learner, state: RunState, batches: Iterator[Batch]) -> Iterator[Batch]:

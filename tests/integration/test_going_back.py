@@ -17,12 +17,15 @@ from torch import nn
 from attrtrain import checkpoint, run_completion
 from attrtrain.bundle import read_card
 from attrtrain.config.schema import TrainConfig
+from attrtrain.data.order import TrainOrder
 from attrtrain.data.reader import ShardSet
 from attrtrain.engine import fit
 from attrtrain.engine.evaluate import Evaluation, EvaluationStoppedError
 from attrtrain.engine.resume import identity
+from attrtrain.errors import MemoryExceededError
 from attrtrain.shards.manifest import MANIFEST, VocabularyRecord, read_manifest
 from attrtrain.vocabulary import AttributeVocabulary
+from tests.damage import damage_crop
 from tests.small_training import logged, train
 
 KEEP = ("--checkpoint.keep_last", "9")
@@ -594,3 +597,55 @@ def test_what_accelerate_would_take_from_the_environment_changes_nothing(
         monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
         monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR")
     assert losses[0] == losses[1]
+
+
+def seen_first_in_step(step: int, shards: ShardSet, run: Path) -> int:
+    seed = checkpoint.load_state(steps(run)[-1])["config"]["run"]["seed"]
+    order = TrainOrder(len(shards), seed, global_batch=64, micro_batch=64, rank=0, world_size=1)
+    return int(next(order.steps(epoch=0, first=step)).index[0])
+
+
+def require_same_end(run: Path, undisturbed: Path) -> None:
+    """Asks for equal weights, and for equal lines of every step and epoch."""
+    last = [load_file(steps(folder)[-1] / "model.safetensors") for folder in (run, undisturbed)]
+    assert last[0].keys() == last[1].keys() and all(torch.equal(last[0][name], last[1][name]) for name in last[0])
+    told = [
+        [(line["kind"], line["step"], line.get("loss")) for line in logged(folder)] for folder in (run, undisturbed)
+    ]
+    assert told[0] == told[1]
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_damaged_object_costs_no_step_that_was_taken_before_it(
+    toy_shards: Path, tmp_path: Path, whole: Path, capsys: pytest.CaptureFixture[str], split: str
+) -> None:
+    shards, run, flags = tmp_path / "shards", tmp_path / "run", ("--train.epochs", "4", *KEEP)
+    shutil.copytree(toy_shards, shards)
+    there = ShardSet([shards], split)
+    if split == "train":
+        trained, position = 1, seen_first_in_step(1, there, whole)
+    else:
+        trained, position = len(ShardSet([shards], "train")) // 64, 0
+    object_id, _ = damage_crop(there, position)
+    assert train(run, shards, *flags) == 1
+    assert f"error: object {object_id} in " in capsys.readouterr().err
+    assert [path.name for path in steps(run)][-1] == f"step-{trained:08d}"
+    shutil.copytree(toy_shards, shards, dirs_exist_ok=True)
+    assert train(run, shards, *flags) == 0
+    assert f"going on from {run / 'checkpoints' / f'step-{trained:08d}'}" in capsys.readouterr().out
+    require_same_end(run, whole)
+
+
+def test_an_evaluation_that_does_not_fit_costs_no_epoch(
+    toy_shards: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_large(*_: object, **__: object) -> Evaluation:
+        raise MemoryExceededError("an evaluation does not fit")
+
+    run, flags = tmp_path / "run", ("--train.epochs", "4", *KEEP)
+    with monkeypatch.context() as patched:
+        patched.setattr(fit, "evaluate", too_large)
+        assert train(run, toy_shards, *flags) == 1
+    assert [path.name for path in steps(run)] == [f"step-{len(ShardSet([toy_shards], 'train')) // 64:08d}"]
+    assert train(run, toy_shards, *flags) == 0
+    require_same_end(run, whole)
