@@ -23,7 +23,8 @@ EXAMPLES = """examples:
 Files are .npy, .npz, .parquet, .csv or .tsv with one row an object and one column an attribute. A label is 0 to 1, and positive from
 0.5 on; empty, NaN, negative, or the value of --unknown is unknown and counts nowhere. A CSV's first line of 0, 1, 2 and so on is an
 object's or, as pandas writes it, names: whichever gives both files as many objects. Where that does not tell, nothing is judged; name the
-columns. Columns that both files name are matched by name."""
+columns. Columns that both files name are matched by name; an .npz may name them in an array `names`. Objects are matched by their
+order."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -30,7 +30,7 @@ class Matrix:
 
     Attributes:
         values: (N, A) floating, in the precision of the file; NaN where a cell is empty.
-        names: (A) column names, None where the file has none.
+        names: (A) column names, None where the file has none; of an array in an .npz, what its array `names` holds.
         is_numbered: whether the names are 0, 1, 2 and so on in a CSV's first line, which may be an object's cells.
         is_whole: whether no cell was written with decimals; told of those that are numbered.
         empty_at_end: empty lines after the N rows of a CSV of one attribute, each an object's or none.
@@ -104,7 +104,8 @@ def read_matrix(place: str) -> Matrix:
     with errors_naming(path, "damaged, or not what its name says"):
         match path.suffix.lower():
             case ".npy" | ".npz":
-                matrix = Matrix(_as_floats(_read_numpy(path, member)), None)
+                values = _as_floats(_read_numpy(path, member))
+                matrix = Matrix(values, _names_beside(path, values) if path.suffix.lower() == ".npz" else None)
             case ".parquet" | ".pq":
                 with path.open("rb") as file:
                     matrix = _from_table(pa_parquet.ParquetFile(file).read())
@@ -190,6 +191,18 @@ def _read_numpy(path: Path, member: str | None) -> NDArray[Any]:
                 ) from None
             raise
     return array
+
+
+def _names_beside(path: Path, values: NDArray[np.floating]) -> tuple[str, ...] | None:
+    """What an .npz calls the columns of its arrays, as `predictions.npz` does; None if it holds no such `names`."""
+    try:
+        names = _read_numpy(path, "names")
+    except PredictionsError:  # it has none, or pickled ones
+        return None
+    if values.ndim != 2 or names.dtype.kind != "U" or names.shape != values.shape[1:]:
+        return None
+    stripped = tuple(name.strip() for name in names.tolist())
+    return None if given_twice(stripped) else stripped
 
 
 def _read_csv(path: Path) -> Matrix:

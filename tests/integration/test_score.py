@@ -463,6 +463,36 @@ def test_one_of_several_arrays(tmp_path, expected, capsys):
     assert "has no array 'logits'; there are: pred, gt" in line
 
 
+def test_an_npz_tells_the_names_of_its_columns_by_which_they_are_matched(tmp_path, expected, capsys):
+    scores, labels = draw()
+    names = [f"kind {column}" for column in range(20)]
+    np.savez(tmp_path / "p.npz", logits=scores, names=names)
+    np.savez(tmp_path / "g.npz", labels=labels[:, ::-1], names=names[::-1], category=["dog"] * 240)
+    files = f"{tmp_path}/p.npz:logits", f"{tmp_path}/g.npz:labels"
+    metrics = score(tmp_path, *files, "--unknown", 2)
+    assert metrics["overall"]["map"] == pytest.approx(expected["map"], abs=1e-6)
+    aps = {entry["name"]: entry["ap"] for entry in metrics["attributes"]}
+    assert [aps[name] for name in names[:19]] == pytest.approx(expected["attributes"], abs=1e-6)
+    (tmp_path / "names.json").write_text(json.dumps(NAMES))
+    capsys.readouterr()
+    line = refuse(
+        capsys, tmp_path / "other", "--scores", files[0], "--labels", write(tmp_path / "g.npy", labels),
+        "--names", tmp_path / "names.json",
+    )  # fmt: skip
+    assert "name 0 (counted from 0) is 'attribute 0', but" in line and "calls that column 'kind 0'" in line
+
+
+@pytest.mark.parametrize(
+    "names", [["a", "b"], ["a"] * 20, np.arange(20), np.array([Ellipsis] * 20, dtype=object), np.array("a")]
+)
+def test_what_an_npz_calls_names_and_is_none_of_its_columns_is_not_used(tmp_path, expected, names):
+    scores, labels = draw()
+    np.savez(tmp_path / "p.npz", scores=scores, names=names)
+    metrics = score(tmp_path, f"{tmp_path}/p.npz:scores", write(tmp_path / "g.npy", labels), "--unknown", 2)
+    assert metrics["overall"]["map"] == pytest.approx(expected["map"], abs=1e-6)
+    assert [entry["name"] for entry in metrics["attributes"]] == NAMES
+
+
 class Trap:
     def __reduce__(self):
         return print, ("must not run",)
