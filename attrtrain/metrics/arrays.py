@@ -261,16 +261,15 @@ def _from_table(table: pa.Table) -> Matrix:
             or pa.types.is_null(kind)
         )
     ]
+    todo = "leave only one column an attribute"
+    if "object_id" in names:  # attrtrain's own have their rows in the order of the photographs
+        todo = f"bring the objects of both files into one order, for they are not matched by object_id, and {todo}"
     if wrong:
-        raise PredictionsError(
-            f"columns that are not numbers: {some_of(wrong, _SHOWN)}; leave only one column an attribute"
-        )
+        raise PredictionsError(f"columns that are not numbers: {some_of(wrong, _SHOWN)}; {todo}")
     if repeated := given_twice(names):
         raise PredictionsError(f"column names given twice: {some_of(repeated, _SHOWN)}")
     if ids := [name for name in names if name in _IDS]:
-        raise PredictionsError(
-            f"columns that are no attributes: {some_of(ids, _SHOWN)}; leave only one column an attribute"
-        )
+        raise PredictionsError(f"columns that are no attributes: {some_of(ids, _SHOWN)}; {todo}")
     single = all(kind in (pa.float32(), pa.float16()) for kind in table.schema.types)
     values = np.empty((table.num_rows, len(names)), dtype=np.float32 if single else np.float64)
     for place, column in enumerate(table.columns):

@@ -544,6 +544,11 @@ def test_tables_that_cannot_be_judged_are_one_line(tmp_path, capsys):
         ("p.csv", "id,furry\na,0.5\nb,0.2\n", "columns that are not numbers: id"),
         ("p.csv", "object_id,furry\n1,0.5\n2,0.2\n", "columns that are no attributes: object_id"),
         (
+            "p.csv",  # as `attrtrain annotate` writes them
+            "object_id,image,furry\n1,a.jpg,0.5\n2,a.jpg,0.2\n",
+            "not numbers: image; bring the objects of both files into one order, for they are not matched by object_id",
+        ),
+        (
             "p.csv",
             ",furry,wet\n0,0.5,0.1\n1,0.2,0.1\n",
             r"p.csv: column 1 has no name; name it or drop it \(pandas: to_csv",
