@@ -1,17 +1,20 @@
 """What a run directory, or the folder of an evaluation, says of one set of predictions."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from attrtrain.config.load import YAML_ERRORS
 from attrtrain.data.reader import ShardSet
 from attrtrain.errors import AttrtrainError, ConfigError, LabelError, PredictionsError
 from attrtrain.metrics.document import METRICS, SHARDS, MetricsDocument, read_metrics
+from attrtrain.metrics.functional import bce
 from attrtrain.predictions import PREDICTIONS, Predictions, read_predictions
 from attrtrain.report.run_report import installed_versions, write_report
 from attrtrain.run_layout import AUDIT, CONFIG, EVALUATION, HISTORY
@@ -48,7 +51,8 @@ def read_run(folder: Path) -> JudgedRun:
         folder: RUN, or RUN/evaluation, which stands for it.
 
     Raises:
-        PredictionsError: there is no evaluation; the message has the command that makes one.
+        PredictionsError: there is no evaluation, and the message has the command that makes one; or its two files are
+            not of one.
         AttrtrainError: a file is damaged.
     """
     here = folder.resolve()
@@ -56,15 +60,33 @@ def read_run(folder: Path) -> JudgedRun:
         folder = folder.parent if folder.name == EVALUATION else here.parent  # as it was given, where it says so
     settings, config = read_config(folder / CONFIG)
     evaluation = _find_evaluation(folder, config)
+    document, predictions = read_metrics(evaluation / METRICS), read_predictions(evaluation / PREDICTIONS)
+    _require_one_evaluation(evaluation, document, predictions)
     return JudgedRun(
         folder=folder,
-        document=read_metrics(evaluation / METRICS),
-        predictions=read_predictions(evaluation / PREDICTIONS),
+        document=document,
+        predictions=predictions,
         settings=settings,
         config=config,
         history=folder / HISTORY if (folder / HISTORY).is_file() else None,
         audit=read_audit(folder / AUDIT),
     )
+
+
+def _require_one_evaluation(folder: Path, document: MetricsDocument, predictions: Predictions) -> None:
+    """Raises PredictionsError for files of two evaluations, by the loss, which every known cell is in: copied from two
+    places, or the second was killed when it had written only its predictions.
+    """
+    measured = document.overall.get("loss")
+    total, cells = 0.0, 0
+    for logits, labels in zip(predictions.logits.T, predictions.labels.T, strict=True):  # all at once takes memory
+        if (known := ~np.isnan(labels)).any():
+            count = int(known.sum())
+            total, cells = total + bce(logits[known], labels[known]) * count, cells + count
+    if measured is not None and cells and not math.isclose(measured, total / cells, rel_tol=1e-4):
+        raise PredictionsError(
+            f"{folder}: {METRICS} and {PREDICTIONS} are of different evaluations, with a loss of {measured:.4g} and {total / cells:.4g}; evaluate again to make them anew"
+        )
 
 
 def write_run_report(out: Path, run: JudgedRun, shards: ShardSet | None, no_pictures: str = "") -> None:

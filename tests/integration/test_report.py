@@ -229,6 +229,16 @@ def test_a_damaged_file_is_named_in_one_line(run, capsys, name, content):
     assert not (run / "report.html").exists()
 
 
+def test_predictions_of_another_model_beside_the_metrics_are_refused(run, tmp_path, toy_shards, capsys):
+    """As an evaluation that is killed between its two files leaves them."""
+    other = run_directory(tmp_path / "other", toy_shards, seed=1)
+    shutil.copy(other / "evaluation" / "predictions.npz", run / "evaluation")
+    line = refusal(capsys, run)
+    assert f"{run / 'evaluation'}: metrics.json and predictions.npz are of different evaluations" in line
+    assert not (run / "report.html").exists()
+    assert line == refusal(capsys, other, run)
+
+
 def test_what_is_no_run_is_told(tmp_path, run, capsys):
     assert "no such folder" in refusal(capsys, tmp_path / "absent")
     assert "attrtrain evaluate" in refusal(capsys, tmp_path)
