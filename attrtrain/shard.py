@@ -245,7 +245,7 @@ def _read(arguments: argparse.Namespace) -> "tuple[ObjectTable, str]":
     """The labelled objects, and a line that says where their split comes from. What is odd goes to stderr."""
     from attrtrain.annotations import read_labels_at
     from attrtrain.annotations.split import apply_split, set_aside_dev
-    from attrtrain.annotations.table import inner_folders, one_id_a_photograph
+    from attrtrain.annotations.table import inner_folders, one_id_a_photograph, repeated_boxes
 
     table, note = read_labels_at(arguments.labels, arguments.instances)
     # A photograph that is named from the root, or from a folder around its own, may be named from its own folder too.
@@ -257,6 +257,12 @@ def _read(arguments: argparse.Namespace) -> "tuple[ObjectTable, str]":
         print(
             f"warning: only {coverage:.0%} of the labelled objects are in the instances files; "
             "are both train and val given?",
+            file=sys.stderr,
+        )
+    if repeated := int(repeated_boxes(table).sum()):
+        print(
+            f"note: {repeated:,} objects have the same box of the same photograph as another: an object is one row, with all "
+            "of its labels; `attrtrain audit` names some",
             file=sys.stderr,
         )
     table, split_note = apply_split(table, arguments.split, arguments.val_share, arguments.split_seed)

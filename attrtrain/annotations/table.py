@@ -164,6 +164,20 @@ def one_id_a_photograph(table: ObjectTable, folders: Sequence[Path | str] = ()) 
     return table if np.array_equal(one_id, table.image_id) else replace(table, image_id=one_id)
 
 
+def repeated_boxes(table: ObjectTable) -> NDArray[np.bool_]:
+    """(N,) whether another object has the same box, which is one, in the same photograph."""
+    columns = [table.image_id, *table.box.T]
+    is_box = np.isfinite(table.box).all(axis=1) & np.asarray((table.box[:, 2:] > 0).all(axis=1))
+    order = np.lexsort(columns)
+    same = is_box[order[1:]]  # as the one before it
+    for column in columns:  # rows as keys would be larger than the boxes
+        ordered = column[order]
+        same &= ordered[1:] == ordered[:-1]
+    repeated = np.zeros(len(table), dtype=bool)
+    repeated[order[1:][same]] = repeated[order[:-1][same]] = True
+    return repeated
+
+
 def inner_folders(folders: Sequence[Path | str]) -> list[str]:
     """Where one of the folders lies in another: the path of the one from the other."""
     here = _absolute(folders)

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from attrtrain.annotations.table import ObjectTable
+from attrtrain.annotations.table import ObjectTable, repeated_boxes
 from attrtrain.auditing.counts import EXAMPLES
 from attrtrain.auditing.document import OddBoxes
 
@@ -43,7 +43,7 @@ def odd_boxes(table: ObjectTable) -> list[OddBoxes]:
             (
                 "same_object_twice",
                 "the same box of the same photograph as another object: an object is one row, with all of its labels",
-                _repeated(table, good),
+                repeated_boxes(table),
             ),
             (
                 "same_box_everywhere",
@@ -66,12 +66,6 @@ def _over_the_edge(over: NDArray[np.bool_]) -> tuple[str, str, NDArray[np.bool_]
         question = f"; that is {over.mean():.0%} of all: are width and height really x2 and y2? name them so"
         return "corners_as_sizes", reaching + question, over
     return "over_the_edge", reaching, over
-
-
-def _repeated(table: ObjectTable, good: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """(N,) whether another object has the same photograph and the same box."""
-    key = np.column_stack([table.image_id.astype(np.float64), table.box])
-    return _in_groups(key, good) > 1
 
 
 def _placeholder(table: ObjectTable, good: NDArray[np.bool_]) -> NDArray[np.bool_]:

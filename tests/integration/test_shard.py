@@ -243,6 +243,21 @@ def test_one_is_told_as_one(tmp_path):
     assert "not one crop was written: 1 image missing" in error_line(run(tmp_path, tmp_path / "none", exit_code=1))
 
 
+def test_objects_whose_box_another_has_are_counted(tmp_path):
+    """As tables with one row a label have them, which say of the same crop that it is red and that it is not."""
+    (tmp_path / "images").mkdir()
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (60, 40)).save(tmp_path / "images" / name)
+    rows = ["a.png,1,1,9,9,1", "b.png,1,1,9,9,1", "a.png,1,1,9,8,0", "./a.png,1.0,1,9,9,0"]
+    for count, told in (
+        (3, []),
+        (4, ["note: 2 objects have the same box of the same photograph as another: an object is one row, with all of its labels; `attrtrain audit` names some"]),
+    ):  # fmt: skip
+        (tmp_path / "labels.csv").write_text("\n".join(["file_name,x,y,w,h,red", *rows[:count]]))
+        done = run(tmp_path, tmp_path / str(count))
+        assert [line for line in done.stderr.splitlines() if "same box" in line] == told
+
+
 def test_a_photograph_named_from_the_root_and_from_its_folder_is_one(tmp_path, capsys):
     photographs = tmp_path / "photographs"
     photographs.mkdir()

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from attrtrain.annotations.table import repeated_boxes
 from attrtrain.auditing.boxes import odd_boxes
 
 
@@ -50,6 +51,19 @@ def test_the_same_object_twice_and_the_same_box_everywhere(make_table):
     everywhere = make_table(40, box=[[10, 10, 50, 40]] * 8 + [[9, 9, 50 + i, 40] for i in range(32)])
     assert kinds(everywhere) == {"same_box_everywhere": list(range(8))}
     assert kinds(make_table(8, box=[[0, 0, 64, 48]] * 8, image_size=[[64, 48]] * 8)).keys() == {"whole_photograph"}
+
+
+def test_boxes_given_twice_are_those_that_comparing_each_with_each_finds(make_table):
+    rng = np.random.default_rng(0)
+    box = rng.choice([-1.0, 0.0, 20.0, 30.0, np.nan, np.inf], (300, 4), p=[0.1, 0.1, 0.3, 0.3, 0.1, 0.1])
+    image = rng.integers(0, 3, 300) + 2**60  # ids that differ in digits which a float does not have
+    rows = [(number, *row) for number, row in zip(image.tolist(), box.tolist(), strict=True)]
+    expected = [
+        np.isfinite(box[one]).all() and (box[one, 2:] > 0).all() and any(rows[one] == row for row in rows[:one] + rows[one + 1 :])
+        for one in range(300)
+    ]  # fmt: skip
+    assert 20 < sum(expected) < 100
+    assert repeated_boxes(make_table(300, box=box, image_id=image)).tolist() == expected
 
 
 def test_crowds_and_no_boxes_at_all(make_table):
