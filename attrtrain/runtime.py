@@ -148,6 +148,7 @@ class DistributedOptions:
 
 PATIENCE_SECONDS = 600.0
 _OTHER_ENGINES = {"ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM"}
+_OTHER_PARALLELISM = {"TP": "tensor", "CP": "context", "SP": "sequence"}  # in which processes share their objects
 
 
 def build_runtime(
@@ -204,11 +205,21 @@ def _require_own_engine() -> None:
     """Refuses what `accelerate launch` was configured for, perhaps for another project, and which makes steps and
     checkpoints in ways of its own. Raises ConfigError.
     """
-    for variable, engine in _OTHER_ENGINES.items():
-        if os.environ.get(variable, "false").lower() == "true":
-            raise ConfigError(
-                f"Accelerate's configuration asks for {engine}, through which attrtrain cannot train; launch with --config_file and one of accelerate_configs/"
-            )
+
+    def asks_for(variable: str) -> bool:
+        return os.environ.get(variable, "false").lower() == "true"
+
+    asked = [engine for variable, engine in _OTHER_ENGINES.items() if asks_for(variable)]
+    if asks_for("ACCELERATE_USE_PARALLELISM_CONFIG"):
+        asked += [
+            f"{what} parallelism"
+            for axis, what in _OTHER_PARALLELISM.items()
+            if os.environ.get(f"PARALLELISM_CONFIG_{axis}_SIZE", "1") != "1"
+        ]
+    if asked:
+        raise ConfigError(
+            f"Accelerate's configuration asks for {asked[0]}, through which attrtrain cannot train; launch with --config_file and one of accelerate_configs/"
+        )
 
 
 # What gloo and NCCL say, as plain RuntimeErrors, of a peer that is gone or silent.

@@ -695,3 +695,15 @@ def test_what_makes_steps_of_its_own_is_refused(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv(variable, "true")
     with pytest.raises(ConfigError, match=f"asks for {engine}, .* accelerate_configs/"):
         build_runtime("no")
+
+
+@pytest.mark.parametrize(("axis", "what"), [("TP", "tensor"), ("CP", "context"), ("SP", "sequence")])
+def test_processes_that_would_share_their_objects_are_refused(
+    monkeypatch: pytest.MonkeyPatch, axis: str, what: str
+) -> None:
+    """As `accelerate launch --use_parallelism_config` says it, all sizes at once."""
+    monkeypatch.setenv("ACCELERATE_USE_PARALLELISM_CONFIG", "true")
+    for size in ("DP_REPLICATE", "DP_SHARD", "TP", "CP", "SP"):
+        monkeypatch.setenv(f"PARALLELISM_CONFIG_{size}_SIZE", "2" if size == axis else "1")
+    with pytest.raises(ConfigError, match=f"asks for {what} parallelism, .* accelerate_configs/"):
+        build_runtime("no")
