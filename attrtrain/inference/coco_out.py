@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from attrtrain.errors import LabelError
-from attrtrain.files import atomic_write
+from attrtrain.files import atomic_write, remove_partials
 from attrtrain.inference.captions import present
 from attrtrain.inference.results import opened, read_info, scores_of
 
@@ -34,6 +34,7 @@ def write_coco(instances: Path, result: Path, out: Path) -> int:
             replaced += bool(own)
             annotation.update(told.get(int(annotation["id"]), {}))
         out.parent.mkdir(parents=True, exist_ok=True)
+        remove_partials(out.parent, {out.name})  # of a run that was killed while it wrote, as large as the file
         with atomic_write(out) as file:
             file.write(json.dumps(content).encode())
         return replaced

@@ -1,6 +1,9 @@
 """A COCO file written once more, with what a result says of each annotation."""
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +64,29 @@ def test_each_annotation_has_what_the_result_says_of_it_and_nothing_of_before(
     if captions:
         expected[2]["caption"] = "caption of 7"
     assert written == {"info": {"year": 2014}, "images": [], "annotations": expected}
+
+
+WRITE_AND_DIE = """
+import os, signal, sys
+from pathlib import Path
+from attrtrain.files import atomic_write
+with atomic_write(Path(sys.argv[1])) as file:
+    file.write(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_kill_while_it_was_written_left_goes_with_the_next_run(tmp_path: Path) -> None:
+    preds, folder = result(tmp_path, captions=False), tmp_path / "new"
+    (tmp_path / "i.json").write_text('{"annotations": []}')
+    folder.mkdir()
+    for name in ("out.json", "others.json"):
+        killed = subprocess.run([sys.executable, "-c", WRITE_AND_DIE, folder / name])
+        assert killed.returncode == -signal.SIGKILL
+    assert len(list(folder.iterdir())) == 2
+    write_coco(tmp_path / "i.json", preds, folder / "out.json")
+    left, written = sorted(path.name for path in folder.iterdir())
+    assert left.startswith(".others.json.") and written == "out.json"
 
 
 @pytest.mark.parametrize(
