@@ -13,12 +13,15 @@ from attrtrain.wording import counted, given_twice
 if TYPE_CHECKING:
     from _csv import Reader
 
+NOTHING = ("", "nan", "none", "null", "na", "n/a", "#n/a", "<na>")
+"""An empty cell, in small letters, as Python, JSON, R, spreadsheets and pandas write it."""
 _ONE_A_LINE = "give one object a line (pandas: to_json(..., orient='records', lines=True))"
 
 
 def rows_of(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yields (line number, row); a row's keys are column names without surrounding space. Lines with nothing in their
-    cells are left out, and what columns without a name say is one text: spreadsheets write both, empty.
+    cells are left out, and of columns without a name, the first that says something is kept: spreadsheets write both,
+    empty.
 
     Raises:
         LabelError: naming the line that cannot be read; OSError and UnicodeDecodeError are left to the caller, who
@@ -31,6 +34,11 @@ def rows_of(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             yield from _table_rows(path, "\t")
         case _:
             yield from _table_rows(path, ",")
+
+
+def is_blank(cell: object) -> bool:
+    """Whether a cell says nothing."""
+    return cell is None or (isinstance(cell, str) and cell.strip().lower() in NOTHING)
 
 
 def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -65,7 +73,7 @@ def _table_rows(path: Path, delimiter: str) -> Iterator[tuple[int, dict[str, Any
                 )
             row = dict(zip(header, cells, strict=True))
             if nameless:
-                row[""] = "".join(cells[column].strip() for column in nameless)
+                row[""] = next((cells[column].strip() for column in nameless if not is_blank(cells[column])), "")
             yield reader.line_num, row
 
 

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attrtrain.annotations.rows import rows_of
+from attrtrain.annotations.rows import NOTHING, is_blank, rows_of
 from attrtrain.annotations.table import (
     ObjectTable,
     SourceFile,
@@ -50,9 +50,7 @@ _BOX_NAMES: tuple[tuple[tuple[str, str, str, str], bool], ...] = (  # names, and
 )
 _OPTIONAL_NAMES = ("split", "category", "object_id", "image_id")
 _NO_ATTRIBUTE = f"if the column is no attribute, drop it, or name it as what it is ({', '.join(_OPTIONAL_NAMES)})"
-# As Python, JSON, R, spreadsheets and pandas write it.
-_NOTHING = ("", "nan", "none", "null", "na", "n/a", "#n/a", "<na>")
-_TRUTH = {"true": 1.0, "false": 0.0, **dict.fromkeys(_NOTHING, math.nan)}
+_TRUTH = {"true": 1.0, "false": 0.0, **dict.fromkeys(NOTHING, math.nan)}
 
 
 @dataclass(frozen=True)
@@ -241,7 +239,7 @@ def _text(line: int, column: str, row: dict[str, Any]) -> str:
     value = row.get(column)
     if not isinstance(value, str | bool | int | float | None):
         raise LabelError(f"line {line}: column '{column}' holds {value!r}, not a text")
-    return "" if (text := text_of(value)).lower() in _NOTHING else text
+    return "" if (text := text_of(value)).lower() in NOTHING else text
 
 
 def _integer(line: int, column: str, row: dict[str, Any]) -> int:
@@ -263,10 +261,6 @@ def _float(cell: Any) -> float:
     if isinstance(cell, str) and "_" in cell:  # float("6_0") is 60
         raise ValueError(cell)
     return float(cell)
-
-
-def _is_blank(cell: Any) -> bool:
-    return cell is None or (isinstance(cell, str) and cell.strip().lower() in _NOTHING)
 
 
 class _RowReader:
@@ -310,13 +304,13 @@ class _RowReader:
             try:
                 a, b, c, d = map(_float, cells)
             except (TypeError, ValueError):  # few boxes have a blank cell; looking at each costs more than reading it
-                a, b, c, d = (math.nan if _is_blank(cell) else _float(cell) for cell in cells)
+                a, b, c, d = (math.nan if is_blank(cell) else _float(cell) for cell in cells)
         except (TypeError, ValueError, OverflowError):
             raise LabelError(f"line {line}: the box {cells} is not four numbers") from None
         return (a, b, c - a, d - b) if self.corners else (a, b, c, d)
 
     def labels(self, line: int, row: dict[str, Any]) -> list[float]:
-        if not _is_blank(row.get("")):
+        if not is_blank(row.get("")):
             raise LabelError(
                 f"line {line}: a column without a name holds {row['']!r}; name it or drop it (pandas: to_csv(..., index=False))"
             )

@@ -252,8 +252,9 @@ def test_the_separator_that_excel_is_told_is_no_header(read):
     assert_is_csv(read("sep=\t\n" + CSV.replace(",", "\t"), "a.tsv"))
 
 
-def test_what_spreadsheets_leave_empty_says_nothing(read):
-    table = read("\n,,\nimage,,x,y,w,h,furry,, \na,,0,0,1,1,1,,\n , ,,,,,,,\n\nb,,0,0,1,1,0, ,\n,,,,,,,,\n")
+@pytest.mark.parametrize("nothing", [" ,", "NA,NA", "nan, <NA>"])  # R and pandas write what they find empty
+def test_what_spreadsheets_leave_empty_says_nothing(read, nothing):
+    table = read(f"\n,,\nimage,,x,y,w,h,furry,, \na,,0,0,1,1,1,,\n , ,,,,,,,\n\nb,,0,0,1,1,0,{nothing}\n,,,,,,,,\n")
     assert table.image.tolist() == ["a", "b"] and table.vocabulary.names == ("furry",)
     np.testing.assert_array_equal(table.labels, [[1], [0]])
 
@@ -265,6 +266,8 @@ def test_a_column_without_a_name_is_no_attribute(tmp_path, refused):
     )
     late = "image,x,y,w,h,furry,\na,0,0,1,1,1,\nb,0,0,1,1,0,?\n"
     assert refused(late).startswith("line 3: a column without a name holds '?'")
+    several = "image,,x,y,w,h,furry,,\na,NA,0,0,1,1,1, 3,4\n"
+    assert refused(several).startswith("line 2: a column without a name holds '3'; name it")
     assert refused('{"image": "a", "bbox": [0, 0, 9, 9], "furry": 1, "": 1}', "a.jsonl").startswith("line 1: a column")
     (tmp_path / "boxes.csv").write_text(text)  # of which nothing but boxes is looked at
     assert read_boxes(tmp_path / "boxes.csv").image.tolist() == ["a", "b"]
