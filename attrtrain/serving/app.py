@@ -149,8 +149,8 @@ class Serving:
 
     def _object(self, box: BoxField, row: NDArray[Any]) -> PredictedObject:
         columns = zip(self.predictor.names, row.tolist(), self.predictor.thresholds, strict=True)
-        attributes = [
-            AttributeScore(name=name, score=round(score, 6), threshold=least, present=score >= least and least < NEVER)
+        attributes = [  # not rounded: a score beside its threshold says the same as `present`
+            AttributeScore(name=name, score=score, threshold=least, present=score >= least and least < NEVER)
             for name, score, least in columns
             if name not in self._untrained
         ]

@@ -179,6 +179,21 @@ def test_answers_are_those_of_predict_at_the_cards_thresholds(server, bundle, tm
         assert one["threshold"] == expected[one["name"]] and one["present"] == (one["score"] >= one["threshold"])
 
 
+@pytest.mark.parametrize("towards", [0, 1])
+def test_a_score_that_is_told_and_its_threshold_say_whether_it_is_present(bundle, tmp_path, towards):
+    """However close they are: where all objects are best called present, the least of them is one rounding above."""
+    with client(Predictor(bundle, "cpu")) as made:
+        (one,) = made.post("/predict", files={"image": photograph()}).json()["objects"]
+    scores = {
+        entry["name"]: np.nextafter(np.float32(entry["score"]), np.float32(towards)) for entry in one["attributes"]
+    }
+    close = draw_bundle(tmp_path / "close", thresholds=[float(scores[name]) for name in NAMES])
+    with client(Predictor(close, "cpu")) as made:
+        (one,) = made.post("/predict", files={"image": photograph()}).json()["objects"]
+    for entry in one["attributes"]:
+        assert entry["present"] == (entry["score"] >= entry["threshold"]) == (towards == 0), entry
+
+
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF", "BMP", "TIFF"])
 def test_other_kinds_of_pictures_are_read(server, bundle, tmp_path, kind):
     picture = photograph(1, kind)
