@@ -16,6 +16,7 @@ from attrtrain.inference.command import (
     judge,
 )
 from attrtrain.signals import terminated_like_interrupted
+from attrtrain.wording import counted
 
 EXAMPLES = """examples:
   attrtrain annotate --model runs/coco --instances instances_val2017.json --images val2017 --out preds.parquet \\
@@ -75,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
             if replaced:
                 had = "`attributes` or `caption`" if arguments.captions else "`attributes`"
                 print(
-                    f"note: {replaced:,} annotations of {arguments.instances[0]} had {had} of their own, which {arguments.coco_out} does not have",
+                    f"note: {counted(replaced, 'annotation')} of {arguments.instances[0]} had {had} of {'its' if replaced == 1 else 'their'} own, which {arguments.coco_out} does not have",
                     file=sys.stderr,
                 )
     return judge(info.written, info.left_out, arguments, failures_path(arguments.out))

@@ -12,6 +12,7 @@ from attrtrain.inference.command import add_models_arguments, check_scales
 from attrtrain.protocol import DEV, NAME, REPLICATES, TITLE, Choices, deviations
 from attrtrain.run_layout import REPORT
 from attrtrain.urls import as_place, require_writable
+from attrtrain.wording import counted
 
 if TYPE_CHECKING:  # torch takes seconds, which `--help` need not
     from attrtrain.bundle import ModelCard
@@ -181,7 +182,7 @@ def _protocol(arguments: argparse.Namespace, splits: _Splits, members: "list[Mem
         differing.append(f"{len(arguments.shards)} shard folders are judged together, and only the first was checked")
     if not differing:
         return [f"follows protocol {TITLE}"]
-    return [f"protocol {TITLE}, except in {len(differing)} points:", *(f"  - {told}" for told in differing)]
+    return [f"protocol {TITLE}, except in {counted(len(differing), 'point')}:", *(f"  - {told}" for told in differing)]
 
 
 def _write(

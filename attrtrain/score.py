@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrtrain.files import legible
+from attrtrain.wording import counted
 
 POSITIVE_AT = 0.5
 LARGEST_LOGIT = 1e290  # the sum of a loss for each of a billion cells, and of its replicates, is still a number
@@ -233,7 +234,9 @@ def _of_each_object(values: "NDArray[Any]", objects: int, path: Path) -> "NDArra
     from attrtrain.errors import PredictionsError
 
     if len(values) != objects:
-        raise PredictionsError(f"{path}: {len(values)} values for {objects} objects; needs one each")
+        raise PredictionsError(
+            f"{path}: {counted(len(values), 'value')} for {counted(objects, 'object')}; needs one each"
+        )
     return values
 
 

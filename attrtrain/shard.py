@@ -189,9 +189,14 @@ def _write(
         write.prepare(arguments.out, plan, None if arguments.part is None else shards)
         jobs = write.pending_jobs(arguments.out, shards, table, arguments.images, crop)
         if len(jobs) < len(shards):
-            kept = len(shards) - len(jobs)
+            of_all = f"of {counted(len(shards), 'shard')}"
+            kept = counted(
+                len(shards) - len(jobs),
+                f"{of_all} is already written, and is kept: its",
+                f"{of_all} are already written, and are kept: their",
+            )
             print(
-                f"{kept} of {len(shards)} shards are already written, and are kept: their photographs are not looked at again",
+                f"{kept} photographs are not looked at again",
                 file=sys.stderr,
             )
         if jobs:
@@ -224,8 +229,9 @@ def _require_written(arguments: argparse.Namespace, plan: "ShardPlan") -> None:
     if (arguments.out / write.PLAN).exists():
         write.require_plan(arguments.out, plan)
     if missing := finish.unwritten(arguments.out, plan.shards):
+        of_all = f"of {counted(len(plan.shards), 'shard')}"
         raise ShardError(
-            f"{arguments.out}: {len(missing)} of {len(plan.shards)} shards are not written: {some_of(missing, 10)}; "
+            f"{arguments.out}: {counted(len(missing), f'{of_all} is', f'{of_all} are')} not written: {some_of(missing, 10)}; "
             f"write them with `{_command(arguments)}`"
         )
 

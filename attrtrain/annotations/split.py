@@ -44,8 +44,9 @@ def apply_split(table: ObjectTable, rule: str, val_share: float, seed: int) -> t
             table = table.with_split(split_by_image(table, val_share, seed))
             note = f"split: the label file has none, drawn by photograph with seed {seed}"
         case "auto" if not has_own:  # drawing one for all would lose what the file says of the others
+            of_all = f"of {counted(len(table), 'object')}"
             raise LabelError(
-                f"{without.sum()} of {len(table)} objects have no split in the label file (first: object {table.object_id[without][0]}), and the others have; "
+                f"{counted(without.sum(), f'{of_all} has', f'{of_all} have')} no split in the label file (first: object {table.object_id[without][0]}), and the others have; "
                 "fill it in, or draw one for all with --split image"
             )
         case "auto" if len(torn_apart(table)):
@@ -108,9 +109,11 @@ def check_image_in_one_split(table: ObjectTable) -> None:
     pairs = torn_apart(table)
     if len(pairs):
         one, next_one = pairs[0]
+        torn = len(np.unique(table.image_id[pairs]))
+        of_all = f"of {counted(len(np.unique(table.image_id)), 'photograph')}"
         raise LabelError(
             f"photograph {table.image[next_one]} is in two splits, '{table.split[next_one]}' and '{table.split[one]}' "
-            f"({len(np.unique(table.image_id[pairs]))} of {len(np.unique(table.image_id))} photographs are); use --split image"
+            f"({counted(torn, f'{of_all} is', f'{of_all} are')}); use --split image"
         )
 
 

@@ -23,6 +23,7 @@ from attrtrain.inference.members import (
 )
 from attrtrain.launcher import prepare_cpu
 from attrtrain.shards.crop import Box, cut
+from attrtrain.wording import counted
 
 UNTUNED = 0.5
 
@@ -100,10 +101,11 @@ class Predictor:
     def threshold_note(self) -> str:
         """A line about thresholds that were not tuned for what is used, "" where there are none."""
         if untuned := sum(value is None for value in self.tuned):
+            of_all = f"of {len(self.names):,} attributes"
             which = (
                 "no attribute has a"
                 if untuned == len(self.names)
-                else f"{untuned} of {len(self.names)} attributes have no"
+                else f"{counted(untuned, f'{of_all} has', f'{of_all} have')} no"
             )
             return (
                 f"{which} threshold tuned on labels; such an attribute counts as present from a score of {UNTUNED:g} on"

@@ -237,6 +237,8 @@ def test_one_is_told_as_one(tmp_path):
     assert run(tmp_path, tmp_path / "part", "--part", "0/1").stdout == "part 0/1: 1 of 1 shard, 1 crop\n"
     *_, split, last = run(tmp_path, tmp_path / "out").stdout.splitlines()
     assert split.split() == ["train:", "1", "photograph", "1"]
+    again = run(tmp_path, tmp_path / "out").stderr
+    assert "1 of 1 shard is already written, and is kept: its photographs are not looked at again\n" in again
     assert last.startswith("1 shard, ") and last.endswith(f" 1 attribute in {tmp_path / 'out'}")
     assert verify(tmp_path / "out").stdout == f"{tmp_path / 'out'}: 1 shard, 1 sample, every byte as written\n"
     (tmp_path / "images" / "a.png").unlink()

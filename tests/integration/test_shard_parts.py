@@ -132,6 +132,8 @@ def test_the_merge_names_what_is_missing_and_the_command_that_writes_it(data, tm
     told = shlex.split(line.split("`")[1])
     assert told[:2] == ["attrtrain", "shard"] and main_here(told[1:]).returncode == 0
     assert content_of(out) == undisturbed
+    (out / f"{missing[0]}.tar").unlink()
+    assert f"1 of 14 shards is not written: {missing[0]}; " in error_line(run(data, out, "--merge", exit_code=1))
 
 
 def test_finished_shards_and_a_valid_manifest_are_kept(data, tmp_path, undisturbed):

@@ -133,7 +133,7 @@ def test_the_metadata_tell_model_and_thresholds(annotated: Path) -> None:
         for name, column, value in zip(NAMES, COLUMNS, THRESHOLDS, strict=True)
     ]
     assert re.fullmatch("[0-9a-f]{64}", info["job"]["model"]) and info["left_out"].keys() == {"crowd"}
-    assert info["threshold_note"].startswith("1 of 7 attributes have no threshold")
+    assert info["threshold_note"].startswith("1 of 7 attributes has no threshold")
 
 
 def killed_after(parts: int, arguments: list[str], out: Path) -> None:

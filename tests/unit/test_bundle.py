@@ -101,7 +101,7 @@ def test_thresholds_come_back_as_they_were_saved(tmp_path):
     assert read_bundle(folder)[1].thresholds == thresholds and read_bundle(folder)[1].schema_version == 2
     predictor = Predictor(folder, "cpu")
     assert predictor.thresholds == [0.1, 0.5, 1.0, 0.0, 0.25, 0.5, 0.123456789]
-    assert predictor.threshold_note.startswith("1 of 7 attributes have no threshold")
+    assert predictor.threshold_note.startswith("1 of 7 attributes has no threshold")
     assert Predictor(draw_bundle(tmp_path / "c", thresholds=[0.5] * 7), "cpu").threshold_note == ""
 
 

@@ -173,7 +173,7 @@ def test_official_without_a_validation_set_is_said(make_table):
 def test_official_that_tears_a_photograph_is_refused(make_table):
     table = make_table([1, 2, 2, 3], split=["train", "train", "val", "val"])
     with pytest.raises(
-        LabelError, match=r"photograph 2\.jpg is in two splits, 'val' and 'train' \(1 of 3 photographs are\)"
+        LabelError, match=r"photograph 2\.jpg is in two splits, 'val' and 'train' \(1 of 3 photographs is\)"
     ):
         apply_split(table, "official", 0.2, 0)
 
@@ -211,6 +211,8 @@ def test_auto_draws_where_the_file_has_no_split(make_table, photographs):
 def test_auto_does_not_draw_over_a_split_that_some_objects_have(make_table):
     with pytest.raises(LabelError, match=r"2 of 3 objects have no split .*\(first: object \d\).*--split image"):
         apply_split(make_table([1, 2, 3], split=["train", "", ""]), "auto", 0.2, 3)
+    with pytest.raises(LabelError, match="1 of 3 objects has no split"):
+        apply_split(make_table([1, 2, 3], split=["train", "val", ""]), "auto", 0.2, 3)
 
 
 def test_image_draws_over_the_files_own(photographs):

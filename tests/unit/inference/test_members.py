@@ -144,7 +144,7 @@ def test_thresholds_meet_at_their_mean_log_odds_and_doubt_is_kept(bundles):
     assert predictor.tuned[3] == 1 and predictor.tuned[6] == 0 and predictor.tuned[4] == 0.2
     assert predictor.tuned[1] == pytest.approx(expit((logit(0.3) + logit(0.6)) / 2))
     assert predictor.card.untrained == ["furry", "round"]
-    assert "1 of 7 attributes have no threshold" in predictor.threshold_note
+    assert "1 of 7 attributes has no threshold" in predictor.threshold_note
     assert "those of the models by themselves" in Predictor(bundles[2], "cpu", views_of(True, [])).threshold_note
     assert Predictor(bundles[2], "cpu").threshold_note == ""
 
@@ -195,7 +195,7 @@ def test_what_is_said_of_thresholds_is_true_of_those_that_are_used(tmp_path, bun
     together = "thresholds are those of the models by themselves; answering together, others may serve better"
     for several in (Predictor(tuned, "cpu"), Predictor(tuned[0], "cpu", views_of(True, []))):
         assert several.threshold_note == together
-    assert Predictor(bundles[0], "cpu").threshold_note.startswith("1 of 7 attributes have no threshold tuned on labels")
+    assert Predictor(bundles[0], "cpu").threshold_note.startswith("1 of 7 attributes has no threshold tuned on labels")
     none = Predictor(draw_bundle(tmp_path / "none"), "cpu")
     assert none.threshold_note.startswith("no attribute has a threshold tuned") and none.thresholds == [0.5] * 7
 
