@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--categories",
         type=Path,
         metavar="FILE",
-        help="the category of each object, one a line, or a .npy or .json list",
+        help="the category of each object, one a line, or a .npy, .npz:NAME or .json list",
     )
     parser.add_argument(
         "--images",

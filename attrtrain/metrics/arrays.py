@@ -121,17 +121,19 @@ def read_matrix(place: str) -> Matrix:
 
 
 def read_column(place: Path) -> NDArray[Any]:
-    """One value an object, (N,) numbers or strings: a .npy array, a .json list, or a text file with one value a line.
+    """One value an object, (N,) numbers or strings: a .npy array, `file.npz:name`, a .json list, or a text file with
+    one value a line.
 
     Raises:
         PredictionsError: naming the file, if it cannot be read or is no such list.
     """
-    with errors_naming(place, "cannot be read"):
-        match place.suffix.lower():
-            case ".npy":
-                values = _read_numpy(place, None)
+    path, member = _split_member(str(place))
+    with errors_naming(path, "cannot be read"):
+        match path.suffix.lower():
+            case ".npy" | ".npz":
+                values = _read_numpy(path, member)
             case ".json":
-                content = _json_list(place)
+                content = _json_list(path)
                 if None in content:
                     raise PredictionsError(
                         f"entry {content.index(None)} is null; say what it is, or leave the file out"
@@ -139,7 +141,7 @@ def read_column(place: Path) -> NDArray[Any]:
                 values = np.array([str(value) for value in content], dtype=str)
             case _:
                 values = np.array(
-                    [line.strip() for line in place.read_text(encoding="utf-8-sig").splitlines()], dtype=str
+                    [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()], dtype=str
                 )
         if values.ndim != 1 or values.dtype.kind not in "biuU":
             raise PredictionsError(
@@ -177,13 +179,14 @@ def _read_numpy(path: Path, member: str | None) -> NDArray[Any]:
             if isinstance(loaded, np.ndarray):
                 return loaded
             names = list(loaded)
-            if member is None and len(names) != 1:
+            choices = [name for name in names if name != "names"] or names  # those of the columns of another
+            if member is None and len(choices) != 1:
                 raise PredictionsError(
-                    f"holds {len(names)} arrays ({', '.join(names)}); say which, such as {path.name}:{names[0] if names else 'NAME'}"
+                    f"holds {len(names)} arrays ({', '.join(names)}); say which, such as {path.name}:{choices[0] if choices else 'NAME'}"
                 )
             if member is not None and member not in names:
                 raise PredictionsError(f"has no array '{member}'; there are: {', '.join(names)}")
-            array: NDArray[Any] = loaded[names[0] if member is None else member]
+            array: NDArray[Any] = loaded[choices[0] if member is None else member]
         except ValueError as error:
             if "allow_pickle" in str(error) or "pickle" in str(error):
                 raise PredictionsError(

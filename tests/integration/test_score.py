@@ -15,9 +15,12 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
+from report_data import drawn_predictions
 from sklearn.metrics import average_precision_score, f1_score
 
 from attrtrain.cli import main
+from attrtrain.metrics.judge import judge
+from attrtrain.predictions import write_predictions
 
 NAMES = [f"attribute {column}" for column in range(20)]
 
@@ -491,6 +494,27 @@ def test_what_an_npz_calls_names_and_is_none_of_its_columns_is_not_used(tmp_path
     metrics = score(tmp_path, f"{tmp_path}/p.npz:scores", write(tmp_path / "g.npy", labels), "--unknown", 2)
     assert metrics["overall"]["map"] == pytest.approx(expected["map"], abs=1e-6)
     assert [entry["name"] for entry in metrics["attributes"]] == NAMES
+
+
+def test_an_npz_that_holds_all_of_it_is_judged_with_its_photographs_and_categories(tmp_path, capsys):
+    """As predictions.npz does: what `attrtrain evaluate` measures of it comes out again, intervals and all."""
+    predictions = drawn_predictions(objects=150, attributes=6)
+    write_predictions(tmp_path / "all.npz", predictions)
+    columns = {name: f"{tmp_path}/all.npz:{name}" for name in ("logits", "labels", "image_id", "category")}
+    more = ("--logits", "--images", columns["image_id"], "--categories", columns["category"])
+    metrics = score(tmp_path, columns["logits"], columns["labels"], *more)
+    expected = judge(predictions, source=metrics["source"], replicates=50).model_dump(mode="json")
+    assert metrics == expected and metrics["intervals"]["map"] and metrics["overall"]["category_map"]
+    np.savez(tmp_path / "only.npz", names=predictions.names, scores=predictions.logits)
+    assert score(tmp_path, f"{tmp_path}/only.npz", columns["labels"], *more)["overall"] == metrics["overall"]
+    capsys.readouterr()
+    files = ("--scores", columns["logits"], "--labels", columns["labels"], "--logits")
+    for given, message in (
+        (f"{tmp_path}/all.npz", "all.npz: holds 6 arrays (names, object_id, image_id,"),
+        (f"{tmp_path}/all.npz:image", "all.npz: has no array 'image'; there are: names, object_id"),
+        (f"{tmp_path}/all.npz:labels", "all.npz: holds float32 of shape (150, 6), not one name or whole number an object"),
+    ):  # fmt: skip
+        assert message in refuse(capsys, tmp_path / "other", *files, "--images", given)
 
 
 class Trap:
