@@ -190,15 +190,12 @@ def _write(
         jobs = write.pending_jobs(arguments.out, shards, table, arguments.images, crop)
         if len(jobs) < len(shards):
             of_all = f"of {counted(len(shards), 'shard')}"
-            kept = counted(
+            told = counted(
                 len(shards) - len(jobs),
-                f"{of_all} is already written, and is kept: its",
-                f"{of_all} are already written, and are kept: their",
+                f"{of_all} is already written, and is kept: its photographs are not looked at again",
+                f"{of_all} are already written, and are kept: their photographs are not looked at again",
             )
-            print(
-                f"{kept} photographs are not looked at again",
-                file=sys.stderr,
-            )
+            print(told, file=sys.stderr)
         if jobs:
             write.discard(jobs)
             if arguments.dask:

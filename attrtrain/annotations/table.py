@@ -167,7 +167,7 @@ def one_id_a_photograph(table: ObjectTable, folders: Sequence[Path | str] = ()) 
 def repeated_boxes(table: ObjectTable) -> NDArray[np.bool_]:
     """(N,) whether another object has the same box, which is one, in the same photograph."""
     columns = [table.image_id, *table.box.T]
-    is_box = np.isfinite(table.box).all(axis=1) & np.asarray((table.box[:, 2:] > 0).all(axis=1))
+    is_box = np.logical_and(np.isfinite(table.box).all(axis=1), (table.box[:, 2:] > 0).all(axis=1))
     order = np.lexsort(columns)
     same = is_box[order[1:]]  # as the one before it
     for column in columns:  # rows as keys would be larger than the boxes
