@@ -1,9 +1,11 @@
 """Parts of a result become one file with each object once and in order, and a result is of one job alone."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -47,14 +49,26 @@ LEFT_OUT = [
 ]
 
 
-def add_all(parts: Parts) -> None:
-    begin = 0
-    for rows, failures in zip(ROWS, LEFT_OUT, strict=True):
+def add_all(parts: Parts, stop: int = len(ROWS)) -> None:
+    """Those that are lacking of the first `stop`."""
+    begin = sum(ROWS[: parts.done])
+    for rows, failures in list(zip(ROWS, LEFT_OUT, strict=True))[parts.done : stop]:
         own = VECTORS[begin : begin + rows]
         features = pa.FixedSizeListArray.from_arrays(pa.array(own.ravel(), pa.float32()), 2)
         ids = pa.array(np.arange(begin, begin + rows, dtype=np.int64))
         parts.add(pa.table({"object_id": ids, FEATURES: features}), failures)
         begin += rows
+
+
+def groups_of(most: int) -> list[int]:
+    """Rows of each row group, none of more than `most`, where no more parts wait in memory than such a group needs."""
+    sizes, waiting = [], 0
+    for number, rows in enumerate(ROWS, start=1):
+        waiting += rows
+        if waiting >= most or number == len(ROWS):
+            sizes += [*[most] * (waiting // most), *([waiting % most] if waiting % most else [])]
+            waiting = 0
+    return sizes
 
 
 @pytest.mark.parametrize("kind", ["parquet", "npy"])
@@ -73,6 +87,8 @@ def test_parts_become_one_file_with_each_row_once(
     found = np.load(out) if kind == "npy" else np.array(rows.column(FEATURES).to_pylist(), dtype=np.float32)
     np.testing.assert_array_equal(found, VECTORS)
     assert (FEATURES in rows.column_names) == (kind == "parquet")
+    told = pq.read_metadata(info_path(out))
+    assert [told.row_group(number).num_rows for number in range(told.num_row_groups)] == groups_of(row_group)
     assert info.written == sum(ROWS) and info.left_out == {"crowd": 3, "box_empty": 1}
     listed = tmp_path / ("result.failures.jsonl" if kind == "parquet" else "result.npy.failures.jsonl")
     assert [json.loads(line)["object_id"] for line in listed.read_text().splitlines()] == [100, 101, 102, 103]
@@ -81,8 +97,29 @@ def test_parts_become_one_file_with_each_row_once(
         assert again == info
 
 
-def test_a_list_of_failures_of_an_earlier_result_does_not_stay(tmp_path: Path) -> None:
-    (tmp_path / "result.failures.jsonl").write_text("{}\n")
+@pytest.mark.parametrize("kind", ["parquet", "npy"])
+def test_parts_that_are_there_are_gone_on_from(tmp_path: Path, kind: str) -> None:
+    out, folder = tmp_path / f"result.{kind}", tmp_path / f".result.{kind}.parts"
+    for stop in (0, 1, 3, 3, len(ROWS)):  # killed after so many of them
+        with open_parts(out, JOB) as parts:
+            assert isinstance(parts, Parts) and parts.done == len(list(folder.glob("*.parquet")))
+            add_all(parts, stop)
+            assert parts.done == len(list(folder.glob("*.parquet"))) == stop
+    with open_parts(out, JOB) as parts:
+        assert isinstance(parts, Parts) and parts.done == len(ROWS)
+        parts.merge(INFO)
+    with open_parts(tmp_path / f"whole.{kind}", JOB) as parts:
+        assert isinstance(parts, Parts)
+        add_all(parts)
+        parts.merge(INFO)
+    for path_of in (Path, failures_path, info_path):
+        assert path_of(out).read_bytes() == path_of(tmp_path / f"whole.{kind}").read_bytes()
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_list_of_failures_of_an_earlier_result_does_not_stay(tmp_path: Path, is_there: bool) -> None:
+    if is_there:
+        (tmp_path / "result.failures.jsonl").write_text("{}\n")
     with open_parts(tmp_path / "result.parquet", JOB) as parts:
         assert isinstance(parts, Parts)
         parts.add(pa.table({"object_id": [1]}), [])
@@ -125,6 +162,53 @@ def test_two_at_once_on_one_result_are_told(tmp_path: Path) -> None:
         add_all(parts)
         parts.merge(INFO)
     assert pq.read_metadata(out).num_rows == sum(ROWS)
+
+
+def test_an_array_without_its_table_is_finished_and_a_table_without_its_array_is_of_its_own_job(tmp_path: Path) -> None:
+    out, table = tmp_path / "result.npy", tmp_path / "result.objects.parquet"
+    for stopped in (True, False):
+        with pytest.MonkeyPatch.context() as patch, suppress(KeyboardInterrupt), open_parts(out, JOB) as parts:
+            assert isinstance(parts, Parts) and out.exists() is not stopped
+            add_all(parts)
+            if stopped:  # between the two
+
+                def stop(*_: object) -> None:
+                    raise KeyboardInterrupt
+
+                patch.setattr(Parts, "_write_parquet", stop)
+            parts.merge(INFO)
+        assert out.exists() and table.exists() is not stopped
+    np.testing.assert_array_equal(np.load(out), VECTORS)
+    out.unlink()
+    before = table.read_bytes()
+    assert refused(out, JOB.model_copy(update={"model": "n"})).startswith(f"{table}: is of other inputs")
+    assert table.read_bytes() == before and not out.exists()
+    with open_parts(out, JOB) as parts:  # and is made again
+        assert isinstance(parts, Parts)
+        add_all(parts)
+        parts.merge(INFO)
+    np.testing.assert_array_equal(np.load(out), VECTORS)
+
+
+def test_the_folder_of_a_result_is_made_and_what_keeps_a_result_from_being_written_is_one_line(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "folder" / "result.parquet"
+    with open_parts(out, JOB) as parts:
+        assert isinstance(parts, Parts)
+        add_all(parts)
+        parts.merge(INFO)
+    assert pq.read_metadata(out).num_rows == sum(ROWS)
+    below = out / "result.parquet"
+    assert refused(below) == f"{below}: File exists; mend that and run the same command again to go on"
+    damaged = tmp_path / "damaged.parquet"
+    with open_parts(damaged, JOB) as parts:
+        assert isinstance(parts, Parts)
+        add_all(parts)
+    (tmp_path / ".damaged.parquet.parts" / "000002.parquet").write_bytes(b"PAR1")
+    with pytest.raises(PredictionsError) as caught, open_parts(damaged, JOB) as parts:
+        assert isinstance(parts, Parts)
+        parts.merge(INFO)
+    assert re.fullmatch(rf"{damaged}: \S.*; mend that and run the same command again to go on", str(caught.value))
+    assert not damaged.exists()
 
 
 def test_what_is_somebody_elses_is_neither_replaced_nor_gone_on_with(tmp_path: Path) -> None:
