@@ -83,6 +83,17 @@ def test_windows_do_not_depend_on_what_else_is_asked_for_and_never_are_empty() -
         assert (found[:, 2:] > found[:, :2]).all() and (found >= 0).all() and (found[:, 2:] <= sizes).all()
 
 
+def test_a_box_that_the_index_has_rounded_shows_the_same() -> None:
+    """The index holds single precision; what was just cut has the box as it was given."""
+    rng = np.random.default_rng(3)
+    places, sides = rng.integers(1, 1000, (2, 4000, 2))
+    near = rng.uniform(-1e-5, 1e-5, (2, 4000, 2))
+    given = np.c_[places - 1e-4 + near[0], sides + near[1]]  # about where another pixel counts as touched
+    for framing in (Framing(context=0.0), Framing(context=0.5)):
+        found = framing.windows(given, np.full((4000, 2), 3000))
+        np.testing.assert_array_equal(found, framing.windows(given.astype(np.float32), np.full((4000, 2), 3000)))
+
+
 @pytest.mark.parametrize("size", [(50, 20), (20, 51), (33, 33), (1, 7)])
 def test_padding_is_pillow_s(size) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)

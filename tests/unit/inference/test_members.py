@@ -55,7 +55,10 @@ def test_views_are_all_scales_plain_and_mirrored_the_models_own_first():
 def test_models_that_see_other_parts_of_crops_do_not_answer_together(bundles, tmp_path):
     crop = CropSettings(store_px=48, quality=85, context=0.1)
     other = draw_bundle(tmp_path / "padded", crop=crop, framing=Framing(context=0.05, fit="pad"))
-    with pytest.raises(ConfigError, match=r"context 0\.05 of a box's sides, padded to a square; context 0\.1 of"):
+    with pytest.raises(
+        ConfigError,
+        match=r"context 0\.05 of a box's sides, padded to a square; context 0\.1 of a box's sides, squashed",
+    ):
         Predictor([bundles[0], other], "cpu")
 
 
