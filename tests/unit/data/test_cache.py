@@ -94,14 +94,21 @@ def test_what_others_have_in_the_folder_is_neither_counted_nor_removed(
         (folder / name).write_bytes(kept)
         os.utime(folder / name, (0, 0))  # not used for longest
     cache = ShardCache(folder, 2 * SIZE)
-    for file in remote[:4]:
+    for file in remote[:4]:  # whatever comes first where the folder is listed
+        others[f"{len(others)}.tar"] = b"theirs"
+        (folder / f"{len(others) - 1}.tar").write_bytes(b"theirs")
         assert content(cache, file) == original(file)
     assert held(cache) == {*others, *names(*remote[2:4])}
     assert {name: (folder / name).read_bytes() for name in others} == others
 
 
-def test_what_is_in_use_is_not_removed_by_any_process(tmp_path: Path, remote: list[RemoteFile]) -> None:
+@pytest.mark.parametrize("was_there", [True, False])
+def test_what_is_in_use_is_read_but_not_removed_by_any_process(
+    tmp_path: Path, remote: list[RemoteFile], was_there: bool
+) -> None:
     cache = ShardCache(tmp_path / "cache", 2 * SIZE)
+    if was_there:
+        content(cache, remote[0])
     descriptor = cache.open(remote[0])
     script = (
         "import sys\n"
@@ -111,8 +118,8 @@ def test_what_is_in_use_is_not_removed_by_any_process(tmp_path: Path, remote: li
         "for url, sha256 in zip(sys.argv[3::2], sys.argv[4::2]):\n"
         "    with cache.reading(RemoteFile(url, sha256, 1000)): pass\n"
     )
-    others = [word for file in remote[1:4] for word in (file.url, file.sha256)]
-    subprocess.run([sys.executable, "-c", script, cache.folder, str(cache.limit), *others], check=True)
+    words = [word for file in remote[:4] for word in (file.url, file.sha256)]
+    subprocess.run([sys.executable, "-c", script, cache.folder, str(cache.limit), *words], check=True, timeout=60)
     assert held(cache) == names(remote[0], remote[3])
     os.close(descriptor)
     content(cache, remote[4])
@@ -363,7 +370,9 @@ def test_the_default_folder_is_the_users_own_and_made_when_it_is_needed(
     assert not cache.folder.exists()
     content(cache, remote[0])
     assert cache.folder.stat().st_mode & 0o777 == 0o700
-    assert ShardCache.of(str(tmp_path / "mine" / "cache"), 0.5) == ShardCache(tmp_path / "mine" / "cache", 500_000_000)
+    mine = ShardCache.of(str(tmp_path / "mine" / "cache"), 0.5)
+    assert mine == ShardCache(tmp_path / "mine" / "cache", 500_000_000)
+    assert content(mine, remote[0]) == original(remote[0])
 
 
 def test_a_folder_of_another_user_is_not_trusted(
