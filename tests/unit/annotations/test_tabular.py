@@ -297,6 +297,16 @@ def test_ids_that_are_no_whole_numbers(refused, column, cell):
     assert message.startswith(f"line 3: column '{column}' holds {cell or 'nothing'}")
 
 
+def test_ids_use_all_63_bits(tmp_path, read):
+    largest = 2**63 - 1
+    lines = ["image,x,y,w,h,furry,object_id,image_id", f"a,0,0,1,1,1,{largest},0", f"b,0,0,1,1,1,0,{largest}"]
+    table = read("\n".join(lines))
+    assert table.object_id.tolist() == [largest, 0]
+    (tmp_path / "boxes.csv").write_text("\n".join(lines))
+    boxes = read_boxes(tmp_path / "boxes.csv")
+    assert boxes.object_id.tolist() == [largest, 0] and boxes.image_id.tolist() == [0, largest]
+
+
 @pytest.mark.parametrize("value", [1.5, 2.0, True, None, [1]])
 def test_json_ids_that_are_no_whole_numbers(refused, value):
     record = {"image": "a", "bbox": [0, 0, 1, 1], "furry": 1, "object_id": value}
