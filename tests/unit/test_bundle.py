@@ -7,6 +7,7 @@ from dataclasses import fields as fields_of
 from pathlib import Path
 
 import pytest
+import torch
 
 from attrtrain.bundle import bundle_fingerprint, load_model, model_name, read_bundle, read_card
 from attrtrain.config.schema import DataConfig, ModelConfig
@@ -166,6 +167,88 @@ def test_a_bundle_older_than_mean_and_std_has_imagenets_and_the_fingerprint_it_h
     told = json.dumps(before, separators=(",", ":"), ensure_ascii=False)  # as it was written then
     expected = hashlib.sha256(f"{weights}\n{told}".encode()).hexdigest()
     assert bundle_fingerprint(folder, newer) == bundle_fingerprint(folder, older) == expected
+
+
+@pytest.mark.parametrize("framing", [{"fit": "pad"}, {"context": 0.05}], ids=str)
+def test_a_bundle_older_than_interpolation_has_the_fingerprint_it_had(tmp_path, framing):
+    folder = draw_bundle(tmp_path / "b", framing=Framing(**framing))
+    told = json.loads((folder / "model.json").read_text())
+    assert told["framing"].pop("interpolation") == "bilinear"
+    for name in ("mean", "std", "categories"):
+        del told["architecture"][name]
+    decisive = ("architecture", "vocabulary", "image_px", "crop", "framing", "precision", "channels_last")
+    before = json.dumps({name: told[name] for name in told if name in decisive}, separators=(",", ":"))
+    weights = hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
+    expected = hashlib.sha256(f"{weights}\n{before}".encode()).hexdigest()
+    assert bundle_fingerprint(folder, read_card(folder)) == expected
+    rewritten(folder, framing=told["framing"])
+    assert bundle_fingerprint(folder, read_card(folder)) == expected
+
+
+def test_all_that_decides_scores_decides_the_fingerprint_and_nothing_else_does(tmp_path):
+    folder = draw_bundle(tmp_path / "b")
+    card = read_card(folder)
+    architecture = card.architecture
+    decisive = [
+        {"framing": Framing(fit="pad")},
+        {"framing": Framing(context=0.05)},
+        {"framing": Framing(interpolation="bicubic")},
+        {"framing": Framing(fit="pad", interpolation="bicubic")},
+        {"architecture": architecture.model_copy(update={"mean": (0.5, 0.456, 0.406)})},
+        {"architecture": architecture.model_copy(update={"std": (0.5, 0.224, 0.225)})},
+        {"architecture": architecture.model_copy(update={"categories": ["cat"]})},
+        {"architecture": architecture.model_copy(update={"categories": ["dog"]})},
+        {"crop": card.crop.model_copy(update={"context": 0.2})},
+        {"precision": "bf16"},
+        {"channels_last": False},
+    ]
+    known = bundle_fingerprint(folder, card)
+    found = {known, *(bundle_fingerprint(folder, card.model_copy(update=fields)) for fields in decisive)}
+    assert len(found) == 1 + len(decisive)
+    for fields in (
+        {"thresholds": [0.5] * 7},
+        {"metrics": {"val.map": 0.1}},
+        {"untrained": ["round"]},
+        {"selected_on": "val"},
+        {"attrtrain_version": "0"},
+    ):
+        assert bundle_fingerprint(folder, card.model_copy(update=fields)) == known
+
+
+@pytest.mark.parametrize("other", [{"names": NAMES[:5]}, {"categories": ("cat", "dog")}], ids=str)
+def test_weights_of_another_model_are_one_line(tmp_path, other):
+    folder, weights = draw_bundle(tmp_path / "b"), draw_bundle(tmp_path / "other", **other) / "weights.safetensors"
+    weights.replace(folder / "weights.safetensors")
+    with pytest.raises(WeightsError, match=r"/b/weights\.safetensors: does not fit model\.json \(.*head") as caught:
+        read_bundle(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_without_a_bundle_is_told_when_it_has_one(tmp_path):
+    with pytest.raises(WeightsError, match=r"no bundle here, nor in a bundle folder below; give a run directory"):
+        read_bundle(tmp_path)
+    (tmp_path / "config.yaml").touch()
+    with pytest.raises(
+        WeightsError, match=r"folder below \(a run writes its bundle after its first evaluation\); give"
+    ):
+        read_bundle(tmp_path)
+    draw_bundle(tmp_path / "bundle")
+    assert read_bundle(tmp_path)[1] == read_bundle(tmp_path / "bundle")[1]
+
+
+def test_a_plain_state_dict_or_a_bundle_is_loaded_with_as_many_attributes_as_it_has(tmp_path):
+    folder = draw_bundle(tmp_path / "b")
+    pixels = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    logits = []
+    for path in (folder, folder / "weights.safetensors"):
+        for given in (None, 7):
+            model, device = load_model(path, given, "cpu")
+            assert not model.training and device == torch.device("cpu")
+            with torch.inference_mode():
+                logits.append(model(pixels))
+        with pytest.raises(WeightsError, match="the model has 7 attributes, not 8"):
+            load_model(path, 8, "cpu")
+    assert all(one.equal(logits[0]) for one in logits)
 
 
 @pytest.mark.parametrize("backbone", ["resnet51", "timm:nothing_like_it"])
