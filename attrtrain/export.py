@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from attrtrain.errors import ConfigError, ShardError
 from attrtrain.files import atomic_write
+from attrtrain.garbage import lasting_imports
 from attrtrain.inference.command import add_model_argument
 from attrtrain.urls import as_place, is_url
 from attrtrain.wording import counted
@@ -63,9 +64,10 @@ def run(arguments: argparse.Namespace) -> int:
     _require_sense(arguments, out)
     if arguments.onnx:
         _require_onnx()
-    from attrtrain.bundle import read_bundle
-    from attrtrain.exporting.graph import ExportedNetwork
-    from attrtrain.models.category_head import NONE
+    with lasting_imports():
+        from attrtrain.bundle import read_bundle
+        from attrtrain.exporting.graph import ExportedNetwork
+        from attrtrain.models.category_head import NONE
 
     model, card = read_bundle(arguments.model)
     judged, photographs = _sources(arguments, card)

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from attrtrain.errors import ConfigError
+from attrtrain.garbage import lasting_imports
 from attrtrain.publishing.options import CardOptions
 from attrtrain.publishing.options import add_arguments as add_card_arguments
 
@@ -28,10 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Writes the folder, uploads it if asked to, and says what is missing from the card; returns 0."""
-    from attrtrain import hub
-    from attrtrain.publishing.hub_folder import NAMES, write_hub_folder
-    from attrtrain.publishing.model_card import write_card
-    from attrtrain.publishing.published_model import read_published_model
+    with lasting_imports():
+        from attrtrain import hub
+        from attrtrain.publishing.hub_folder import NAMES, write_hub_folder
+        from attrtrain.publishing.model_card import write_card
+        from attrtrain.publishing.published_model import read_published_model
 
     if arguments.public and not arguments.upload:
         raise ConfigError("--public: belongs to --upload OWNER/NAME")
