@@ -156,16 +156,22 @@ def test_photographs_and_categories(tmp_path, expected, capsys):
     assert [(entry["name"], entry["objects"]) for entry in metrics["groups"]["category"]] == [("cat", 160), ("dog", 80)]
     assert metrics["overall"]["map"] == pytest.approx(expected["map"]) and metrics["baselines"]["category"]["map"] < 0.5
     assert "240 objects in 60 photographs" in capsys.readouterr().out
-    np.save(tmp_path / "images.npy", np.arange(240) // 4)
+    ids = (np.arange(240) // 4 * 7 % 60 + 1) * 10**15
+    np.save(tmp_path / "images.npy", ids)
     numbered = score(
         tmp_path, tmp_path / "p.npy", tmp_path / "g.npy", "--unknown", 2, "--images", tmp_path / "images.npy"
     )
-    (tmp_path / "images.txt").write_text("\n".join(str(i // 4) for i in range(240)))
+    assert numbered["images"] == 60
+    (tmp_path / "images.txt").write_text("\n".join(map(str, ids.tolist())))
     again = score(tmp_path, tmp_path / "p.npy", tmp_path / "g.npy", "--unknown", 2, "--images", tmp_path / "images.txt")
     assert again == numbered
+    np.save(tmp_path / "categories.npy", np.where(np.arange(240) % 3, 17, 2))
+    given = ("--unknown", 2, "--categories", tmp_path / "categories.npy")
+    groups = score(tmp_path, tmp_path / "p.npy", tmp_path / "g.npy", *given)["groups"]["category"]
+    assert [(entry["name"], entry["objects"]) for entry in groups] == [("17", 160), ("2", 80)]
 
 
-@pytest.mark.parametrize("name", ["{}_{}", "{:02}{}", "{}{:020}"])
+@pytest.mark.parametrize("name", ["{}_{}", "{:02}{}", "{}{:020}", "1{}{:020}", "99{}{:016}"])
 def test_names_of_photographs_that_look_like_numbers_stay_apart(tmp_path, name):
     scores, labels = draw()
     names = [name.format(i // 4 % 3, i // 12) for i in range(240)]
@@ -224,11 +230,22 @@ def test_what_is_unknown(tmp_path):
 
 def test_columns_are_matched_by_name(tmp_path, expected):
     scores, labels = draw()
-    turned = np.arange(20)[::-1]
-    write(tmp_path / "p.csv", scores[:, turned], [NAMES[place] for place in turned])
-    metrics = score(tmp_path, tmp_path / "p.csv", write(tmp_path / "g.parquet", labels))
-    assert metrics["overall"]["map"] == pytest.approx(expected["map"], abs=1e-6)
-    assert metrics["attributes"][0]["ap"] == pytest.approx(expected["attributes"][0], abs=1e-6)
+    for turned in (np.arange(20)[::-1], np.random.default_rng(0).permutation(20)):  # only the first is its own inverse
+        write(tmp_path / "p.csv", scores[:, turned], [NAMES[place] for place in turned])
+        metrics = score(tmp_path, tmp_path / "p.csv", write(tmp_path / "g.parquet", labels))
+        assert metrics["overall"]["map"] == pytest.approx(expected["map"], abs=1e-6)
+        assert [entry["name"] for entry in metrics["attributes"]] == NAMES
+        assert [entry["ap"] for entry in metrics["attributes"][:19]] == pytest.approx(expected["attributes"], abs=1e-6)
+
+
+def test_a_label_of_one_half_is_positive_and_one_below_is_negative(tmp_path):
+    labels = np.repeat([0.5, np.nextafter(0.5, 0), 0.55, np.nan], 10)[:, None]
+    np.save(tmp_path / "p.npy", np.linspace(0, 1, 40)[:, None])
+    np.save(tmp_path / "g.npy", labels)
+    metrics = score(tmp_path / "new" / "folder", tmp_path / "p.npy", tmp_path / "g.npy", replicates=0)
+    entry = metrics["attributes"][0]
+    assert (entry["positives"], entry["negatives"], entry["unknowns"]) == (20, 10, 10)
+    assert metrics["positive_at"] == 0.5
 
 
 def test_names_as_a_list_and_as_vaws_index(tmp_path):
@@ -347,6 +364,10 @@ def test_a_first_line_that_may_be_names_or_an_object_is_refused(tmp_path, capsys
     # One object is lacking, or the first is written otherwise than all others.
     (tmp_path / "p.csv").write_text(numbered(scores[1:] + 0.5))
     assert f"error: {tmp_path / 'p.csv'}: the first line, {line}, may be" in refused("p.csv", "g.npy")
+    partly = scores[1:].astype(object)
+    partly[:, -1] += 0.5  # other columns hold whole numbers
+    (tmp_path / "p.csv").write_text(numbered(partly))
+    assert f"error: {tmp_path / 'p.csv'}: the first line, {line}, may be" in refused("p.csv", "g.npy")
     if attributes == 1:  # of which the last object may be unknown, or the first line an object's
         (tmp_path / "g.csv").write_text(numbered(labels[:-1]) + "\n")
         assert f"error: {tmp_path / 'g.csv'}: the first line, 0, may be" in refused("p.npy", "g.csv")
@@ -414,6 +435,8 @@ def test_names_that_contradict_a_file_are_refused(tmp_path, capsys, kind, named)
         (tmp_path / "names.json").write_text(json.dumps(names))
         line = refuse(capsys, tmp_path, *given)
         assert f"names.json: name 3 (counted from 0) is '{first}', but {file} calls that column 'attribute 3'; " in line
+    (tmp_path / "names.json").write_text(json.dumps([f"{NAMES[0]} ", *NAMES[1:]]))  # files are read without
+    score(tmp_path, tmp_path / p, tmp_path / g, "--unknown", 2, "--names", tmp_path / "names.json", replicates=0)
     (tmp_path / "names.json").write_text(json.dumps(NAMES))
     metrics = score(
         tmp_path, tmp_path / p, tmp_path / g, "--unknown", 2, "--names", tmp_path / "names.json", replicates=0
@@ -552,6 +575,7 @@ def test_scores_that_cannot_be_judged_are_one_line(tmp_path, capsys, case):
         (tmp_path / "p.npy").write_bytes(content)
     line = refuse(capsys, tmp_path, "--scores", tmp_path / "p.npy", "--labels", tmp_path / "g.npy", "--unknown", 2)
     assert re.search(message, line), line
+    assert ("turned on its side" in line) == (case == "on its side")
 
 
 def test_null_is_neither_a_category_nor_a_photograph(tmp_path, capsys):
