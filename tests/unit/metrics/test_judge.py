@@ -52,6 +52,7 @@ def test_every_overall_key_of_the_contract_is_there(document):
         "mean_recall_at_15 f1_at_15 instance_accuracy instance_precision instance_recall instance_f1 cell_accuracy loss"
     )
     assert set(document.overall) == set(document.intervals) == set(keys.split())
+    assert list(document.overall)[:4] == ["map", "prior_map", "permutation_map", "category_map"]  # guessers in a row
     assert None not in document.overall.values()
     assert [key for key, between in document.intervals.items() if between is None] == ["category_map", "ece"]
     for key, between in document.intervals.items():
