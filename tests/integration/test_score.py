@@ -171,6 +171,14 @@ def test_photographs_and_categories(tmp_path, expected, capsys):
     assert [(entry["name"], entry["objects"]) for entry in groups] == [("17", 160), ("2", 80)]
 
 
+def test_a_photograph_may_be_called_by_a_number_among_names(tmp_path):
+    scores, labels = draw()
+    (tmp_path / "images.txt").write_text("\n".join(str(i // 4) if i // 4 % 2 else f"{i // 4}.jpg" for i in range(240)))
+    write(tmp_path / "p.npy", scores), write(tmp_path / "g.npy", labels)
+    given = ("--unknown", 2, "--images", tmp_path / "images.txt")
+    assert score(tmp_path, tmp_path / "p.npy", tmp_path / "g.npy", *given)["images"] == 60
+
+
 @pytest.mark.parametrize("name", ["{}_{}", "{:02}{}", "{}{:020}", "1{}{:020}", "99{}{:016}"])
 def test_names_of_photographs_that_look_like_numbers_stay_apart(tmp_path, name):
     scores, labels = draw()
@@ -562,6 +570,7 @@ BAD_SCORES = {
     "other shape": (saved(np.zeros((240, 19))), r"p\.npy has shape \(240, 19\), .*g\.npy \(240, 20\)"),
     "on its side": (saved(np.zeros((20, 240))), "turned on its side"),
     "no probabilities": (saved(np.full((240, 20), -1.5)), r"object 0 \(counted from 0\), attribute 'attribute 0' holds -1.5.*need --logits"),
+    "above 1": (saved(np.where(np.arange(4800) == 247, 1.5, 1.0).reshape(240, 20)), r"object 12 \(counted from 0\), attribute 'attribute 7' holds 1.5; .*need --logits"),
     "nan": (saved(np.where(np.arange(4800) == 247, np.nan, 0.5).reshape(240, 20)), "object 12 .*attribute 'attribute 7' holds nan; every object needs"),
     "infinite": (saved(np.full((240, 20), np.inf)), "holds inf; every object needs a score"),
 }  # fmt: skip
