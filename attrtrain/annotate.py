@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from attrtrain.errors import ConfigError
-from attrtrain.garbage import lasting_imports
+from attrtrain.garbage import no_garbage_collection
 from attrtrain.inference.command import (
     add_models_arguments,
     add_object_arguments,
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_work(arguments, (".parquet",))
     check_scales(arguments.tta_scales)
     _check_coco_out(arguments)
-    with lasting_imports():
+    with no_garbage_collection():
         from attrtrain.inference.annotating import annotate, of_photographs
         from attrtrain.inference.coco_out import write_coco
         from attrtrain.inference.members import views_of

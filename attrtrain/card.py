@@ -5,7 +5,7 @@ from pathlib import Path
 
 from attrtrain.errors import ConfigError
 from attrtrain.files import atomic_write
-from attrtrain.garbage import lasting_imports
+from attrtrain.garbage import no_garbage_collection
 from attrtrain.publishing.options import CardOptions
 from attrtrain.publishing.options import add_arguments as add_card_arguments
 
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Writes the card and says where it is, and what is missing from it; returns 0."""
-    with lasting_imports():
+    with no_garbage_collection():
         from attrtrain.publishing.model_card import write_card
         from attrtrain.publishing.published_model import read_published_model
 

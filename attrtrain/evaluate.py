@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attrtrain.errors import AttrtrainError, ConfigError, ShardError
-from attrtrain.garbage import lasting_imports
+from attrtrain.garbage import no_garbage_collection
 from attrtrain.inference.command import add_models_arguments, check_scales
 from attrtrain.protocol import DEV, NAME, REPLICATES, TITLE, Choices, deviations
 from attrtrain.run_layout import REPORT
@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_scales(arguments.tta_scales)
     if arguments.tune_on == arguments.split:
         raise ConfigError(f"--tune-on {arguments.tune_on}: that is the split to judge; thresholds are tuned on another")
-    with lasting_imports():
+    with no_garbage_collection():
         from attrtrain.bundle import locate_bundle, read_card
         from attrtrain.data.overlap import leaks
         from attrtrain.device import device_type

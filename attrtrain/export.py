@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from attrtrain.errors import ConfigError, ShardError
 from attrtrain.files import atomic_write
-from attrtrain.garbage import lasting_imports
+from attrtrain.garbage import no_garbage_collection
 from attrtrain.inference.command import add_model_argument
 from attrtrain.urls import as_place, is_url
 from attrtrain.wording import counted
@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     _require_sense(arguments, out)
     if arguments.onnx:
         _require_onnx()
-    with lasting_imports():
+    with no_garbage_collection():
         from attrtrain.bundle import read_bundle
         from attrtrain.exporting.graph import ExportedNetwork
         from attrtrain.models.category_head import NONE

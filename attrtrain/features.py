@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from attrtrain.errors import ConfigError
-from attrtrain.garbage import lasting_imports
+from attrtrain.garbage import no_garbage_collection
 from attrtrain.inference.command import (
     add_model_argument,
     add_object_arguments,
@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
         check_objects(arguments)
     elif arguments.instances or arguments.boxes is not None or arguments.images:
         raise ConfigError("--shards hold crops already; leave --instances, --boxes and --images out")
-    with lasting_imports():
+    with no_garbage_collection():
         from attrtrain.data.overlap import require_each_once
         from attrtrain.data.reader import ShardSet
         from attrtrain.inference.annotating import describe, of_photographs, of_shards

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from attrtrain.errors import ConfigError
-from attrtrain.garbage import lasting_imports
+from attrtrain.garbage import no_garbage_collection
 
 _HIGHEST = 1e12
 TAKES_MORE = True  # of the words that `attrtrain train` takes
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"--out {arguments.out}: cannot be written there; give the name of a file in a folder that exists"
         )
     config = load_config(arguments.more, prog="attrtrain find --out FILE.yaml")
-    with lasting_imports():
+    with no_garbage_collection():
         from attrtrain.starting_point import find_start
 
     micro, rate = find_start(config, arguments.low, arguments.high, arguments.steps)

@@ -1,7 +1,6 @@
 """Python's garbage collector, out of the way of what makes a million objects of which none is garbage."""
 
 import gc
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,15 +18,3 @@ def no_garbage_collection() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
-
-
-@contextmanager
-def lasting_imports() -> Iterator[None]:
-    """Keeps the collector from the modules that the block imports: while they come, and for as long as they stay, which
-    is until Python ends. There it would take them apart piece by piece, those of torch for a second and more.
-    """
-    before = len(sys.modules)
-    with no_garbage_collection():
-        yield
-    if len(sys.modules) > before:  # else there is nothing but what others may want collected
-        gc.freeze()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrtrain.errors import AttrtrainError, ConfigError, ImageError
-from attrtrain.garbage import lasting_imports
+from attrtrain.garbage import no_garbage_collection
 from attrtrain.inference.command import add_models_arguments, check_scales
 from attrtrain.wording import shown
 
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.top < 1:
         raise ConfigError(f"--top {arguments.top}: must be at least 1")
     check_scales(arguments.tta_scales)
-    with lasting_imports():
+    with no_garbage_collection():
         from attrtrain.inference.members import views_of
         from attrtrain.inference.predictor import Predictor
 

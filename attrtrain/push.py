@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from attrtrain.errors import ConfigError
-from attrtrain.garbage import lasting_imports
+from attrtrain.garbage import no_garbage_collection
 from attrtrain.publishing.options import CardOptions
 from attrtrain.publishing.options import add_arguments as add_card_arguments
 
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Writes the folder, uploads it if asked to, and says what is missing from the card; returns 0."""
-    with lasting_imports():
+    with no_garbage_collection():
         from attrtrain import hub
         from attrtrain.publishing.hub_folder import NAMES, write_hub_folder
         from attrtrain.publishing.model_card import write_card

@@ -8,7 +8,7 @@ import socket
 import sys
 
 from attrtrain.errors import ConfigError
-from attrtrain.garbage import lasting_imports
+from attrtrain.garbage import no_garbage_collection
 from attrtrain.inference.command import add_model_argument
 
 _LAST_PORT = 65_535
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
         import python_multipart  # noqa: F401  what reads forms
         import uvicorn
 
-        with lasting_imports():
+        with no_garbage_collection():
             from attrtrain.serving.app import make_app
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in ("fastapi", "starlette", "uvicorn", "multipart", "python_multipart"):

@@ -9,7 +9,7 @@ import sys
 
 from attrtrain.config.load import load_config
 from attrtrain.entry_point import exit_code_of
-from attrtrain.garbage import lasting_imports
+from attrtrain.garbage import no_garbage_collection
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -17,7 +17,7 @@ def main(argv: list[str] | None = None) -> int:
 
     def train() -> int:
         config = load_config(sys.argv[1:] if argv is None else argv)  # before anything heavy is imported
-        with lasting_imports():
+        with no_garbage_collection():
             from attrtrain.wiring import run
         run(config)
         return 0
