@@ -122,13 +122,18 @@ def _shards(arguments: argparse.Namespace) -> "Subject":
 
 
 def _features(weights: Path | None, subject: "Subject") -> "tuple[FeaturesOf | None, int]":
-    """What gives features of crops, and of how many; torch is only imported for it."""
+    """What gives features of crops, and of how many; torch is only imported for it. The weights are read here, before
+    photographs and labels are looked at for minutes.
+
+    Raises:
+        WeightsError: they cannot be read or are of no ResNet.
+    """
     if weights is None or subject.jpeg is None:
         return None, 0
-    from attrtrain.auditing.features import OBJECTS, crop_features
+    from attrtrain.auditing.features import OBJECTS, crop_features, frozen_backbone
 
-    jpeg = subject.jpeg
-    return (lambda rows: crop_features(weights, jpeg, rows.tolist())), OBJECTS
+    model, jpeg = frozen_backbone(weights), subject.jpeg
+    return (lambda rows: crop_features(model, jpeg, rows.tolist())), OBJECTS
 
 
 def _summary(document: "AuditDocument") -> str:

@@ -12,7 +12,7 @@ from attrtrain.data.decode import decode_crop
 from attrtrain.device import device_type
 from attrtrain.errors import ShardError
 from attrtrain.launcher import prepare_cpu
-from attrtrain.models.network import build_network
+from attrtrain.models.network import AttributeModel, build_network
 from attrtrain.models.plain import backbone_of
 from attrtrain.models.weights import load_backbone_weights, read_tensors
 
@@ -24,27 +24,38 @@ _COMPONENTS = 64  # principal components kept: a linear model of 2,048 features 
 _OBJECTS_PER_COMPONENT = 4
 
 
-def crop_features(weights: Path, jpeg: Callable[[int], bytes], rows: Sequence[int]) -> NDArray[np.float64]:
+def frozen_backbone(weights: Path) -> AttributeModel:
+    """A backbone with weights of its own, to look at crops with.
+
+    Args:
+        weights: a ResNet's state dict, .safetensors or .pth.
+
+    Raises:
+        WeightsError: they cannot be read or are of no ResNet.
+    """
+    backbone = backbone_of(read_tensors(weights), str(weights))
+    model = build_network(backbone, "linear", hidden=1, dropout=0, attributes=1)
+    load_backbone_weights(model, backbone, str(weights))
+    return model.eval()
+
+
+def crop_features(model: AttributeModel, jpeg: Callable[[int], bytes], rows: Sequence[int]) -> NDArray[np.float64]:
     """Features (N, D) of the crops of some rows, D at most 64: the principal components of what a frozen backbone says.
 
     Components are found without labels, so held-out objects may take part.
 
     Args:
-        weights: a ResNet's state dict, .safetensors or .pth.
+        model: of `frozen_backbone`.
         jpeg: gives a row's stored crop.
         rows: (N,).
 
     Raises:
-        WeightsError: the weights cannot be read or are of no ResNet.
         ShardError: a crop cannot be decoded.
     """
-    backbone = backbone_of(read_tensors(weights), str(weights))
-    model = build_network(backbone, "linear", hidden=1, dropout=0, attributes=1)
-    load_backbone_weights(model, backbone, str(weights))
     device = torch.device(device_type())
     if device.type == "cpu":
         prepare_cpu()
-    model = model.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
     found = []
     with torch.inference_mode():
         for start in tqdm(

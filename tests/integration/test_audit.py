@@ -179,6 +179,21 @@ def test_a_mistake_is_one_line_and_leaves_no_audit(toy_shards, toy_coco, tmp_pat
     assert f"error: --out {tmp_path / 'file'}: " in capsys.readouterr().err
 
 
+def test_weights_of_no_resnet_are_told_before_pictures_and_labels_are_looked_at(
+    toy_shards, toy_coco, tmp_path, capsys, monkeypatch
+):
+    def slow(*_):
+        raise AssertionError("minutes of work that comes to nothing")
+
+    for name in ("hash_photographs", "label_evidence"):
+        monkeypatch.setattr(f"attrtrain.auditing.assemble.{name}", slow)
+    save_file({"layer.weight": torch.zeros(2, 2)}, tmp_path / "other.safetensors")
+    given = (toy_shards, "--images", toy_coco / "train2017", toy_coco / "val2017", "--out", tmp_path / "out")
+    for weights, told in [("none.pth", "no such weights file"), ("other.safetensors", "not the weights of a torchvis")]:
+        assert audit(*given, "--weights", tmp_path / weights) == 1
+        assert told in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 def test_labels_are_audited_without_torch(tmp_path):
     coins = write_csv(tmp_path / "coins.csv", np.random.default_rng(0).integers(0, 2, (40, 5)).astype(float))
     program = (

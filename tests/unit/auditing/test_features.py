@@ -5,7 +5,7 @@ import torchvision
 from safetensors.torch import save_file
 from sklearn.decomposition import PCA
 
-from attrtrain.auditing.features import crop_features, principal_components
+from attrtrain.auditing.features import crop_features, frozen_backbone, principal_components
 from attrtrain.auditing.shard_table import read_shard_table
 from attrtrain.data.decode import decode_crop
 from attrtrain.errors import ShardError, WeightsError
@@ -37,7 +37,7 @@ def test_features_are_those_of_the_frozen_backbone(weights, toy_shards):
     with torch.inference_mode():
         crops = torch.stack([decode_crop(shards.jpeg(row), 112) for row in rows])
         expected = network((crops / 255 - mean) / std).double().numpy()
-    found = crop_features(weights, shards.jpeg, rows)
+    found = crop_features(frozen_backbone(weights), shards.jpeg, rows)
     np.testing.assert_allclose(
         np.abs(found), np.abs(PCA(10, svd_solver="full").fit_transform(expected)), rtol=1e-2, atol=1e-3
     )
@@ -45,9 +45,9 @@ def test_features_are_those_of_the_frozen_backbone(weights, toy_shards):
 
 def test_a_damaged_crop_and_odd_weights_are_one_line(weights, tmp_path):
     with pytest.raises(ShardError, match="row 3 cannot be decoded"):
-        crop_features(weights, lambda row: b"no picture", [3])
+        crop_features(frozen_backbone(weights), lambda row: b"no picture", [3])
     with pytest.raises(WeightsError, match="no such weights file"):
-        crop_features(tmp_path / "none.pth", lambda row: b"", [0])
+        frozen_backbone(tmp_path / "none.pth")
     save_file({"layer.weight": torch.zeros(2, 2)}, tmp_path / "other.safetensors")
     with pytest.raises(WeightsError, match="not the weights of a torchvision ResNet"):
-        crop_features(tmp_path / "other.safetensors", lambda row: b"", [0])
+        frozen_backbone(tmp_path / "other.safetensors")
