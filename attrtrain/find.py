@@ -6,6 +6,7 @@ from pathlib import Path
 
 from attrtrain.errors import ConfigError
 from attrtrain.garbage import no_garbage_collection
+from attrtrain.urls import require_writable
 
 _HIGHEST = 1e12
 TAKES_MORE = True  # of the words that `attrtrain train` takes
@@ -50,6 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(
             f"--out {arguments.out}: cannot be written there; give the name of a file in a folder that exists"
         )
+    require_writable("--out", arguments.out.parent)
     config = load_config(arguments.more, prog="attrtrain find --out FILE.yaml")
     with no_garbage_collection():
         from attrtrain.starting_point import find_start
@@ -71,9 +73,13 @@ def run(arguments: argparse.Namespace) -> int:
         optim=replace(config.optim, lr=rate.chosen),
     )
     comments = "".join(f"# {line}\n" for line in ["Found by `attrtrain find`:", *told])
-    with atomic_write(arguments.out) as file:
-        file.write((comments + dump_config(found)).encode())
-    print(*told, f"{arguments.out} has both", sep="\n")
+    print(*told, sep="\n", flush=True)  # also where they cannot be written
+    try:
+        with atomic_write(arguments.out) as file:
+            file.write((comments + dump_config(found)).encode())
+    except OSError as error:
+        raise ConfigError(f"--out {arguments.out}: {error.strerror or error}") from None
+    print(f"{arguments.out} has both")
     return 0
 
 

@@ -1,6 +1,8 @@
 """`attrtrain find`: what it writes is a configuration that training takes."""
 
+import errno
 import gc
+import os
 from pathlib import Path
 
 import pytest
@@ -82,3 +84,28 @@ def test_the_first_network_is_gone_while_the_rate_is_looked_for(
     given = ["demo", "--data.shards", str(toy_shards), *SMALL, "--train.ema", "0"]
     assert main(["find", "--out", str(tmp_path / "found.yaml"), *given]) == 0
     assert alive == [before + 1]
+
+
+def test_what_was_found_is_told_where_it_cannot_be_written(
+    toy_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("attrtrain.starting_point.find_learning_rate", lambda *_: RateFound(0.125, [1.0], [1.0]))
+    monkeypatch.setattr("attrtrain.files.os.fsync", full)
+    out = tmp_path / "found.yaml"
+    assert main(["find", "--out", str(out), "demo", "--data.shards", str(toy_shards), *SMALL]) == 2
+    printed = capsys.readouterr()
+    assert "\noptim.lr 0.125: " in printed.out and "\ntrain.micro_batch " in printed.out
+    assert f"{out} has both" not in printed.out and not list(tmp_path.iterdir())
+    assert printed.err.splitlines()[-1] == f"error: --out {out}: No space left on device"
+
+
+def test_a_folder_that_may_not_be_written_to_is_told_before_anything_is_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("attrtrain.starting_point.find_start", lambda *_: pytest.fail("minutes that come to nothing"))
+    monkeypatch.setattr("attrtrain.urls.os.access", lambda *_: False)  # root may write to whatever mode forbids
+    assert main(["find", "--out", str(tmp_path / "found.yaml"), "demo", "--data.shards", "shards"]) == 2
+    assert capsys.readouterr().err == f"error: --out {tmp_path}: Permission denied\n"
