@@ -10,7 +10,7 @@ from attrtrain.errors import ConfigError, ShardError
 from attrtrain.files import atomic_write
 from attrtrain.garbage import no_garbage_collection
 from attrtrain.inference.command import add_model_argument
-from attrtrain.urls import as_place, is_url
+from attrtrain.urls import as_place, is_url, require_writable
 from attrtrain.wording import counted
 
 if TYPE_CHECKING:  # torch takes seconds, which `--help` need not
@@ -71,12 +71,13 @@ def run(arguments: argparse.Namespace) -> int:
 
     model, card = read_bundle(arguments.model)
     judged, photographs = _sources(arguments, card)
+    calibration = _opened(arguments.calibrate, "train", card) if arguments.int8 else None
     network = ExportedNetwork(
         model, card.image_px, arguments.preprocess, card.framing.fit, card.framing.interpolation
     ).eval()
     crops, origin = _crops(judged, photographs, card)
     if arguments.onnx:
-        content, agreement, lines = _as_onnx(network, card, crops, arguments, judged)
+        content, agreement, lines = _as_onnx(network, card, crops, calibration, judged)
     else:
         content, agreement, lines = _as_program(network, card, crops)
     try:
@@ -106,6 +107,7 @@ def _require_sense(arguments: argparse.Namespace, out: Path) -> None:
         raise ConfigError(f"--torch-export {out}: torch.export.load reads only names that end in .pt2")
     if out.is_dir() or not out.parent.is_dir():
         raise ConfigError(f"{out}: {'is a folder' if out.is_dir() else f'there is no folder {out.parent}'}")
+    require_writable(f"{out}: cannot be written into", out.parent)
 
 
 def _require_onnx() -> None:
@@ -176,10 +178,12 @@ def _as_onnx(
     network: "ExportedNetwork",
     card: "ModelCard",
     crops: list["Tensor"],
-    arguments: argparse.Namespace,
+    calibration: "ShardSet | None",
     judged: "ShardSet | None",
 ) -> tuple[bytes, "Agreement", list[str]]:
-    """The content of the file, how far its float32 form is from PyTorch, and what quantisation costs."""
+    """The content of the file, how far its float32 form is from PyTorch, and what quantisation costs where there are
+    shards to calibrate on.
+    """
     from attrtrain.exporting.check import compare
     from attrtrain.exporting.graph import export_program
     from attrtrain.exporting.onnx_file import OPSET, OnnxNetwork, onnx_model, serialise
@@ -191,12 +195,11 @@ def _as_onnx(
     agreement.require()
     given = "inputs images and category" if network.model.categories else "input images"
     lines = [f"ONNX opset {OPSET}, {given}, outputs logits and scores"]
-    if not arguments.int8 or judged is None:
+    if calibration is None or judged is None:
         return plain, agreement, lines
     from attrtrain.exporting.cost import quantisation_cost
     from attrtrain.exporting.quantise import quantise
 
-    calibration = _opened(arguments.calibrate, "train", card)
     in_8_bits = quantise(model, calibration, card.image_px, card.framing, card.architecture.categories)
     quantised = serialise(in_8_bits, record_of(network, card, "int8"))
     known = "train" in judged.manifests[0].splits and judged.split != "train"

@@ -404,6 +404,32 @@ def test_a_missing_extra_is_one_line_before_anything_slow(tmp_path, capsys, monk
     assert "pip install 'attrtrain[export]'" in line
 
 
+def test_shards_without_a_split_to_calibrate_on_are_told_before_anything_slow(tmp_path, capsys, monkeypatch):
+    (tmp_path / "photos").mkdir()
+    rows = ["file_name,x,y,w,h,split,red"]
+    for number in range(3):
+        Image.new("RGB", (40, 40), (80 * number, 0, 0)).save(tmp_path / "photos" / f"{number}.png")
+        rows.append(f"{number}.png,4,4,30,30,val,{number % 2}")
+    (tmp_path / "boxes.csv").write_text("\n".join(rows))
+    shards = tmp_path / "shards"
+    given = ["--labels", tmp_path / "boxes.csv", "--images", tmp_path / "photos", "--out", shards, "--workers", "1"]
+    assert main(["shard", *map(str, given)]) == 0
+    capsys.readouterr()
+    monkeypatch.setattr("attrtrain.exporting.graph.export_program", lambda *_: pytest.fail("work for nothing"))
+    drawn_bundle(tmp_path / "b", ["red"])
+    out = tmp_path / "m.onnx"
+    line = refuse(capsys, out, "--model", tmp_path / "b", "--onnx", out, "--int8", "--calibrate", shards)
+    assert "no sample in split 'train'" in line
+
+
+def test_a_folder_that_may_not_be_written_to_is_told_before_anything_slow(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("attrtrain.bundle.read_bundle", lambda *_: pytest.fail("work for nothing"))
+    monkeypatch.setattr("attrtrain.urls.os.access", lambda *_: False)  # root may write to whatever mode forbids
+    out = tmp_path / "m.pt2"
+    line = refuse(capsys, out, "--model", "absent", "--torch-export", out)
+    assert line == f"error: {out}: cannot be written into {tmp_path}: Permission denied\n"
+
+
 def test_help_imports_nothing_heavy():
     script = (
         "import sys\nfrom attrtrain.cli import main\ntry: main(['export', '--help'])\nexcept SystemExit: pass\n"
