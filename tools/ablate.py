@@ -33,6 +33,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from attrtrain.config.load import load_config
+from attrtrain.errors import ConfigError
 from attrtrain.metrics.document import METRICS, read_metrics
 from attrtrain.metrics.paired import Difference, mean_difference
 from attrtrain.predictions import PREDICTIONS, Predictions, read_predictions
@@ -104,6 +106,45 @@ def read_recipes(path: Path) -> tuple[str, list[Recipe]]:
     return content["preset"], recipes
 
 
+def require_trainable(
+    preset: str, recipes: Sequence[Recipe], shards: Sequence[str], out: Path, flags: Sequence[str]
+) -> None:
+    """Refuses, before days of training, recipes whose turn would come in vain.
+
+    Raises:
+        SystemExit: one is no configuration, is trained into the folder of another, or would be judged in another way
+            than what it is held against.
+    """
+    named: dict[Path, str] = {}
+    judged: dict[str, dict[str, Any]] = {}
+    for recipe in recipes:
+        try:
+            config = load_config(_words(preset, recipe, 0, shards, out, flags))
+        except ConfigError as error:
+            raise SystemExit(f"error: {recipe.name}: {error}") from None
+        if (other := named.setdefault(recipe.folder(out, 0), recipe.name)) != recipe.name or recipe.name in judged:
+            raise SystemExit(
+                f"error: {recipe.name} and {other} would be trained into one folder, {recipe.folder(out, 0).parent}; give one of them another name"
+            )
+        judged[recipe.name] = {
+            "labels.positive_at": config.labels.positive_at,
+            "data.val_split": config.data.val_split,
+        }
+        for setting, value in judged[recipe.name].items():
+            if value != (theirs := judged.get(recipe.against, judged[BASE])[setting]):
+                raise SystemExit(
+                    f"error: {recipe.name} and {recipe.against} are judged with {setting} {value} and {theirs}, so their scores cannot be compared"
+                )
+
+
+def _words(preset: str, recipe: Recipe, seed: int, shards: Sequence[str], out: Path, flags: Sequence[str]) -> list[str]:
+    """The trainer's command line."""
+    return [
+        *(preset, "--data.shards", *shards, "--run.dir", str(recipe.folder(out, seed))),
+        *("--run.seed", str(seed), "--track.wandb", "disabled", *flags_of(recipe.changes), *flags),
+    ]
+
+
 def train(preset: str, recipe: Recipe, seed: int, shards: Sequence[str], out: Path, flags: Sequence[str]) -> None:
     """Trains one recipe with one seed, if that is not done, and removes the checkpoints of what is.
 
@@ -111,11 +152,7 @@ def train(preset: str, recipe: Recipe, seed: int, shards: Sequence[str], out: Pa
         SystemExit: it failed, and the trainer has said why, and its checkpoints stay to go on from; or it was trained
             under other settings, such as a base that has changed since.
     """
-    run = recipe.folder(out, seed)
-    words = [
-        *(preset, "--data.shards", *shards, "--run.dir", str(run)),
-        *("--run.seed", str(seed), "--track.wandb", "disabled", *flags_of(recipe.changes), *flags),
-    ]
+    run, words = recipe.folder(out, seed), _words(preset, recipe, seed, shards, out, flags)
     if (run / RESULT).exists():
         require_same(run, words)
     else:
@@ -198,6 +235,7 @@ def main() -> int:
     arguments, flags = parser.parse_known_args()
     out: Path = arguments.out
     preset, recipes = read_recipes(arguments.recipes)
+    require_trainable(preset, recipes, arguments.shards, out, flags)
     for seed in arguments.seeds:
         for recipe in recipes:
             train(preset, recipe, seed, arguments.shards, out, flags)

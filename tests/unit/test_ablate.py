@@ -150,6 +150,35 @@ def test_what_is_no_list_of_recipes_is_one_line(text: str, told: str, tmp_path: 
     assert told in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("comparisons", "told"),
+    [
+        ("{good: {loss.name: asl}, bad: {loss.nam: bce}}", "bad: command line: "),
+        ("{bad: {optim.warmup_epochs: 3, train.epochs: 3}}", "bad: command line: optim.warmup_epochs: 3 must be less"),
+        ("{a b: {optim.lr: 0.2}, a-b: {optim.lr: 0.3}}", "a-b and a b would be trained into one folder, "),
+        ("{base: {optim.lr: 0.2}}", "base and base would be trained into one folder, "),
+        (
+            "{votes: {labels.positive_at: 0.4}}",
+            "votes and base are judged with labels.positive_at 0.4 and 0.5, so their scores cannot be compared",
+        ),
+        (
+            "{a: {optim.lr: 0.2}, b: {against: a, data.val_split: test}}",
+            "b and a are judged with data.val_split test and val, so",
+        ),
+    ],
+)
+def test_a_recipe_whose_turn_would_come_in_vain_is_told_before_any_is_trained(
+    comparisons: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "recipes.yaml").write_text(f"preset: resnet50\nbase: {{optim.lr: 0.1}}\ncomparisons: {comparisons}")
+    monkeypatch.setattr(ablate, "run_training", lambda *_: pytest.fail("hours that come to nothing"))
+    words = [str(tmp_path / "recipes.yaml"), "--shards", "a", "--out", str(tmp_path / "out")]
+    monkeypatch.setattr("sys.argv", ["x", *words])
+    with pytest.raises(SystemExit) as caught:
+        ablate.main()
+    assert str(caught.value).startswith(f"error: {told}") and "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "tools" / "ablations").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_recipe_that_is_shipped_is_a_configuration(path: Path) -> None:
     preset, recipes = ablate.read_recipes(path)
