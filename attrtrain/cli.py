@@ -36,6 +36,9 @@ COMMANDS = {
     "search": ("attrtrain.search", "find objects by their attributes, or by what they look like"),
 }
 
+# Of these a second run takes up what the first had done. By name, for one may be stopped before its module is there.
+_GO_ON = ("shard", "train", "annotate", "features")
+
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command and returns its exit code. A user's mistake becomes one line on stderr."""
@@ -45,7 +48,8 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] not in COMMANDS:
         return _without_command(argv)
-    return exit_code_of(lambda: _run(argv[0], argv[1:]), "run the same command again to go on")
+    again = "run the same command again to go on" if argv[0] in _GO_ON else "the same command begins anew"
+    return exit_code_of(lambda: _run(argv[0], argv[1:]), again)
 
 
 def _run(name: str, rest: list[str]) -> int:

@@ -165,6 +165,15 @@ def test_what_a_user_can_meet_is_one_line_with_its_exit_code(monkeypatch, capsys
     assert capsys.readouterr().err == line
 
 
+@pytest.mark.parametrize("command", [name for name in cli.COMMANDS if name != "train"])  # it has flags of its own
+def test_who_stops_a_command_is_told_whether_it_goes_on(monkeypatch, capsys, command):
+    monkeypatch.setattr(cli.importlib, "import_module", lambda name: Failing(KeyboardInterrupt()))
+    assert cli.main([command]) == 130
+    goes_on = command in ("shard", "annotate", "features")  # as README's table of commands has it
+    told = "run the same command again to go on" if goes_on else "the same command begins anew"
+    assert capsys.readouterr().err == f"stopped; {told}\n"
+
+
 @pytest.mark.parametrize(("local_rank", "lines"), [("0", 1), ("1", 0)])
 def test_of_several_processes_one_of_a_machine_tells_what_is_wrong(monkeypatch, capsys, local_rank, lines):
     monkeypatch.setenv("RANK", "3")
