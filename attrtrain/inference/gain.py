@@ -39,26 +39,28 @@ def run_passes(
     A model by itself, through no other view, computes in the runtime's precision, as in training.
 
     Raises:
+        ConfigError: a model takes no pictures of a view's size.
         AttrtrainError: an output is not finite.
     """
     card = shared_card(members)
     alone = len(members) == 1 and tuple(views) == (PLAIN,)
+    # All of them first: a size that one of them cannot take is refused before the others have looked at every object.
+    passes = [(member, view, member.model if alone else Pass(member, view)) for member in members for view in views]
     results = []
-    for member in members:
-        for view in views:
-            begin = time.perf_counter()
-            evaluation = evaluate(
-                runtime,
-                member.model if alone else Pass(member, view),
-                shards,
-                image_px=card.image_px,
-                framing=card.framing,
-                positive_at=card.positive_at,
-                channels_last=member.card.channels_last,
-                categories=member.model.categories,
-                workers=workers,
-            )
-            results.append(PassResult(member, view, predictions_of(evaluation, shards), time.perf_counter() - begin))
+    for member, view, network in passes:
+        begin = time.perf_counter()
+        evaluation = evaluate(
+            runtime,
+            network,
+            shards,
+            image_px=card.image_px,
+            framing=card.framing,
+            positive_at=card.positive_at,
+            channels_last=member.card.channels_last,
+            categories=member.model.categories,
+            workers=workers,
+        )
+        results.append(PassResult(member, view, predictions_of(evaluation, shards), time.perf_counter() - begin))
     return results
 
 

@@ -123,6 +123,15 @@ def test_other_sizes_are_looked_at_where_patches_divide_them_and_else_refused_in
     assert line.startswith("error: --tta-scales 1.1: ") and line.count("\n") == 1 and "35 x 35" in line
 
 
+def test_a_size_that_is_refused_is_told_before_any_object_is_looked_at(
+    run: Path, toy_shards: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("attrtrain.inference.gain.evaluate", lambda *_, **__: pytest.fail("a pass for nothing"))
+    command = ("evaluate", "--model", run, "--shards", toy_shards, "--tta-flip", "--tta-scales", "1.5", "1.1")
+    assert attrtrain_(*command) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: --tta-scales 1.1: ")
+
+
 def test_weights_of_another_size_of_pictures_are_told(
     toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
