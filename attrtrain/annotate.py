@@ -16,6 +16,7 @@ from attrtrain.inference.command import (
     judge,
 )
 from attrtrain.signals import terminated_like_interrupted
+from attrtrain.urls import require_writable
 from attrtrain.wording import counted
 
 EXAMPLES = """examples:
@@ -102,3 +103,4 @@ def _check_coco_out(arguments: argparse.Namespace) -> None:
         raise ConfigError(
             f"--coco-out {out}: cannot be written there ({error.strerror}); choose another place"
         ) from None
+    require_writable("--coco-out", out.parent)

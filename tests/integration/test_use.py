@@ -702,3 +702,16 @@ def test_a_page_without_pictures_says_so_in_the_terminal(
     more = ("--limit", "2", "--html", str(page), "--images", str(tmp_path))
     assert main(["search", str(annotated / "preds.parquet"), "furry OR NOT furry", *more]) == 0
     assert f"{page} shows them; 2 without a picture: image missing" in capsys.readouterr().out
+
+
+def test_a_coco_file_that_may_not_be_written_is_told_before_the_work(
+    toy_coco: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "attrtrain.inference.objects.read_objects", lambda *_: pytest.fail("hours that come to nothing")
+    )
+    monkeypatch.setattr("attrtrain.urls.os.access", lambda *_: False)  # root may write to whatever mode forbids
+    given = ["--instances", toy_coco / "annotations" / "instances_val2017.json", "--images", toy_coco / "val2017"]
+    outs = ["--out", tmp_path / "preds.parquet", "--coco-out", tmp_path / "labelled.json"]
+    assert main(["annotate", "--model", "absent", *map(str, [*given, *outs])]) == 2
+    assert capsys.readouterr().err == f"error: --coco-out {tmp_path}: Permission denied\n"
