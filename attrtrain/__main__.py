@@ -1,7 +1,5 @@
 """`python -m attrtrain <command>`."""
 
-import sys
+from attrtrain.cli import program
 
-from attrtrain.cli import main
-
-sys.exit(main())
+program()

@@ -4,8 +4,10 @@ import argparse
 import importlib
 import io
 import sys
+from typing import NoReturn
 
 from attrtrain.entry_point import exit_code_of
+from attrtrain.process_exit import run_program
 
 # name → (module, what it does). The text stands here so that listing the commands imports none of them.
 COMMANDS = {
@@ -38,6 +40,11 @@ COMMANDS = {
 
 # Of these a second run takes up what the first had done. By name, for one may be stopped before its module is there.
 _GO_ON = ("shard", "train", "annotate", "features")
+
+
+def program() -> NoReturn:
+    """The program `attrtrain`."""
+    run_program(main)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -96,4 +103,4 @@ def _without_command(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

@@ -10,6 +10,7 @@ import sys
 from attrtrain.config.load import load_config
 from attrtrain.entry_point import exit_code_of
 from attrtrain.garbage import no_garbage_collection
+from attrtrain.process_exit import run_program
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -26,4 +27,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)
