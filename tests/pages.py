@@ -12,5 +12,6 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 def commands(page: str) -> list[str]:
-    """The command lines of a page, one a line."""
-    return [line for block in blocks(page, "bash") for line in block.splitlines()]
+    """The command lines of a page, one a line but for those that go on behind a backslash."""
+    joined = (re.sub(r"\\\n\s*", "", block) for block in blocks(page, "bash"))
+    return [line for block in joined for line in block.splitlines()]

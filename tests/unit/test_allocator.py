@@ -23,7 +23,7 @@ def pages_mapped():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 def count():
-    for _ in range(12):  # until blocks lie where they will lie
+    for _ in range(40):  # until blocks lie where they will lie
         one_pass()
     before = pages_mapped()
     for _ in range(5):
