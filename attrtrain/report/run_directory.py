@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
 from attrtrain.config.load import YAML_ERRORS
@@ -15,6 +14,7 @@ from attrtrain.data.reader import ShardSet
 from attrtrain.errors import AttrtrainError, ConfigError, LabelError, PredictionsError
 from attrtrain.metrics.document import METRICS, SHARDS, MetricsDocument, read_metrics
 from attrtrain.metrics.functional import bce
+from attrtrain.metrics.known_cells import KnownCells
 from attrtrain.predictions import PREDICTIONS, Predictions, read_predictions
 from attrtrain.report.run_report import installed_versions, write_report
 from attrtrain.run_layout import AUDIT, CONFIG, EVALUATION, HISTORY
@@ -77,15 +77,11 @@ def _require_one_evaluation(folder: Path, document: MetricsDocument, predictions
     """Raises PredictionsError for files of two evaluations, by the loss, which every known cell is in: copied from two
     places, or the second was killed when it had written only its predictions.
     """
-    measured = document.overall.get("loss")
-    total, cells = 0.0, 0
-    for logits, labels in zip(predictions.logits.T, predictions.labels.T, strict=True):  # all at once takes memory
-        if (known := ~np.isnan(labels)).any():
-            count = int(known.sum())
-            total, cells = total + bce(logits[known], labels[known]) * count, cells + count
-    if measured is not None and cells and not math.isclose(measured, total / cells, rel_tol=1e-4):
+    measured, known = document.overall.get("loss"), KnownCells.of(predictions.labels, document.positive_at)
+    loss = bce(known.gather(predictions.logits), known.shares)
+    if measured is not None and len(known) and not math.isclose(measured, loss, rel_tol=1e-4):
         raise PredictionsError(
-            f"{folder}: {METRICS} and {PREDICTIONS} are of different evaluations, with a loss of {measured:.4g} and {total / cells:.4g}; evaluate again to make them anew"
+            f"{folder}: {METRICS} and {PREDICTIONS} are of different evaluations, with a loss of {measured:.4g} and {loss:.4g}; evaluate again to make them anew"
         )
 
 
