@@ -301,16 +301,21 @@ def _made(dataset: CropDataset, request: BatchRequest, device: torch.device) -> 
 
 def _copied_beside_the_work(batches: Iterable[Batch | PackedBatch], device: torch.device) -> Iterator[Batch]:
     """Brings pinned batches to a GPU on a stream of their own, one ahead: copying goes on beside the work on the batch
-    before.
+    before, which is handed on even where that one cannot be made.
     """
     copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch gives it no types
     ahead: tuple[Batch, torch.cuda.Event] | None = None
-    for batch in batches:
-        with torch.cuda.stream(copying):
-            coming = (batch.to(device), copying.record_event())
+    try:
+        for batch in batches:
+            with torch.cuda.stream(copying):
+                coming = (batch.to(device), copying.record_event())
+            if ahead is not None:
+                yield _arrived(*ahead, device)
+            ahead = coming
+    except ShardError:
         if ahead is not None:
             yield _arrived(*ahead, device)
-        ahead = coming
+        raise
     if ahead is not None:
         yield _arrived(*ahead, device)
 

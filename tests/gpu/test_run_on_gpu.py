@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
-import torch
+from accelerate.state import AcceleratorState
 
 from attrtrain import checkpoint
 from attrtrain.cli import main
@@ -14,17 +15,25 @@ from attrtrain.framing import Framing
 from attrtrain.inference.crops import stored_batches
 from attrtrain.inference.predictor import Predictor
 from attrtrain.inference.scoring import BATCH, score_batches
+from attrtrain.predictions import read_predictions
 from tests.bundles import IMAGE_PX, draw_bundle
 from tests.small_training import logged, train
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
     pytest.mark.filterwarnings("default"),  # of drivers and compilers
 ]
 
 
-@pytest.mark.parametrize("flags", [[], ["--optim.name", "sgd"], ["--data.resize_on", "device"]], ids=str)
+@pytest.mark.parametrize(
+    "flags",
+    [
+        [],
+        ["--optim.name", "sgd", "--labels.unknown", "selective", "--data.augment", "trivial"],
+        ["--data.resize_on", "device", "--loss.positive_weight", "3", "--model.head", "category"],
+    ],
+    ids=["plain", "selective", "category"],
+)
 @pytest.mark.parametrize("precision", ["bf16", "fp16", "no"])
 def test_a_run_goes_on_as_if_it_had_not_ended(
     toy_shards: Path, tmp_path: Path, precision: str, flags: list[str]
@@ -76,3 +85,42 @@ def test_a_gpu_says_of_crops_what_a_cpu_says(toy_shards: Path, tmp_path: Path, c
     # A GPU convolves float32 in TF32, of ten digits after the binary point.
     np.testing.assert_allclose(said["cuda"], said["cpu"], atol=0.1)
     assert np.ptp(said["cuda"], axis=0).min() > 0.5
+
+
+def test_commands_tell_on_a_gpu_what_they_tell_on_a_cpu(
+    toy_coco: Path,
+    toy_shards: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert train(tmp_path / "run", toy_shards, "--train.epochs", "2", "--train.precision", "no") == 0
+    capsys.readouterr()
+    photographs, instances = toy_coco / "train2017", toy_coco / "annotations" / "instances_train2017.json"
+
+    def run(name: str, *given: object) -> str:
+        assert main([name, "--model", str(tmp_path / "run"), *map(str, given)]) == 0
+        return capsys.readouterr().out
+
+    def told(out: Path) -> list[object]:
+        run("evaluate", "--tta-flip", "--shards", toy_shards, "--out", out / "evaluation")
+        run("annotate", "--instances", instances, "--images", photographs, "--out", out / "table.parquet")
+        run("features", "--shards", toy_shards, "--out", out / "features.npy")
+        names = ShardSet([toy_shards], "val").vocabulary.names
+        predicted = json.loads(
+            run("predict", min(photographs.glob("*.jpg")), "--box", "5,5,40,40", "--top", 99, "--json")
+        )
+        scores = {entry["name"]: entry["score"] for entry in predicted["objects"][0]["attributes"]}
+        table = pq.read_table(out / "table.parquet")
+        return [
+            read_predictions(out / "evaluation" / "predictions.npz").logits,
+            np.stack([table[name].to_numpy() for name in names]),
+            np.load(out / "features.npy"),
+            [scores[name] for name in names],
+        ]
+
+    on_gpu = told(tmp_path / "cuda")
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    for ours, expected in zip(on_gpu, told(tmp_path / "cpu"), strict=True):
+        np.testing.assert_allclose(ours, expected, atol=0.02)

@@ -2,6 +2,7 @@
 one.
 """
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,14 +19,16 @@ from attrtrain.engine.learner import prepare_learner
 from attrtrain.engine.objective import Objective
 from attrtrain.engine.step import StepSettings, optimizer_step
 from attrtrain.engine.window import Window
+from attrtrain.errors import ShardError
 from attrtrain.models.network import build_network
 from attrtrain.runtime import build_runtime, seed_everything
+from tests.damage import damage_crop
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
     pytest.mark.filterwarnings("default"),  # of drivers and compilers
 ]
+needs_a_real_one = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 PX, BATCH = 64, 8
 
 
@@ -64,6 +67,7 @@ def trained(shards: Path, config: TrainConfig, steps: int, watched_from: int | N
     return [loss.item() for loss in losses]
 
 
+@needs_a_real_one
 @pytest.mark.parametrize("clip_norm", [0.0, 1.0])
 @pytest.mark.parametrize("precision", ["bf16", "fp16", "no"])
 def test_no_step_waits_for_the_gpu(toy_shards: Path, precision: str, clip_norm: float) -> None:
@@ -71,6 +75,7 @@ def test_no_step_waits_for_the_gpu(toy_shards: Path, precision: str, clip_norm: 
     assert len(trained(toy_shards, config, 10, watched_from=4)) == 10
 
 
+@needs_a_real_one
 @pytest.mark.parametrize("policy", ["trivial", "randaugment"])
 def test_no_step_that_augments_waits_for_the_gpu(toy_shards: Path, policy: Policy) -> None:
     config = settings_of(toy_shards)
@@ -78,6 +83,7 @@ def test_no_step_that_augments_waits_for_the_gpu(toy_shards: Path, policy: Polic
     assert len(trained(toy_shards, replace(config, data=data), 12, watched_from=8)) == 12
 
 
+@needs_a_real_one
 def test_what_waits_for_the_gpu_is_seen() -> None:
     values = torch.ones(3, device="cuda")
     torch.cuda.set_sync_debug_mode("error")
@@ -88,6 +94,7 @@ def test_what_waits_for_the_gpu_is_seen() -> None:
         torch.cuda.set_sync_debug_mode("default")
 
 
+@needs_a_real_one
 def test_a_batch_whose_copy_takes_long_is_waited_for(toy_shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else what works, which has nothing else to do here, would look at memory that nothing was copied to yet."""
     copy = Batch.to
@@ -104,6 +111,7 @@ def test_a_batch_whose_copy_takes_long_is_waited_for(toy_shards: Path, monkeypat
         assert torch.equal(image.cpu(), dataset[request].image)
 
 
+@needs_a_real_one
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("resize_on", ["worker", "device"])
 def test_batches_copied_beside_the_work_are_whole(toy_shards: Path, resize_on: ResizeOn, workers: int) -> None:
@@ -123,6 +131,19 @@ def test_batches_copied_beside_the_work_are_whole(toy_shards: Path, resize_on: R
         assert torch.equal(target.cpu(), own.target) and torch.equal(known.cpu(), own.known)
 
 
+@pytest.mark.parametrize("position", [1, 5])
+def test_batches_before_a_damaged_one_are_handed_on(toy_shards: Path, tmp_path: Path, position: int) -> None:
+    shutil.copytree(toy_shards, tmp_path / "shards")
+    shards = ShardSet([tmp_path / "shards"], "train")
+    requests = list(TrainOrder(len(shards), 0, BATCH, BATCH, rank=0, world_size=1).requests(1, 0, 0))
+    object_id, _ = damage_crop(shards, int(requests[position].index[3]))
+    seen = []
+    with pytest.raises(ShardError, match=f"object {object_id} in "):
+        seen.extend(batch.index for batch in load_batches(CropDataset(shards, PX), requests, torch.device("cuda"), 2))
+    assert [index.tolist() for index in seen] == [request.index.tolist() for request in requests[:position]]
+
+
+@needs_a_real_one
 @pytest.mark.slow
 def test_compiled_training_follows_the_plain_one(toy_shards: Path) -> None:
     config = settings_of(toy_shards, precision="no")
