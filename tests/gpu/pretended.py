@@ -192,6 +192,8 @@ def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     }  # fmt: skip
     for name, answer in said.items():
         monkeypatch.setattr(torch.cuda, name, lambda *_, answer=answer, **__: answer)
+    for name in ("current_device_index", "set_device_index"):
+        monkeypatch.setattr(torch.accelerator, name, lambda *_: 0)
     monkeypatch.setattr(torch.cuda, "Stream", _Stream)
     monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
     monkeypatch.setattr(torch, "tensor", _made)
@@ -199,7 +201,8 @@ def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(Tensor, "pin_memory", _pinned)
     monkeypatch.setattr(Tensor, "record_stream", lambda *_: None)
     monkeypatch.setattr(threading.Thread, "run", run)
-    torch._C._ensureCUDADeviceGuardSet()  # as FakeTensor does: else optimizers ask a driver which GPU is the current one
+    for name in ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check"):  # of later and earlier
+        monkeypatch.setattr(torch.optim.Optimizer, name, lambda _: None, raising=False)  # releases; asks the driver
     swapped = torch.__future__.get_swap_module_params_on_conversion()
     torch.__future__.set_swap_module_params_on_conversion(True)  # else a module's parameters stay plain tensors
     try:
