@@ -232,10 +232,19 @@ def run_trial(trial: Trial, folder: Path, train: Sequence[str]) -> bool:
 
 
 def outcome(folder: Path, metric: str) -> float:
-    """The last value of a metric such as val/best_map in a run directory; NaN where it was never a number."""
-    kind, _, name = metric.partition("/")
-    lines = [json.loads(line) for line in (folder / HISTORY).read_text().splitlines()]
-    found = [line[name] for line in lines if line["kind"] == kind and line.get(name) is not None]
+    """The last value of a metric such as val/best_map in a run directory; NaN where it was never a number.
+
+    Raises:
+        SystemExit: a run logs no such metric; it names those of an epoch.
+    """
+    logged: dict[str, list[float | None]] = {}
+    for line in map(json.loads, (folder / HISTORY).read_text().splitlines()):
+        for name, value in line.items():
+            if name not in ("kind", "step"):
+                logged.setdefault(f"{line['kind']}/{name}", []).append(value)
+    if metric not in logged:
+        raise SystemExit(f"error: metric: {folder} has no {metric}, but {', '.join(sorted(logged))}")
+    found = [value for value in logged[metric] if value is not None]
     return float(found[-1]) if found else math.nan
 
 
@@ -278,11 +287,14 @@ def main() -> int:
         print("early_terminate: every trial is trained to its end here", file=sys.stderr)
     metric = sweep.get("metric", {"name": "val/best_map", "goal": "maximize"})
     folders = [out / f"{number:04d}" for number in range(len(trials))]
-    failed = [folder for trial, folder in zip(trials, folders, strict=True) if not run_trial(trial, folder, train)]
+    values = []
+    for trial, folder in zip(trials, folders, strict=True):  # a metric that no run has is told after the first
+        values.append(outcome(folder, metric["name"]) if run_trial(trial, folder, train) else None)
+    failed = [folder for folder, value in zip(folders, values, strict=True) if value is None]
     if len(failed) == len(folders):
         raise SystemExit("error: every trial failed; the trainer has said why")
-    values = [math.nan if folder in failed else outcome(folder, metric["name"]) for folder in folders]
-    text = table(metric["name"], metric.get("goal") == "maximize", trials, values)
+    numbers = [math.nan if value is None else value for value in values]
+    text = table(metric["name"], metric.get("goal") == "maximize", trials, numbers)
     (out / "sweep.md").write_text(text)
     print(text)
     if failed:

@@ -134,6 +134,29 @@ def test_a_trial_is_told_by_the_last_number_of_its_metric(tmp_path: Path) -> Non
     assert local_sweep.outcome(tmp_path, "val/loss") == 0.7
 
 
+def test_a_metric_that_no_run_has_is_told_after_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sweep.yaml").write_text(
+        "method: grid\nparameters: {optim.lr: {values: [0.1, 0.2]}}\nmetric: {name: val/best_mAP, goal: maximize}"
+    )
+    trained = []
+
+    def train(command: list[str]) -> int:
+        run = Path(command[command.index("--run.dir") + 1])
+        run.mkdir(parents=True)
+        lines = [{"kind": kind, "step": 1, "loss": 0.5} for kind in ("train", "val")]
+        (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        trained.append(run)
+        return 0
+
+    monkeypatch.setattr(local_sweep, "run_training", train)
+    monkeypatch.setattr("sys.argv", ["x", str(tmp_path / "sweep.yaml"), "--out", str(tmp_path / "out")])
+    with pytest.raises(SystemExit) as caught:
+        local_sweep.main()
+    first = tmp_path / "out" / "0000"
+    assert caught.value.code == f"error: metric: {first} has no val/best_mAP, but train/loss, val/loss"
+    assert trained == [first]
+
+
 def test_of_a_grid_as_many_are_tried_as_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "sweep.yaml").write_text("method: grid\nparameters: {optim.lr: {values: [0.1, 0.2, 0.3]}}")
     tried = []
