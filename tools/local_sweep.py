@@ -235,7 +235,7 @@ def outcome(folder: Path, metric: str) -> float:
     """The last value of a metric such as val/best_map in a run directory; NaN where it was never a number.
 
     Raises:
-        SystemExit: a run logs no such metric; it names those of an epoch.
+        SystemExit: the run has no such metric; it names those it has.
     """
     logged: dict[str, list[float | None]] = {}
     for line in map(json.loads, (folder / HISTORY).read_text().splitlines()):
