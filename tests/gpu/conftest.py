@@ -13,7 +13,9 @@ from tests.gpu.pretended import pretended_gpu
 
 @pytest.fixture(autouse=True)
 def _computes_on_the_gpu(toy_shards: object, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Accelerate keeps the device of a process's first runtime, which another test may have built."""
+    """Accelerate keeps the device of a process's first runtime, which another test may have built. What tests share is
+    drawn before, on the machine as it is.
+    """
     monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
     AcceleratorState._reset_state(reset_partial_state=True)
     if torch.cuda.is_available():

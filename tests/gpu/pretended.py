@@ -18,7 +18,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
-_COPIES = ("copy_", "_copy_from")
 _INDEXED = ("index", "index_put", "index_put_", "_index_put_impl_")  # by places on the CPU, too
 _to = Tensor.to
 _tensor = torch.tensor
@@ -114,7 +113,7 @@ def _computed(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     there = [tensor for tensor in tensors if isinstance(tensor, GpuTensor)]
     here = [tensor for tensor in tensors if not isinstance(tensor, GpuTensor) and tensor.dim() > 0]
     by_places = name in _INDEXED and isinstance(args[0], GpuTensor)
-    if there and here and name not in _COPIES and not by_places:
+    if there and here and name != "copy_" and not by_places:
         raise RuntimeError(f"Expected all tensors to be on the same device, but {name} got some of cuda:0 and the CPU")
     device = kwargs.get("device")
     stays = bool(there) if device is None else _is_gpu(device)
@@ -122,16 +121,9 @@ def _computed(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     result = function(*given[0], **given[1] | ({"device": CPU} if _is_gpu(device) else {}))
     if not function._schema.returns:
         return None
-    if name in ("copy_", "resize_", "set_") or (function._schema.is_mutable and name.endswith("_")):
+    if function._schema.is_mutable and name.endswith("_"):  # it is the first tensor that it has changed
         return args[0]
-    before = {id(tensor.held): tensor for tensor in there}
-
-    def brought(value: Any) -> Any:
-        if not stays or not isinstance(value, Tensor) or isinstance(value, GpuTensor):
-            return value
-        return before[id(value)] if id(value) in before else GpuTensor(value)
-
-    return tree_map(brought, result)
+    return tree_map(lambda value: GpuTensor(value) if stays and isinstance(value, Tensor) else value, result)
 
 
 def _moved(tensor: Tensor, *args: Any, copy: bool = False, **kwargs: Any) -> Tensor:
@@ -185,10 +177,10 @@ def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     said = {
         "_lazy_init": None, "is_available": True, "device_count": 1, "current_device": 0, "is_bf16_supported": True,
-        "set_device": None, "synchronize": None, "manual_seed": None, "manual_seed_all": None,
+        "set_device": None, "synchronize": None, "manual_seed_all": None,
         "reset_peak_memory_stats": None, "max_memory_allocated": 2**20, "set_rng_state": None,
         "get_rng_state": torch.zeros(16, dtype=torch.uint8), "stream": nullcontext(),
-        "current_stream": _Stream(), "set_sync_debug_mode": None,
+        "current_stream": _Stream(),
     }  # fmt: skip
     for name, answer in said.items():
         monkeypatch.setattr(torch.cuda, name, lambda *_, answer=answer, **__: answer)
