@@ -33,7 +33,9 @@ def quantise(
 
     The eighth bit of weights is left free because processors without VNNI add pairs of products in 16 bits, which would
     overflow in silence (onnxruntime's `reduce_range`). What comes before the first convolution stays as it is, and so
-    do logits and scores: in 256 levels, many objects would share a score.
+    do logits and scores: in 256 levels, many objects would share a score. Neither is attention quantised, from where
+    places are weighed: the weight of one among 200 places is one or two of 256 levels, and onnxruntime before 1.32
+    takes a weight of 1 for 0, which is all there is where a map has one place.
 
     Args:
         model: in float32.
@@ -88,11 +90,13 @@ class _CalibrationCrops(CalibrationDataReader):  # type: ignore[misc]  # onnxrun
 
 
 def _kept_in_float(model: ModelProto) -> list[str]:
-    """Names of the nodes before the first convolution, which come first in a sorted graph, and of those from the last
-    product to the scores. Where that is a `Gemm`, the last layer of most heads, it is quantised itself: its output is
-    not.
+    """Names of the nodes before the first convolution, which come first in a sorted graph, of those that make or read
+    weights of attention, and of those from the last product to the scores. Where that is a `Gemm`, the last layer of
+    most heads, it is quantised itself: its output is not.
     """
     names = [node.name for node in takewhile(lambda node: node.op_type != "Conv", model.graph.node)]
+    weights = {output for node in model.graph.node if node.op_type == "Softmax" for output in node.output}
+    names += [node.name for node in model.graph.node if weights.intersection((*node.input, *node.output))]
     made_by = {output: node for node in model.graph.node for output in node.output}
     node = made_by[OUTPUTS[1]]
     while node.op_type != "Gemm":
