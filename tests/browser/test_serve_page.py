@@ -70,7 +70,7 @@ def opened(browser, address):
 
 
 def shown(page, text):
-    page.wait_for_function("text => document.getElementById('which').textContent.startsWith(text)", arg=text)
+    page.locator("#which").filter(has_text=re.compile("^" + re.escape(text))).wait_for()
     rows = page.locator("#attributes tbody tr")
     return {row.locator("th").inner_text(): float(row.locator("td").nth(1).inner_text()) for row in rows.all()}
 
@@ -185,7 +185,7 @@ def test_a_category_is_chosen_only_where_the_model_knows_some(opened, picture, b
             with page.expect_response("**/predict") as answer:
                 choice.select_option(category)
             answer.value.finished()
-            page.wait_for_function("!document.getElementById('work').classList.contains('waiting')")
+            page.locator("#work:not(.waiting)").wait_for()
             assert shown(page, "The whole picture") == scores(told, picture, [], category)
         assert scores(told, picture, [], "cat") != scores(told, picture, [])
         assert barriers(page) == []
