@@ -34,8 +34,8 @@ def quantise(
     The eighth bit of weights is left free because processors without VNNI add pairs of products in 16 bits, which would
     overflow in silence (onnxruntime's `reduce_range`). What comes before the first convolution stays as it is, and so
     do logits and scores: in 256 levels, many objects would share a score. Neither is attention quantised, from where
-    places are weighed: the weight of one among 200 places is one or two of 256 levels, and onnxruntime before 1.32
-    takes a weight of 1 for 0, which is all there is where a map has one place.
+    places are weighed: a weight among 200 places is one or two of 256 levels in the mean, and onnxruntime before 1.32
+    takes the weight of a map's only place, 1, for 0.
 
     Args:
         model: in float32.

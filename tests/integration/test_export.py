@@ -318,7 +318,7 @@ def test_int8_keeps_the_logits_of_attribute_queries_fine(toy_shards, tmp_path, c
     _, scores = session(out).run(None, {"images": crops})
     assert np.allclose(scores, 1 / (1 + np.exp(-expected_logits(folder, crops))), atol=0.05)
     assert min(len(np.unique(column)) for column in scores.T) == len(crops)
-    # Weights of attention as they come: each is a few of 256 levels, and some runtimes take a weight of 1 for 0.
+    # Weights of attention as they come: each is few of 256 levels, and some runtimes take that of an only place for 0.
     nodes = onnx.load(out).graph.node
     weights = {output for node in nodes if node.op_type == "Softmax" for output in node.output}
     assert [node.op_type for node in nodes if weights & set(node.input)] == ["MatMul"]
