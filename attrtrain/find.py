@@ -56,16 +56,27 @@ def run(arguments: argparse.Namespace) -> int:
     with no_garbage_collection():
         from attrtrain.starting_point import find_start
 
-    micro, rate = find_start(config, arguments.low, arguments.high, arguments.steps)
-    told = [
-        *(
-            f"micro-batch {size}: {f'{speed:.1f} objects a second' if speed is not None else 'does not fit into memory'}"
-            for size, speed in micro.objects_per_second.items()
-        ),
-        f"train.micro_batch {micro.chosen}: the largest that is nearly as fast as the fastest",
-        *(f"rate {rates:.2e}: loss {loss:.4f}" for rates, loss in _some(rate.rates, rate.losses)),
-        f"optim.lr {rate.chosen:g}: a tenth of the rate at which the smoothed loss was lowest",
-    ]
+    told: list[str] = []
+
+    def tell(line: str) -> None:
+        told.append(line)
+        print(line, flush=True)  # at once: each takes its time, and the next thing may fail
+
+    def tell_speed(size: int, speed: float | None) -> None:
+        came_to = f"{speed:.1f} objects a second" if speed is not None else "does not fit into memory"
+        tell(f"micro-batch {size}: {came_to}")
+
+    micro, rate = find_start(
+        config,
+        arguments.low,
+        arguments.high,
+        arguments.steps,
+        tell_speed,
+        lambda micro: tell(f"train.micro_batch {micro.chosen}: the largest that is nearly as fast as the fastest"),
+    )
+    for rates, loss in _some(rate.rates, rate.losses):
+        tell(f"rate {rates:.2e}: loss {loss:.4f}")
+    tell(f"optim.lr {rate.chosen:g}: a tenth of the rate at which the smoothed loss was lowest")
     found = replace(
         config,
         # 0, all of a process's share, goes on fitting when there are more processes.
@@ -73,7 +84,6 @@ def run(arguments: argparse.Namespace) -> int:
         optim=replace(config.optim, lr=rate.chosen),
     )
     comments = "".join(f"# {line}\n" for line in ["Found by `attrtrain find`:", *told])
-    print(*told, sep="\n", flush=True)  # also where they cannot be written
     try:
         with atomic_write(arguments.out) as file:
             file.write((comments + dump_config(found)).encode())

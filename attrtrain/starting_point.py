@@ -1,6 +1,6 @@
 """Puts a configuration together with data and network to find what its training may be started with."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
 
@@ -29,13 +29,22 @@ from attrtrain.runtime import Runtime, seed_everything
 _ENDLESS = 10**6  # epochs
 
 
-def find_start(config: TrainConfig, low: float, high: float, steps: int) -> tuple[MicroBatchFound, RateFound]:
+def find_start(
+    config: TrainConfig,
+    low: float,
+    high: float,
+    steps: int,
+    on_speed: Callable[[int, float | None], object],
+    on_micro_batch: Callable[[MicroBatchFound], object],
+) -> tuple[MicroBatchFound, RateFound]:
     """Finds the micro-batch first, and with it the learning rate.
 
     Args:
         config: of the run to be; what it says of either does not count.
         low, high: rates to try.
         steps: of the range test.
+        on_speed: called after each micro-batch that was tried, as `find_micro_batch` does.
+        on_micro_batch: called before the range test, which may take minutes and find nothing.
 
     Raises:
         ConfigError: several processes, nothing fits into memory, or the range does not hold a good rate.
@@ -59,7 +68,8 @@ def find_start(config: TrainConfig, low: float, high: float, steps: int) -> tupl
     learner = _new_learner(config, shards, runtime)
     learner.wrapped.train()
     with explained_compile_failure(config.train.compile):
-        micro = find_micro_batch(runtime, learner, config.train.global_batch, micro_batches, settings)
+        micro = find_micro_batch(runtime, learner, config.train.global_batch, micro_batches, settings, on_speed)
+        on_micro_batch(micro)
         del learner
         runtime.accelerator.free_memory()  # which holds the first network, too, and its optimizer's state
         learner = _new_learner(config, shards, runtime)  # that has learnt nothing yet

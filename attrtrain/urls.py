@@ -177,7 +177,8 @@ def require_writable(flag: str, folder: Path) -> None:
     if not place.is_dir():
         raise ConfigError(f"{flag} {place}: {os.strerror(errno.ENOTDIR)}")
     if not os.access(place, os.W_OK | os.X_OK):
-        raise ConfigError(f"{flag} {place}: {os.strerror(errno.EACCES)}")
+        is_read_only = os.statvfs(place).f_flag & os.ST_RDONLY
+        raise ConfigError(f"{flag} {place}: {os.strerror(errno.EROFS if is_read_only else errno.EACCES)}")
 
 
 def _filesystem(url: str) -> tuple[Any, str]:

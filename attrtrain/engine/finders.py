@@ -10,8 +10,10 @@ from itertools import islice
 
 import torch
 from accelerate.utils.memory import clear_device_cache
+from tqdm import tqdm
 
 from attrtrain.data.loader import Batch
+from attrtrain.engine.evaluate import BAR_SECONDS
 from attrtrain.engine.state import Learner
 from attrtrain.engine.step import StepSettings, optimizer_step
 from attrtrain.errors import ConfigError, lacks_memory
@@ -59,6 +61,7 @@ def find_micro_batch(
     global_batch: int,
     batches: Callable[[int], Iterator[Batch]],
     settings: StepSettings,
+    on_speed: Callable[[int, float | None], object] = lambda size, speed: None,
 ) -> MicroBatchFound:
     """Makes steps of a global batch in micro-batches of all of it, a half, a quarter … and takes the time.
 
@@ -68,13 +71,17 @@ def find_micro_batch(
         global_batch: objects a step.
         batches: the micro-batches of a size, one global batch after the other.
         settings: of steps.
+        on_speed: called after each size with it and its objects a second, None where it does not fit into memory.
 
     Raises:
         ConfigError: not even the smallest one fits into memory.
     """
     halves = [global_batch >> times for times in range(_SIZES) if global_batch % (1 << times) == 0]
     sizes = [size for size in halves if size > 1 or global_batch == 1]  # one object has no batch statistics
-    found = {size: _objects_per_second(runtime, learner, global_batch, size, batches, settings) for size in sizes}
+    found: dict[int, float | None] = {}
+    for size in sizes:
+        found[size] = _objects_per_second(runtime, learner, global_batch, size, batches, settings)
+        on_speed(size, found[size])
     fitting = {size: speed for size, speed in found.items() if speed is not None}
     if not fitting:
         raise ConfigError(
@@ -150,7 +157,9 @@ def find_learning_rate(
     losses: list[float] = []
     mean, diverged = 0.0, False
     learner.wrapped.train()
-    for step in range(steps):
+    for step in tqdm(
+        range(steps), desc="rising rates", unit="step", leave=False, dynamic_ncols=True, mininterval=BAR_SECONDS
+    ):
         rate = low * (high / low) ** (step / (steps - 1))
         set_learning_rate(learner.optimizer, rate)
         loss, _ = optimizer_step(runtime, learner.wrapped, learner.optimizer, next(batches), step, settings)

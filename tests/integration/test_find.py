@@ -4,6 +4,7 @@ import errno
 import gc
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,6 +12,7 @@ from attrtrain.cli import main
 from attrtrain.config.load import load_config
 from attrtrain.engine.finders import RateFound
 from attrtrain.engine.state import Learner
+from attrtrain.errors import ConfigError
 from attrtrain.models.network import AttributeModel
 from attrtrain.runtime import Runtime
 
@@ -86,6 +88,24 @@ def test_the_first_network_is_gone_while_the_rate_is_looked_for(
     assert alive == [before + 1]
 
 
+def test_the_micro_batch_is_told_before_the_rate_is_looked_for(
+    toy_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each of them takes minutes, and the second may find nothing."""
+    told: list[str] = []
+
+    def find_nothing(*_: object) -> RateFound:
+        told.extend(capsys.readouterr().out.splitlines())
+        raise ConfigError("--from: the loss only rose from the lowest rate on; begin lower")
+
+    monkeypatch.setattr("attrtrain.starting_point.find_learning_rate", find_nothing)
+    out = tmp_path / "found.yaml"
+    assert main(["find", "--out", str(out), "demo", "--data.shards", str(toy_shards), *SMALL]) == 2
+    assert [line.split(":")[0] for line in told[:-1]] == ["micro-batch 8", "micro-batch 4", "micro-batch 2"]
+    assert told[-1].startswith("train.micro_batch ")
+    assert capsys.readouterr().err.startswith("error: --from: ") and not out.exists()
+
+
 def test_what_was_found_is_told_where_it_cannot_be_written(
     toy_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -102,10 +122,12 @@ def test_what_was_found_is_told_where_it_cannot_be_written(
     assert printed.err.splitlines()[-1] == f"error: --out {out}: No space left on device"
 
 
+@pytest.mark.parametrize(("flags", "why"), [(0, "Permission denied"), (os.ST_RDONLY, "Read-only file system")])
 def test_a_folder_that_may_not_be_written_to_is_told_before_anything_is_looked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    flags: int, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("attrtrain.starting_point.find_start", lambda *_: pytest.fail("minutes that come to nothing"))
     monkeypatch.setattr("attrtrain.urls.os.access", lambda *_: False)  # root may write to whatever mode forbids
+    monkeypatch.setattr("attrtrain.urls.os.statvfs", lambda _: SimpleNamespace(f_flag=flags))
     assert main(["find", "--out", str(tmp_path / "found.yaml"), "demo", "--data.shards", "shards"]) == 2
-    assert capsys.readouterr().err == f"error: --out {tmp_path}: Permission denied\n"
+    assert capsys.readouterr().err == f"error: --out {tmp_path}: {why}\n"

@@ -5,6 +5,7 @@ with metrics.jsonl.
 import json
 import math
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -317,8 +318,9 @@ def test_a_full_disk_costs_wandb_and_one_line(tmp_path: Path) -> None:
     own = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
     if subprocess.run([*own, mount], capture_output=True).returncode != 0:
         pytest.skip("needs to mount a small file system: unprivileged user name spaces, or root")
+    command = shlex.join(map(str, [sys.executable, SCRIPT, run, "offline", 0, 200, "finished"]))
     ended = subprocess.run(
-        [*own, f"{mount} && exec {sys.executable} {SCRIPT} {run} offline 0 200 finished"],
+        [*own, f"{mount} && exec {command}"],
         capture_output=True, text=True, env=environment(tmp_path), timeout=500,
     )  # fmt: skip
     assert ended.returncode == 0 and ended.stderr.count("\n") == 1, ended.stderr

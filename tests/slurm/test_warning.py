@@ -18,7 +18,7 @@ STEP = "trap 'told=$((told + 1)); ((told < 2)) || exit 85' USR1; touch running; 
 SCRIPT = f"""
 scontrol() {{ echo JobState=CANCELLED; }}
 sleep() {{ command sleep 0.3; }}
-source {ROOT}/slurm/common.sh
+source "{ROOT}/slurm/common.sh"
 run_or_requeue bash -c "$STEP"
 """
 
@@ -31,7 +31,7 @@ scontrol() {{
     if [ "$1" = show ]; then echo "JobId=1 JobState=RUNNING Reason=None"; fi
 }}
 sleep() {{ command sleep 0.01; }}
-source {ROOT}/slurm/common.sh
+source "{ROOT}/slurm/common.sh"
 : >asked
 run_or_requeue bash -c "exit 85"
 """
@@ -42,12 +42,12 @@ scontrol() {{
 }}
 srun() {{ echo "$1 mem=${{SLURM_MEM_PER_CPU:-}},${{SLURM_MEM_PER_NODE:-}}"; return 85; }}
 sleep() {{ command sleep 0.01; }}
-source {ROOT}/slurm/common.sh
+source "{ROOT}/slurm/common.sh"
 train demo --run.dir=x
 """
 STAGING = f"""
 srun() {{ echo "srun $*"; }}
-source {ROOT}/slurm/common.sh
+source "{ROOT}/slurm/common.sh"
 train conf.yaml --run.dir=x "$@"
 """
 
