@@ -35,7 +35,7 @@ from attrtrain.errors import (
 )
 from attrtrain.keyed_random import mix64
 from attrtrain.launcher import adopt_slurm_step, prepare_cpu, process_cores
-from attrtrain.wording import first_line
+from attrtrain.wording import counted, first_line
 
 
 @dataclass(frozen=True)
@@ -173,6 +173,8 @@ def build_runtime(
     _require_own_engine()
     adopt_slurm_step()
     device = device_type()
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    _require_own_data_parallelism(device, launched)
     if device == "cpu":
         prepare_cpu()
     chosen = resolve_precision(precision, device)
@@ -180,7 +182,6 @@ def build_runtime(
     handlers: list[KwargsHandler] = [InitProcessGroupKwargs(timeout=timedelta(seconds=timeout_seconds))]
     if distributed is not None:
         handlers.append(distributed.handler())
-    launched = int(os.environ.get("WORLD_SIZE", "1"))
     with _explained_meeting(launched):
         # All said here, because Accelerate would else take it from the environment, and divide gradients that we
         # accumulate ourselves.
@@ -205,21 +206,35 @@ def _require_own_engine() -> None:
     """Refuses what `accelerate launch` was configured for, perhaps for another project, and which makes steps and
     checkpoints in ways of its own. Raises ConfigError.
     """
-
-    def asks_for(variable: str) -> bool:
-        return os.environ.get(variable, "false").lower() == "true"
-
-    asked = [engine for variable, engine in _OTHER_ENGINES.items() if asks_for(variable)]
-    if asks_for("ACCELERATE_USE_PARALLELISM_CONFIG"):
-        asked += [
-            f"{what} parallelism"
-            for axis, what in _OTHER_PARALLELISM.items()
-            if os.environ.get(f"PARALLELISM_CONFIG_{axis}_SIZE", "1") != "1"
-        ]
+    asked = [engine for variable, engine in _OTHER_ENGINES.items() if _asks_for(variable)]
+    asked += [f"{what} parallelism" for axis, what in _OTHER_PARALLELISM.items() if _asked_size(axis) != 1]
     if asked:
         raise ConfigError(
             f"Accelerate's configuration asks for {asked[0]}, through which attrtrain cannot train; launch with --config_file and one of accelerate_configs/"
         )
+
+
+def _require_own_data_parallelism(device: str, launched: int) -> None:
+    """Refuses sizes of data parallelism that do not fit what was launched, which Accelerate fails on in several ways;
+    it has none on CPUs. Raises ConfigError.
+    """
+    asked = _asked_size("DP_REPLICATE") * _asked_size("DP_SHARD")
+    if asked != 1 and (asked != launched or device == "cpu"):
+        raise ConfigError(
+            f"Accelerate's configuration asks for data parallelism over {asked} GPUs, but {counted(launched, 'process was', 'processes were')} "
+            f"started, on {device}; launch with --config_file and one of accelerate_configs/"
+        )
+
+
+def _asks_for(variable: str) -> bool:
+    return os.environ.get(variable, "false").lower() == "true"
+
+
+def _asked_size(axis: str) -> int:
+    """Over how many processes Accelerate's configuration spreads one kind of parallelism."""
+    if not _asks_for("ACCELERATE_USE_PARALLELISM_CONFIG"):
+        return 1
+    return int(os.environ.get(f"PARALLELISM_CONFIG_{axis}_SIZE", "1"))
 
 
 # What gloo and NCCL say, as plain RuntimeErrors, of a peer that is gone or silent.

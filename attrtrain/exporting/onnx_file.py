@@ -1,5 +1,7 @@
 """The network as an ONNX model: made, described, and run by onnxruntime."""
 
+import warnings
+
 import onnx
 import onnxruntime
 import torch
@@ -19,15 +21,17 @@ _MOST_BYTES = 2**31 - 1  # of a protocol buffer, and so of a model in one file
 def onnx_model(program: ExportedProgram) -> ModelProto:
     """Translates a program; named sizes stay free."""
     sizes = _named_sizes(program)
-    exported = torch.onnx.export(
-        program,
-        input_names=list(sizes),
-        output_names=list(OUTPUTS),
-        dynamic_shapes=sizes,
-        opset_version=OPSET,
-        dynamo=True,
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch 2.11 warns of its own way to ask what a leaf is
+        exported = torch.onnx.export(
+            program,
+            input_names=list(sizes),
+            output_names=list(OUTPUTS),
+            dynamic_shapes=sizes,
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
     assert exported is not None
     model = exported.model_proto
     for node in model.graph.node:

@@ -1,6 +1,7 @@
 """The network as a torch.export program in a file."""
 
 import io
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -19,7 +20,9 @@ def serialise(program: ExportedProgram, record: ExportRecord) -> bytes:
 
 def loaded(content: bytes) -> Callable[..., Tensor]:
     """What such a file computes once it is read back: images, and codes of categories where it reads them → logits."""
-    module = torch.export.load(io.BytesIO(content)).module()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given buffer is not writable")  # torch 2.11, of memory of its own
+        module = torch.export.load(io.BytesIO(content)).module()
 
     def logits(*given: Tensor) -> Tensor:
         found: Tensor = module(*given)[0]

@@ -27,6 +27,9 @@ from attrtrain.shards.manifest import VocabularyRecord
 from attrtrain.vocabulary import AttributeVocabulary
 from tests.bundles import draw_bundle as drawn_bundle
 
+# Of torch 2.11 about memory of its own, where a test reads a file as its users do.
+pytestmark = pytest.mark.filterwarnings("ignore:The given buffer is not writable")
+
 SIDE = 32
 
 

@@ -707,3 +707,16 @@ def test_processes_that_would_share_their_objects_are_refused(
         monkeypatch.setenv(f"PARALLELISM_CONFIG_{size}_SIZE", "2" if size == axis else "1")
     with pytest.raises(ConfigError, match=f"asks for {what} parallelism, .* accelerate_configs/"):
         build_runtime("no")
+
+
+@pytest.mark.parametrize(("world_size", "were"), [(1, "1 process was"), (2, "2 processes were")])
+def test_data_parallelism_of_gpus_that_are_not_there_is_refused(
+    monkeypatch: pytest.MonkeyPatch, world_size: int, were: str, toy_shards: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_PARALLELISM_CONFIG", "true")
+    monkeypatch.setenv("PARALLELISM_CONFIG_DP_SHARD_SIZE", "2")
+    processes = launch(world_size, [TRACED, str(tmp_path / "run"), *SMALL, "--data.shards", str(toy_shards)])
+    assert "".join(finish(processes, expected=2)) == (
+        f"error: Accelerate's configuration asks for data parallelism over 2 GPUs, but {were} started, on cpu; "
+        "launch with --config_file and one of accelerate_configs/\n"
+    )

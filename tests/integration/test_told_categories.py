@@ -20,6 +20,9 @@ from attrtrain.data.reader import ShardSet
 from attrtrain.exporting import torch_file
 from attrtrain.predictions import read_predictions
 
+# Of torch 2.11 about memory of its own, where a test reads a file as its users do.
+pytestmark = pytest.mark.filterwarnings("ignore:The given buffer is not writable")
+
 SMALL = [
     "--data.image_px",
     "32",
